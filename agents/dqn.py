@@ -1,0 +1,218 @@
+"""DQN: deep Q-networks (Mnih et al. 2015), with the double estimator (van Hasselt et al. 2016) as an option.
+
+    python run.py --exp=dqn
+
+Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly updated copy of the network: the
+target of Mnih et al. (2015), algorithm 1. The double estimator lets the online network choose the action that the
+target network values (van Hasselt et al. 2016, equation 4). Deviations from the paper, all of them settings: Adam
+for RMSProp, n-step returns, soft target updates, a linear learning-rate decay.
+
+Shapes: E environments, V vector steps between two updates, B transitions in a batch, A actions.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from missing_bits import collectives
+from missing_bits.envs import environments
+from missing_bits.errors import require, require_positive
+from missing_bits.eval import episodes
+from missing_bits.nets import q_networks
+from missing_bits.replay import uniform
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Config:
+    """DQN. Periods and budgets count environment steps, over all environments together."""
+
+    env: str = "CartPole-v1"
+    """Gymnasium id with discrete actions; phys2d/CartPole-v1 runs inside the jitted update."""
+    env_steps: int = 50_000
+    """Budget, in environment steps."""
+    num_envs: int = 1
+    """Environments stepped together."""
+    vectorization: str = "serial"
+    """How host environments are stepped: serial, async (a process each) or native (their own vector class)."""
+    hidden_sizes: tuple[int, ...] = (120, 84)
+    """Widths of the hidden layers, in units; for images, of the head after the convolutions."""
+    learning_rate: float = 2.5e-4
+    """Adam's step size at the first update."""
+    learning_rate_end: float = 0.0
+    """Adam's step size at the end of the budget, reached linearly."""
+    max_gradient_norm: float = 10.0
+    """Global norm to which gradients are clipped."""
+    discount: float = 0.99
+    """Discount per environment step, 0 to 1."""
+    n_step: int = 1
+    """Rewards summed before bootstrapping, in environment steps."""
+    double: bool = True
+    """Choose the bootstrap action with the online network (double DQN)."""
+    huber: bool = True
+    """Huber loss with threshold 1; otherwise the squared loss."""
+    batch_size: int = 128
+    """Transitions per update, over all devices."""
+    replay_capacity: int = 50_000
+    """Rows of replay, over all environments: one for each transition and one for each episode's end."""
+    learning_starts: int = 1_000
+    """Environment steps before the first update."""
+    train_period: int = 10
+    """Environment steps per update."""
+    target_period: int = 500
+    """Environment steps between target updates."""
+    target_tau: float = 1.0
+    """Share of the online parameters that a target update takes, above 0 to 1 (1 copies them)."""
+    epsilon_final: float = 0.05
+    """Probability of a random action after the decay, from 1 at the start."""
+    epsilon_decay_steps: int = 10_000
+    """Environment steps over which epsilon falls, linearly."""
+    eval_episodes: int = 100
+    """Episodes of a greedy evaluation, each in an environment of its own."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {}
+
+
+class State(NamedTuple):
+    """Everything a run knows; the replay and the environments are this device's share."""
+
+    params: Any
+    target_params: Any
+    opt_state: optax.OptState
+    replay: uniform.Replay
+    envs: Any
+    updates: jax.Array  # int32: calls of `step` so far
+
+
+class DQN:
+    """The agent, as functions on `State`."""
+
+    unit = "env_steps"
+    headline = "eval/return_mean"
+    split_over_devices = ("num_envs", "batch_size")
+
+    def __init__(self, config: Config) -> None:
+        check(config)
+        self.config, self.budget, self.unit_per_update = config, config.env_steps, config.train_period
+        self.envs = environments.find(config.env, config.num_envs, config.train_period, config.vectorization)
+        self.source = self.envs.source
+        self.network = q_networks.for_observations(
+            self.envs.observation_shape, config.hidden_sizes, self.envs.num_actions
+        )
+        first = config.learning_starts // config.train_period
+        learning_rate = optax.linear_schedule(
+            config.learning_rate, config.learning_rate_end, max(1, config.env_steps // config.train_period - first)
+        )
+        self.optimizer = optax.chain(
+            optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
+        )
+        self.epsilon = optax.linear_schedule(1.0, config.epsilon_final, config.epsilon_decay_steps)
+        self.greedy = jax.jit(lambda params, s: jnp.argmax(self.network.apply(params, s), axis=-1))
+
+    def init(self, key: jax.Array) -> State:
+        """The state before the first step."""
+        config, (params_key, envs_key) = self.config, jax.random.split(key)
+        shape, dtype = self.envs.observation_shape, self.envs.observation_dtype
+        params = self.network.init(params_key, jnp.zeros((1, *shape), dtype))
+        devices = collectives.size()
+        replay = uniform.init(config.num_envs // devices, config.replay_capacity // devices, shape, dtype)
+        target_params = jax.tree.map(jnp.copy, params)  # state is donated: no two leaves may share a buffer
+        return State(
+            params, target_params, self.optimizer.init(params), replay, self.envs.init(envs_key), jnp.int32(0)
+        )
+
+    def act(self, state: State, observation: jax.Array, env_steps: jax.Array, key: jax.Array) -> jax.Array:
+        """Epsilon-greedy actions [E] for observations [E, ...]; exploration is drawn for each environment."""
+        explore_key, action_key = jax.random.split(key)
+        shape = (observation.shape[0] * collectives.size(),)
+        explore = jax.random.uniform(explore_key, shape) < self.epsilon(env_steps)
+        uniform_action = jax.random.randint(action_key, shape, 0, self.envs.num_actions)
+        greedy = self.greedy(state.params, observation)
+        return jnp.where(collectives.shard(explore), collectives.shard(uniform_action), greedy)
+
+    def loss(self, params: Any, target_params: Any, batch: uniform.Transitions) -> tuple[jax.Array, jax.Array]:
+        """The mean loss over a batch, and the mean value of the actions taken."""
+        q_tm1 = self.network.apply(params, batch.s_tm1)  # [B, A]
+        target_q_t = self.network.apply(target_params, batch.s_t)  # [B, A]
+        selector = self.network.apply(params, batch.s_t) if self.config.double else target_q_t
+        chex.assert_equal_shape([q_tm1, target_q_t, selector])
+        td_error = jax.vmap(rlax.double_q_learning)(
+            q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, target_q_t, selector
+        )  # [B]; with the target as its own selector this is plain Q-learning
+        loss = rlax.huber_loss(td_error) if self.config.huber else rlax.l2_loss(td_error)
+        return jnp.mean(loss), jnp.mean(rlax.batched_index(q_tm1, batch.a_tm1))
+
+    def step(self, state: State, batch: uniform.Steps | None, key: jax.Array) -> tuple[State, Metrics]:
+        """Takes in the steps that were due, makes one update, and moves the target when its period has passed."""
+        config, (act_key, sample_key) = self.config, jax.random.split(key)
+        envs, steps = self.envs.collect(
+            state.envs, batch, lambda s, env_steps, k: self.act(state, s, env_steps, k), act_key
+        )
+        replay = uniform.insert(state.replay, steps)
+        transitions = uniform.sample(replay, sample_key, config.batch_size, config.n_step, config.discount)
+        env_steps = (state.updates + 1) * config.train_period
+
+        def learn(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, Metrics]:
+            (loss, value), grads = jax.value_and_grad(self.loss, has_aux=True)(params, state.target_params, transitions)
+            loss, value, grads = collectives.mean((loss, value, grads))
+            updates, opt_state = self.optimizer.update(grads, opt_state, params)
+            metrics = {"train/loss": loss, "train/q_value": value, "train/gradient_norm": optax.global_norm(grads)}
+            return optax.apply_updates(params, updates), opt_state, metrics
+
+        def wait(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, Metrics]:
+            zero = jnp.float32(0)
+            return params, opt_state, {"train/loss": zero, "train/q_value": zero, "train/gradient_norm": zero}
+
+        learning = env_steps >= config.learning_starts
+        params, opt_state, metrics = jax.lax.cond(learning, learn, wait, state.params, state.opt_state)
+        due = env_steps // config.target_period > state.updates * config.train_period // config.target_period
+        target_params = optax.incremental_update(params, state.target_params, jnp.where(due, config.target_tau, 0.0))
+        metrics |= {"train/epsilon": self.epsilon(env_steps), **self.envs.metrics(envs)}
+        return State(params, target_params, opt_state, replay, envs, state.updates + 1), metrics
+
+    def learned(self, state: State) -> Any:
+        """What evaluation and pictures need: the online parameters."""
+        return state.params
+
+    def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
+        """Greedy returns in environments of their own."""
+        return episodes.summary(self.envs.returns(self.greedy, learned, self.config.eval_episodes, key))
+
+    def pictures(self, learned: Any, seed: int, folder: Path) -> None:
+        """A GIF of one greedy episode."""
+        episodes.gif(*environments.record(self.config.env, self.greedy, learned, seed), folder / "episode.gif")
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` for settings that cannot run."""
+    require_positive(config, "env_steps", "num_envs", "learning_rate", "max_gradient_norm", "n_step", "batch_size")
+    require_positive(config, "replay_capacity", "train_period", "target_period", "target_tau", "eval_episodes")
+    require_positive(config, "epsilon_decay_steps")
+    require(0 <= config.discount <= 1, f"--discount is {config.discount}; it must lie between 0 and 1.")
+    require(config.target_tau <= 1, f"--target-tau is {config.target_tau}; it must not exceed 1.")
+    require(0 <= config.epsilon_final <= 1, f"--epsilon-final is {config.epsilon_final}; it is a probability.")
+    require(all(w > 0 for w in config.hidden_sizes), f"--hidden-sizes {config.hidden_sizes} must all be at least 1.")
+    require(
+        config.batch_size <= config.replay_capacity,
+        f"--batch-size={config.batch_size} is larger than --replay-capacity={config.replay_capacity}.",
+    )
+    first = config.num_envs * config.n_step + config.train_period
+    require(
+        config.learning_starts >= first,
+        f"--learning-starts is {config.learning_starts}; with {config.num_envs} environments, returns over "
+        f"{config.n_step} steps and an update per {config.train_period} steps it must be at least {first}.",
+    )
+    room = config.num_envs * (2 * config.n_step + 4 * -(-config.train_period // config.num_envs) + 2)
+    require(
+        config.replay_capacity >= room,
+        f"--replay-capacity is {config.replay_capacity}; these settings need at least {room}.",
+    )
+    require(config.env_steps < 2**31, f"--env-steps is {config.env_steps}; step counters end at 2^31.")

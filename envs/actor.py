@@ -1,0 +1,130 @@
+"""The source of a host experiment: acts in Gymnasium environments between updates and hands over the steps."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from missing_bits.envs.gymnasium_envs import Stepper, make_vector
+from missing_bits.replay.uniform import Steps
+
+Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+class Actor:
+    """Yields, for update i, the steps taken until i times `period` environment steps have been made.
+
+    Several seeds (S) act side by side, each with its own environments; a seed's steps do not depend on the others.
+    """
+
+    inner_steps = 1  # acting needs the parameters of the update before
+
+    def __init__(self, env_id: str, num_envs: int, seeds: Sequence[int], period: int, vectorization: str) -> None:
+        self._steppers = [
+            Stepper(make_vector(env_id, num_envs, seed, "train", vectorization)) for seed in seeds
+        ]
+        self._period, self._env_id = period, env_id
+        self._reproduces = vectorization != "native"
+        # Vector steps an update waits for at most; with NEXT_STEP every second one may do no more than reset.
+        self._rows = -(-period // num_envs) * (2 if self._steppers[0].mode is AutoresetMode.NEXT_STEP else 1)
+        shape = (len(seeds), num_envs)
+        self._env_steps = np.zeros(len(seeds), np.int32)  # valid steps, all environments of a seed together
+        self._vector_steps = np.zeros(len(seeds), np.int32)
+        self._open_return, self._last_return = np.zeros(shape), np.full(shape, np.nan)
+
+    def next(self, act: Act, update: int) -> Steps:
+        """Acts until the steps for update `update` (from 0) are due.
+
+        Args:
+          act: maps observations [S, E, ...], environment steps made [S] and vector steps made [S] to actions
+            [S, E].
+          update: the index of the update.
+
+        Returns:
+          Steps with leaves [S, E, V, ...], V the same at every call; rows not needed are not valid.
+        """
+        steps = self._empty()
+        row = 0
+        while (due := self._env_steps < (update + 1) * self._period).any():
+            observations = np.stack([stepper.observation for stepper in self._steppers])
+            actions = act(observations, self._env_steps, self._vector_steps)
+            for s in np.flatnonzero(due):
+                reward, terminated, truncated, successor, valid = self._steppers[s].step(actions[s])
+                steps.s_tm1[s, :, row], steps.a_tm1[s, :, row] = observations[s], actions[s]
+                steps.r_t[s, :, row], steps.s_t[s, :, row] = reward, successor
+                steps.terminated[s, :, row], steps.truncated[s, :, row] = terminated, truncated
+                steps.valid[s, :, row] = valid
+                self._account(s, reward, terminated | truncated, valid)
+            row += 1
+        return steps
+
+    def metrics(self) -> list[dict[str, float]]:
+        """For each seed, the mean over environments of the last finished episode's return, once there is one."""
+        finished = [returns[~np.isnan(returns)] for returns in self._last_return]
+        return [{"train/episode_return": float(r.mean())} if r.size else {} for r in finished]
+
+    def save(self) -> dict[str, np.ndarray]:
+        """What `restore` needs: counters, and every open episode's number and actions."""
+        progress = [e for stepper in self._steppers for e in self._progress(stepper)]
+        return {
+            "env_steps": self._env_steps.copy(),
+            "vector_steps": self._vector_steps.copy(),
+            "open_return": self._open_return.copy(),
+            "last_return": self._last_return.copy(),
+            "observation": np.stack([stepper.observation for stepper in self._steppers]),
+            "episode": np.array([episode for episode, _ in progress], np.int32),
+            "actions": np.array([a for _, actions in progress for a in [*actions, -1]], np.int32),  # -1 ends a log
+            "lengths": np.array([len(actions) + 1 for _, actions in progress], np.int32),
+        }
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Brings counters and environments to where `save` was called; warns if an environment does not reproduce."""
+        self._env_steps, self._vector_steps = saved["env_steps"].copy(), saved["vector_steps"].copy()
+        self._open_return, self._last_return = saved["open_return"].copy(), saved["last_return"].copy()
+        num_envs = self._open_return.shape[1]
+        logs = [log[:-1].tolist() for log in np.split(saved["actions"], np.cumsum(saved["lengths"])[:-1])]
+        for s, stepper in enumerate(self._steppers):
+            mine = slice(s * num_envs, (s + 1) * num_envs)
+            if self._reproduces:
+                stepper.envs.call("resume_at", saved["episode"][mine].tolist(), logs[mine])
+            stepper.observation = np.asarray(stepper.envs.reset()[0])
+            astray = [i for i in range(num_envs) if not np.array_equal(stepper.observation[i], saved["observation"][s, i])]
+            if astray:
+                warnings.warn(
+                    f"{self._env_id}: environments {astray} did not come back to where the run stopped (their "
+                    "episodes do not follow from seed and actions alone). The run goes on, but is not identical to "
+                    "an uninterrupted one.",
+                    stacklevel=2,
+                )
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for stepper in self._steppers:
+            stepper.envs.close()
+
+    def _progress(self, stepper: Stepper) -> list[tuple[int, list[int]]]:
+        return list(stepper.envs.call("progress")) if self._reproduces else [(0, [])] * stepper.envs.num_envs
+
+    def _account(self, s: int, reward: np.ndarray, done: np.ndarray, valid: np.ndarray) -> None:
+        self._env_steps[s] += np.count_nonzero(valid)
+        self._vector_steps[s] += 1
+        self._open_return[s] += np.where(valid, reward, 0.0)
+        if (ended := done & valid).any():
+            self._last_return[s, ended] = self._open_return[s, ended]
+            self._open_return[s, ended] = 0.0
+
+    def _empty(self) -> Steps:
+        observation = np.stack([stepper.observation for stepper in self._steppers])  # [S, E, ...]
+        lead = (*observation.shape[:2], self._rows)
+        frames = (*lead, *observation.shape[2:])
+        return Steps(
+            s_tm1=np.zeros(frames, observation.dtype),
+            a_tm1=np.zeros(lead, np.int32),
+            r_t=np.zeros(lead, np.float32),
+            terminated=np.zeros(lead, bool),
+            truncated=np.zeros(lead, bool),
+            s_t=np.zeros(frames, observation.dtype),
+            valid=np.zeros(lead, bool),
+        )

@@ -1,0 +1,52 @@
+"""The learning curve of a run as a picture."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from missing_bits.eval import statistics
+
+
+def draw(rows: Iterable[Mapping[str, Any]], metric: str, unit: str, title: str, path: Path) -> None:
+    """Draws a metric of the per-seed rows over the budget: each seed, and their mean with its 95 % interval.
+
+    Args:
+      rows: rows of metrics.jsonl; those without the metric or a seed are passed over.
+      metric: the metric to draw, such as "eval/return_mean".
+      unit: the unit of a row's `step`, such as "env_steps".
+      title: the title.
+      path: the PNG file to write; nothing is written where no row has the metric.
+    """
+    seeds: dict[int, dict[int, float]] = {}
+    for row in rows:
+        if metric in row and "seed" in row:
+            seeds.setdefault(row["seed"], {})[row["step"]] = row[metric]
+    if not seeds:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    steps = sorted(set.intersection(*(set(curve) for curve in seeds.values())))
+    values = np.array([[curve[step] for step in steps] for curve in seeds.values()])  # [seeds, points]
+    if len(seeds) > 1:
+        for curve in values:
+            axes.plot(steps, curve, color="C0", alpha=0.25, linewidth=1)
+        low, high = zip(*(statistics.interval(column) for column in values.T), strict=True)
+        axes.fill_between(steps, low, high, color="C0", alpha=0.2, linewidth=0)
+        label = f"mean of {len(seeds)} seeds, 95 % interval"
+    else:
+        label = f"seed {next(iter(seeds))}"
+    axes.plot(steps, values.mean(axis=0), color="C0", linewidth=2, marker=".", label=label)
+    axes.set(title=title, xlabel=unit.replace("_", " "), ylabel=metric.removeprefix("eval/").replace("_", " "))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="best")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

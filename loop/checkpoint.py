@@ -1,0 +1,102 @@
+"""Checkpoints through orbax: atomic, verified by a digest, the last two and the best kept."""
+
+import hashlib
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from missing_bits.errors import UserError
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over the structure, types and bytes of a tree of host arrays."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        leaf = np.ascontiguousarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        sha.update(leaf.data if leaf.size else b"")
+    return sha.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints of one run, by number of updates.
+
+    Args:
+      folder: where they lie; made when the first is saved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import orbax.checkpoint as ocp  # here, because it takes a while and `--help` does not need it
+        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+        self._ocp, self._folder = ocp, folder.absolute()
+        best = BestN(get_metric_fn=lambda metrics: metrics["headline"], n=1, keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(2), best]),
+            best_fn=lambda metrics: metrics["headline"],
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, update: int, arrays: Any, facts: dict[str, Any], headline: float | None) -> None:
+        """Saves a tree of host arrays and a JSON object; a crash at any moment leaves the older ones whole.
+
+        Raises:
+          UserError: the disk refused; the older checkpoints are untouched.
+        """
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arrays)]
+        save = self._ocp.args
+        try:
+            self._manager.save(
+                update,
+                args=save.Composite(
+                    arrays=save.StandardSave(leaves), facts=save.JsonSave({**facts, "digest": digest(leaves)})
+                ),
+                metrics=None if headline is None else {"headline": headline},
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"The checkpoint at update {update} could not be written to {self._folder}: {_first_line(error)}. "
+                "Free some space; earlier checkpoints are whole, and --run.resume continues from the last of them."
+            ) from error
+
+    def latest(self) -> tuple[int, list[np.ndarray], dict[str, Any]] | None:
+        """The newest whole checkpoint as (update, leaves, facts); None where there is none.
+
+        Damaged ones are set aside, with a warning each.
+        """
+        restore = self._ocp.args
+        for update in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                saved = self._manager.restore(
+                    update, args=restore.Composite(arrays=restore.StandardRestore(), facts=restore.JsonRestore())
+                )
+                leaves, facts = [np.asarray(leaf) for leaf in saved.arrays], dict(saved.facts)
+                if digest(leaves) != facts.pop("digest"):
+                    raise ValueError("its contents do not match its digest")
+                return update, leaves, facts
+            except Exception as error:  # damaged files fail in many ways, none of which may stop the run
+                aside = self._folder.with_name("checkpoints-damaged") / str(update)
+                warnings.warn(
+                    f"The checkpoint at update {update} is damaged ({_first_line(error)}); it was moved to {aside} "
+                    "and the one before it is used.",
+                    stacklevel=2,
+                )
+                aside.parent.mkdir(exist_ok=True)
+                shutil.rmtree(aside, ignore_errors=True)
+                shutil.move(self._folder / str(update), aside)
+                self._manager.reload()
+        return None
+
+    def close(self) -> None:
+        """Ends orbax's threads."""
+        self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
