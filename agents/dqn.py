@@ -114,7 +114,6 @@ class DQN:
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
         )
-        self.epsilon = optax.linear_schedule(1.0, config.epsilon_final, config.epsilon_decay_steps)
         self.greedy = jax.jit(lambda params, s: jnp.argmax(self.network.apply(params, s), axis=-1))
 
     def init(self, key: jax.Array) -> State:
@@ -129,14 +128,17 @@ class DQN:
             params, target_params, self.optimizer.init(params), replay, self.envs.init(envs_key), jnp.int32(0)
         )
 
-    def act(self, state: State, observation: jax.Array, env_steps: jax.Array, key: jax.Array) -> jax.Array:
+    def epsilon(self, env_steps: jax.Array) -> jax.Array:
+        """The probability of a random action after `env_steps` environment steps."""
+        final = self.config.epsilon_final
+        return jnp.maximum(final, 1 - (1 - final) * env_steps / self.config.epsilon_decay_steps)
+
+    def act(self, learned: Any, observation: jax.Array, env_steps: jax.Array, key: jax.Array) -> jax.Array:
         """Epsilon-greedy actions [E] for observations [E, ...]; exploration is drawn for each environment."""
-        explore_key, action_key = jax.random.split(key)
-        shape = (observation.shape[0] * collectives.size(),)
-        explore = jax.random.uniform(explore_key, shape) < self.epsilon(env_steps)
-        uniform_action = jax.random.randint(action_key, shape, 0, self.envs.num_actions)
-        greedy = self.greedy(state.params, observation)
-        return jnp.where(collectives.shard(explore), collectives.shard(uniform_action), greedy)
+        bits = collectives.shard(jax.random.bits(key, (observation.shape[0] * collectives.size(), 2)))  # [E, 2]
+        explore = bits[:, 0].astype(jnp.float32) * 2**-32 < self.epsilon(env_steps)
+        random_action = (bits[:, 1] % self.envs.num_actions).astype(jnp.int32)
+        return jnp.where(explore, random_action, self.greedy(learned, observation))
 
     def loss(self, params: Any, target_params: Any, batch: uniform.Transitions) -> tuple[jax.Array, jax.Array]:
         """The mean loss over a batch, and the mean value of the actions taken."""
@@ -154,7 +156,7 @@ class DQN:
         """Takes in the steps that were due, makes one update, and moves the target when its period has passed."""
         config, (act_key, sample_key) = self.config, jax.random.split(key)
         envs, steps = self.envs.collect(
-            state.envs, batch, lambda s, env_steps, k: self.act(state, s, env_steps, k), act_key
+            state.envs, batch, lambda s, env_steps, k: self.act(state.params, s, env_steps, k), act_key
         )
         replay = uniform.insert(state.replay, steps)
         transitions = uniform.sample(replay, sample_key, config.batch_size, config.n_step, config.discount)
@@ -179,7 +181,7 @@ class DQN:
         return State(params, target_params, opt_state, replay, envs, state.updates + 1), metrics
 
     def learned(self, state: State) -> Any:
-        """What evaluation and pictures need: the online parameters."""
+        """What acting, evaluation and pictures need: the online parameters."""
         return state.params
 
     def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:

@@ -3,6 +3,7 @@
 `find` decides which kind an id names; no agent branches on it.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -143,6 +144,7 @@ def record(env_id: str, greedy: Greedy, params: Any, seed: int) -> tuple[list[np
     Returns:
       RGB frames [height, width, 3] uint8 and the return after each; no frames where the environment draws none.
     """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames are drawn off screen
     modes = make(env_id).metadata.get("render_modes", ())
     if "rgb_array" not in modes:
         return [], []

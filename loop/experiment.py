@@ -69,7 +69,7 @@ class Experiment(Protocol):
         """Pure: one update, with collectives for what devices share."""
 
     def learned(self, state: State) -> Any:
-        """Pure: the part of the state that evaluation and pictures need; never the replay."""
+        """The leaves of the state that acting, evaluation and pictures need; never the replay. It only selects."""
 
     def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
         """Metrics named "eval/..."; depends on its arguments alone and leaves training untouched."""
@@ -82,5 +82,5 @@ class Experiment(Protocol):
 class Acting(Protocol):
     """An experiment whose source asks the current state for actions."""
 
-    def act(self, state: State, observation: jax.Array, env_steps: jax.Array, key: jax.Array) -> jax.Array:
+    def act(self, learned: Any, observation: jax.Array, env_steps: jax.Array, key: jax.Array) -> jax.Array:
         """Pure: actions [E] for observations [E, ...] after `env_steps` environment steps."""

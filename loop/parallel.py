@@ -89,23 +89,23 @@ class Layout:
     def acting(self, experiment: Any) -> Callable[..., np.ndarray]:
         """The function (state, observations [S, E, ...], env_steps [S], vector_steps [S]) -> actions [S, E]."""
 
-        def act(state: Any, observation: Any, counts: Any, key: jax.Array) -> jax.Array:
-            env_steps, vector_steps = counts
-            return experiment.act(state, observation, env_steps, jax.random.fold_in(key, vector_steps))
+        def act(learned: Any, key: jax.Array, observation: Any, env_steps: Any, vector_steps: Any) -> jax.Array:
+            key = jax.random.fold_in(jax.random.wrap_key_data(key), vector_steps)
+            return experiment.act(learned, observation, env_steps, key)
 
-        mapped, keys = self._lay(act, (0, 0, 0, 0)), self._stream(_ACT)
+        mapped = self._lay(act, (0, 0, 0, 0, 0))
+        keys = jax.random.key_data(self._stream(_ACT))  # a typed key costs an argument's conversion at every call
 
-        def answer(state: Any, observation: np.ndarray, env_steps: np.ndarray, vector_steps: np.ndarray) -> np.ndarray:
-            counts = self._per_seed((env_steps, vector_steps))
-            actions = np.asarray(mapped(state, self._split_one(observation), counts, keys))
+        def answer(state: Any, observation: np.ndarray, *counts: np.ndarray) -> np.ndarray:
+            observations, counts = self._split_one(observation), self._per_seed(counts)
+            actions = np.asarray(mapped(experiment.learned(state), keys, observations, *counts))
             return actions.reshape(observation.shape[:2])
 
         return answer
 
-    def learned(self, experiment: Experiment) -> Callable[[Any], list[Any]]:
-        """The function from the state to what each seed has learned, as arrays on the host."""
-        mapped = self._lay(experiment.learned, (0,))
-        return lambda state: self.rows(mapped(state))
+    def learned(self, experiment: Experiment, state: Any) -> list[Any]:
+        """What each seed has learned, as arrays on the host."""
+        return self.rows(experiment.learned(state))
 
     def evaluation_key(self, row: int, update: int) -> jax.Array:
         """The key of one seed's evaluation after `update` updates."""

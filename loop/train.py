@@ -117,7 +117,6 @@ class _Session:
 
     def _train(self, signals: "_Signals") -> None:
         updates = self.layout.updates(self.experiment)
-        learned = self.layout.learned(self.experiment)
         acting = self.layout.acting(self.experiment) if hasattr(self.experiment, "act") else None
         ask = None if acting is None else lambda *observations: acting(self.state, *observations)
 
@@ -145,7 +144,7 @@ class _Session:
             if self._due(self.run.log_period):
                 self._log(metrics)
             if self._due(self.run.eval_period) or self.update == self.end:
-                self._evaluate(learned)
+                self._evaluate()
             if self._due(self.run.checkpoint_period) or self.update == self.end or signals.received:
                 self._save()
             if signals.received and self.update < self.end:
@@ -179,10 +178,10 @@ class _Session:
         self.folder.append(rows)
         self.report.rows(rows, self._rate())
 
-    def _evaluate(self, learned: Callable[[Any], list[Any]]) -> None:
+    def _evaluate(self) -> None:
         paused = time.perf_counter()
         jax.block_until_ready(self.state)
-        self.learned = learned(self.state)
+        self.learned = self.layout.learned(self.experiment, self.state)
         self.evaluation = [
             self.experiment.evaluate(row, self.layout.evaluation_key(i, self.update))
             for i, row in enumerate(self.learned)
