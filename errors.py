@@ -19,5 +19,9 @@ def require_positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         option = "--" + name.replace("_", "-")
-        require(value > 0, f"{option} is {value}; it must be at least 1." if isinstance(value, int)
-                else f"{option} is {value}; it must be above 0.")
+        require(
+            value > 0,
+            f"{option} is {value}; it must be at least 1."
+            if isinstance(value, int)
+            else f"{option} is {value}; it must be above 0.",
+        )

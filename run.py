@@ -6,7 +6,11 @@ import sys
 
 # name: (module:class, what it is, default environment or data set)
 EXPERIMENTS = {
-    "dqn": ("missing_bits.agents.dqn:DQN", "Deep Q-network, optionally double (Mnih 2015, van Hasselt 2016)", "CartPole-v1"),
+    "dqn": (
+        "missing_bits.agents.dqn:DQN",
+        "Deep Q-network, optionally double (Mnih 2015, van Hasselt 2016)",
+        "CartPole-v1",
+    ),
 }
 
 

@@ -109,7 +109,9 @@ class DQN:
         )
         first = config.learning_starts // config.train_period
         learning_rate = optax.linear_schedule(
-            config.learning_rate, config.learning_rate_end, max(1, config.env_steps // config.train_period - first)
+            config.learning_rate,
+            config.learning_rate_end,
+            max(1, config.env_steps // config.train_period - first),
         )
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
@@ -124,9 +126,7 @@ class DQN:
         devices = collectives.size()
         replay = uniform.init(config.num_envs // devices, config.replay_capacity // devices, shape, dtype)
         target_params = jax.tree.map(jnp.copy, params)  # state is donated: no two leaves may share a buffer
-        return State(
-            params, target_params, self.optimizer.init(params), replay, self.envs.init(envs_key), jnp.int32(0)
-        )
+        return State(params, target_params, self.optimizer.init(params), replay, self.envs.init(envs_key), jnp.int32(0))
 
     def epsilon(self, env_steps: jax.Array) -> jax.Array:
         """The probability of a random action after `env_steps` environment steps."""
@@ -166,7 +166,11 @@ class DQN:
             (loss, value), grads = jax.value_and_grad(self.loss, has_aux=True)(params, state.target_params, transitions)
             loss, value, grads = collectives.mean((loss, value, grads))
             updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            metrics = {"train/loss": loss, "train/q_value": value, "train/gradient_norm": optax.global_norm(grads)}
+            metrics = {
+                "train/loss": loss,
+                "train/q_value": value,
+                "train/gradient_norm": optax.global_norm(grads),
+            }
             return optax.apply_updates(params, updates), opt_state, metrics
 
         def wait(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, Metrics]:
@@ -201,7 +205,10 @@ def check(config: Config) -> None:
     require(0 <= config.discount <= 1, f"--discount is {config.discount}; it must lie between 0 and 1.")
     require(config.target_tau <= 1, f"--target-tau is {config.target_tau}; it must not exceed 1.")
     require(0 <= config.epsilon_final <= 1, f"--epsilon-final is {config.epsilon_final}; it is a probability.")
-    require(all(w > 0 for w in config.hidden_sizes), f"--hidden-sizes {config.hidden_sizes} must all be at least 1.")
+    require(
+        all(w > 0 for w in config.hidden_sizes),
+        f"--hidden-sizes {config.hidden_sizes} must all be at least 1.",
+    )
     require(
         config.batch_size <= config.replay_capacity,
         f"--batch-size={config.batch_size} is larger than --replay-capacity={config.replay_capacity}.",

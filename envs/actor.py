@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Sequence
 
-
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
@@ -22,9 +21,7 @@ class Actor:
     inner_steps = 1  # acting needs the parameters of the update before
 
     def __init__(self, env_id: str, num_envs: int, seeds: Sequence[int], period: int, vectorization: str) -> None:
-        self._steppers = [
-            Stepper(make_vector(env_id, num_envs, seed, "train", vectorization)) for seed in seeds
-        ]
+        self._steppers = [Stepper(make_vector(env_id, num_envs, seed, "train", vectorization)) for seed in seeds]
         self._period, self._env_id = period, env_id
         self._reproduces = vectorization != "native"
         # Vector steps an update waits for at most; with NEXT_STEP every second one may do no more than reset.
@@ -90,7 +87,9 @@ class Actor:
             if self._reproduces:
                 stepper.envs.call("resume_at", saved["episode"][mine].tolist(), logs[mine])
             stepper.observation = np.asarray(stepper.envs.reset()[0])
-            astray = [i for i in range(num_envs) if not np.array_equal(stepper.observation[i], saved["observation"][s, i])]
+            astray = [
+                i for i in range(num_envs) if not np.array_equal(stepper.observation[i], saved["observation"][s, i])
+            ]
             if astray:
                 warnings.warn(
                     f"{self._env_id}: environments {astray} did not come back to where the run stopped (their "

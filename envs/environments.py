@@ -15,7 +15,14 @@ import numpy as np
 from missing_bits import collectives
 from missing_bits.envs import functional
 from missing_bits.envs.actor import Actor
-from missing_bits.envs.gymnasium_envs import VECTORIZATIONS, Stepper, check_spaces, episode_seed, make, make_vector
+from missing_bits.envs.gymnasium_envs import (
+    VECTORIZATIONS,
+    Stepper,
+    check_spaces,
+    episode_seed,
+    make,
+    make_vector,
+)
 from missing_bits.errors import UserError, require
 from missing_bits.replay.uniform import Steps
 

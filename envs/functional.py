@@ -117,7 +117,9 @@ def collect(
     return state._replace(updates=state.updates + 1), steps
 
 
-def returns(env: FuncEnv, limit: int, episodes: int, act: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
+def returns(
+    env: FuncEnv, limit: int, episodes: int, act: Callable[[jax.Array], jax.Array], key: jax.Array
+) -> jax.Array:
     """The returns of `episodes` whole episodes, one per environment.
 
     Args:

@@ -14,7 +14,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from missing_bits.errors import UserError
 
 VECTORIZATIONS = ("serial", "async", "native")
-_EXTRAS = {"ALE": "atari", "box2d": "box2d"}  # what the id or entry point contains -> the extra that brings it
+_EXTRAS = {
+    "ALE": "atari",
+    "box2d": "box2d",
+}  # what the id or entry point contains -> the extra that brings it
 
 
 def make(env_id: str, **kwargs: Any) -> gym.Env:
@@ -28,7 +31,12 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         extra = next((name for part, name in _EXTRAS.items() if part in entry_point), None)
         remedy = f"pip install -e '.[{extra}]'" if extra else str(error)
         raise UserError(f"--env={env_id} needs packages that are not installed. Install them: {remedy}") from error
-    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv, gym.error.Error, ModuleNotFoundError) as error:
+    except (
+        gym.error.UnregisteredEnv,
+        gym.error.DeprecatedEnv,
+        gym.error.Error,
+        ModuleNotFoundError,
+    ) as error:
         close = difflib.get_close_matches(env_id, gym.registry, n=1, cutoff=0.5)
         hint = f"Did you mean {close[0]}?" if close else "See gymnasium.pprint_registry() for the known ones."
         raise UserError(f"--env={env_id} is not an environment Gymnasium can make here. {hint}") from error

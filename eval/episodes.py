@@ -37,7 +37,14 @@ def gif(frames: Sequence[np.ndarray], returns: Sequence[float], path: Path) -> N
         picture = Image.fromarray(np.asarray(frames[i]))
         picture = picture.resize((_WIDTH, round(picture.height * _WIDTH / picture.width)))
         draw = ImageDraw.Draw(picture)
-        draw.text((6, 4), f"step {i}   return {returns[i]:g}", font=font, fill="white", stroke_width=2, stroke_fill="black")
+        draw.text(
+            (6, 4),
+            f"step {i}   return {returns[i]:g}",
+            font=font,
+            fill="white",
+            stroke_width=2,
+            stroke_fill="black",
+        )
         pictures.append(picture.quantize(64))
     durations = [40] * (len(pictures) - 1) + [1500]  # milliseconds; the last frame stays
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)

@@ -74,7 +74,8 @@ class Checkpoints:
         for update in sorted(self._manager.all_steps(), reverse=True):
             try:
                 saved = self._manager.restore(
-                    update, args=restore.Composite(arrays=restore.StandardRestore(), facts=restore.JsonRestore())
+                    update,
+                    args=restore.Composite(arrays=restore.StandardRestore(), facts=restore.JsonRestore()),
                 )
                 leaves, facts = [np.asarray(leaf) for leaf in saved.arrays], dict(saved.facts)
                 if digest(leaves) != facts.pop("digest"):

@@ -44,9 +44,15 @@ class RunConfig:
 def check(run: RunConfig) -> None:
     """Raises `UserError` for run options that make no sense."""
     for name in ("num_seeds", "devices"):
-        require(getattr(run, name) >= 1, f"--run.{name.replace('_', '-')} is {getattr(run, name)}; it must be at least 1.")
+        require(
+            getattr(run, name) >= 1,
+            f"--run.{name.replace('_', '-')} is {getattr(run, name)}; it must be at least 1.",
+        )
     for name in ("seed", "inner_steps", "log_period", "eval_period", "checkpoint_period"):
-        require(getattr(run, name) >= 0, f"--run.{name.replace('_', '-')} is {getattr(run, name)}; it must not be negative.")
+        require(
+            getattr(run, name) >= 0,
+            f"--run.{name.replace('_', '-')} is {getattr(run, name)}; it must not be negative.",
+        )
     require(not run.resume or bool(run.dir), "--run.resume needs --run.dir: the folder of the run to continue.")
 
 

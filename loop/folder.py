@@ -46,7 +46,9 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"--run.dir={path} is in use by a live run. Wait for it, or name another folder.") from error
+            raise UserError(
+                f"--run.dir={path} is in use by a live run. Wait for it, or name another folder."
+            ) from error
         self._metrics = None
 
     def write_json(self, name: str, value: Any) -> None:

@@ -158,7 +158,5 @@ class Layout:
         """[K, S, B, ...] -> the same with the K axis before the shard: [K, B, ...], [devices, ..., K, B, ...]."""
         if self.shares_seed:
             split = [self.num_devices, -1]
-            return jax.tree.map(
-                lambda x: np.swapaxes(x.reshape(x.shape[0], *split, *x.shape[3:]), 0, 1), batches
-            )
+            return jax.tree.map(lambda x: np.swapaxes(x.reshape(x.shape[0], *split, *x.shape[3:]), 0, 1), batches)
         return self._per_seed(jax.tree.map(lambda x: np.swapaxes(x, 0, 1), batches))

@@ -60,7 +60,9 @@ class Report:
         if not self._live:
             figures = {name: value for name, value in rows[-1].items() if "/" in name and not name.startswith("time/")}
             print(f"{step:>10,} {self._unit}  {rate:>9,.0f}/s  " + "  ".join(_shown(figures)), flush=True)
-        self._latest |= {name: value for name, value in rows[-1].items() if "/" in name and not name.startswith("time/")}
+        self._latest |= {
+            name: value for name, value in rows[-1].items() if "/" in name and not name.startswith("time/")
+        }
         self.progress(step, rate)
 
     def close(self) -> None:

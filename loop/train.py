@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import signal
@@ -15,11 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from missing_bits.errors import UserError, require
+from missing_bits.errors import require
 from missing_bits.eval import curve, statistics
 from missing_bits.loop import config as run_config
 from missing_bits.loop.checkpoint import Checkpoints, digest
-from missing_bits.loop.experiment import Experiment
+from missing_bits.loop.experiment import Acting, Experiment
 from missing_bits.loop.folder import RunFolder, read_rows
 from missing_bits.loop.parallel import Layout
 from missing_bits.loop.report import Report
@@ -117,8 +116,10 @@ class _Session:
 
     def _train(self, signals: "_Signals") -> None:
         updates = self.layout.updates(self.experiment)
-        acting = self.layout.acting(self.experiment) if hasattr(self.experiment, "act") else None
-        ask = None if acting is None else lambda *observations: acting(self.state, *observations)
+        acting = self.layout.acting(self.experiment) if isinstance(self.experiment, Acting) else None
+
+        def ask(*observations: Any) -> np.ndarray:
+            return acting(self.state, *observations)
 
         compiling = time.perf_counter()
         ready = [self.source.next(ask, self.update)] if self.source else []
@@ -149,7 +150,7 @@ class _Session:
                 self._save()
             if signals.received and self.update < self.end:
                 raise Interrupted(signals.tell(self.resume_command))
-            self.report.progress(self.step, self._rate()) if count > 1 else None
+            self.report.progress(self.step, self._rate())
 
     def _next_event(self) -> int:
         """The first update after this one at which something is due."""
@@ -172,7 +173,9 @@ class _Session:
     def _write(self, rows: list[dict[str, float]]) -> None:
         """Writes a row per seed, and one of their means where there are several seeds."""
         facts = {"time/seconds": self._seconds(), "time/steps_per_second": self._rate()}
-        rows = [{"step": self.step, "seed": seed, **row, **facts} for seed, row in zip(self.layout.seeds, rows, strict=True)]
+        rows = [
+            {"step": self.step, "seed": seed, **row, **facts} for seed, row in zip(self.layout.seeds, rows, strict=True)
+        ]
         if len(rows) > 1:
             rows.append({"step": self.step, **_mean(rows), **facts})
         self.folder.append(rows)
@@ -197,7 +200,7 @@ class _Session:
         paused = time.perf_counter()
         state = jax.device_get(self.state)
         source = self.source.save() if self.source else {}
-        facts = {"seconds": self._seconds(), "source": sorted(source), "config": run_config.to_json(self.experiment.config)}
+        facts = {"seconds": self._seconds(), "source": sorted(source)}
         evaluated = self._due(self.run.eval_period) or self.update == self.end
         self.checkpoints.save(self.update, (state, source), facts, self.headline if evaluated else None)
         self.digest = digest((state, source))
@@ -260,7 +263,10 @@ class _Signals:
 
     def tell(self, command: str) -> int:
         """Names the command that resumes; returns the exit status shells use for the signal."""
-        print(f"Stopped by {signal.Signals(self.received).name}; the run is saved. Continue with:\n  {command}", flush=True)
+        print(
+            f"Stopped by {signal.Signals(self.received).name}; the run is saved. Continue with:\n  {command}",
+            flush=True,
+        )
         return 128 + self.received
 
 
@@ -294,3 +300,5 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", str(home / "missing_bits" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # A process killed while it wrote an entry leaves it torn; JAX then compiles anew, and the user need not know.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")

@@ -95,12 +95,16 @@ def insert(replay: Replay, steps: Steps) -> Replay:
     kind = jnp.where(steps.terminated, TERMINAL, jnp.where(steps.truncated, TRUNCATED, STEP)).astype(jnp.uint8)
     dtype = replay.observation.dtype
     return Replay(
-        observation=replay.observation.at[lane, place].set(steps.s_tm1.astype(dtype), mode="drop")
-        .at[lane, after].set(steps.s_t.astype(dtype), mode="drop"),
+        observation=replay.observation.at[lane, place]
+        .set(steps.s_tm1.astype(dtype), mode="drop")
+        .at[lane, after]
+        .set(steps.s_t.astype(dtype), mode="drop"),
         action=replay.action.at[lane, place].set(steps.a_tm1, mode="drop"),
         reward=replay.reward.at[lane, place].set(steps.r_t, mode="drop"),
-        kind=replay.kind.at[lane, place].set(kind, mode="drop")
-        .at[lane, jnp.where(done, after, rows)].set(FINAL, mode="drop"),
+        kind=replay.kind.at[lane, place]
+        .set(kind, mode="drop")
+        .at[lane, jnp.where(done, after, rows)]
+        .set(FINAL, mode="drop"),
         head=ends[:, -1],
         episode_start=jnp.maximum(replay.episode_start, jnp.max(jnp.where(done, ends, 0), axis=1)),
     )

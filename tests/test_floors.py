@@ -17,7 +17,8 @@ FLOORS = (
     ("eval",),
     ("envs", "data"),
     ("nets",),
-    ("losses", "replay", "augment", "collectives", "errors"),
+    ("losses", "replay", "augment"),
+    ("collectives", "errors"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 METHODS = {"agents", "ssl", "models"}

@@ -73,9 +73,7 @@ def test_standard_ssl_wins_in_the_root(root):
 def test_no_bare_imports(root, all_files):
     """`from agents import dqn` would load a second copy of the module: two tables, two caches."""
     rooms = {file.parts[0].removesuffix(".py") for file in all_files} - {"__init__", "ssl"}
-    bare = {
-        str(file): found for file in all_files if (found := bare_imports((root / file).read_text(), rooms))
-    }
+    bare = {str(file): found for file in all_files if (found := bare_imports((root / file).read_text(), rooms))}
     assert not bare, "import from missing_bits instead"
 
 
