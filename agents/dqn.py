@@ -113,9 +113,8 @@ class DQN:
             config.learning_rate_end,
             max(1, config.env_steps // config.train_period - first),
         )
-        self.optimizer = optax.chain(
-            optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
-        )
+        adam = optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5))
+        self.optimizer = optax.flatten(adam)  # one long vector: many small leaves cost more than their arithmetic
         self.greedy = jax.jit(lambda params, s: jnp.argmax(self.network.apply(params, s), axis=-1))
 
     def init(self, key: jax.Array) -> State:

@@ -26,10 +26,12 @@ class Actor:
         self._reproduces = vectorization != "native"
         # Vector steps an update waits for at most; with NEXT_STEP every second one may do no more than reset.
         self._rows = -(-period // num_envs) * (2 if self._steppers[0].mode is AutoresetMode.NEXT_STEP else 1)
-        shape = (len(seeds), num_envs)
-        self._env_steps = np.zeros(len(seeds), np.int32)  # valid steps, all environments of a seed together
-        self._vector_steps = np.zeros(len(seeds), np.int32)
-        self._open_return, self._last_return = np.zeros(shape), np.full(shape, np.nan)
+        self._env_steps = [0] * len(seeds)  # valid steps of a seed, all its environments together
+        self._vector_steps = [0] * len(seeds)
+        self._open_return = np.zeros((len(seeds), num_envs))
+        self._last_return = np.full((len(seeds), num_envs), np.nan)
+        observation, no = np.zeros_like(self._steppers[0].observation), np.zeros(num_envs, bool)
+        self._no_step = Steps(observation, no.astype(np.int32), no.astype(np.float64), no, no, observation, no)
 
     def next(self, act: Act, update: int) -> Steps:
         """Acts until the steps for update `update` (from 0) are due.
@@ -42,20 +44,18 @@ class Actor:
         Returns:
           Steps with leaves [S, E, V, ...], V the same at every call; rows not needed are not valid.
         """
-        steps = self._empty()
-        row = 0
-        while (due := self._env_steps < (update + 1) * self._period).any():
-            observations = np.stack([stepper.observation for stepper in self._steppers])
-            actions = act(observations, self._env_steps, self._vector_steps)
-            for s in np.flatnonzero(due):
-                reward, terminated, truncated, successor, valid = self._steppers[s].step(actions[s])
-                steps.s_tm1[s, :, row], steps.a_tm1[s, :, row] = observations[s], actions[s]
-                steps.r_t[s, :, row], steps.s_t[s, :, row] = reward, successor
-                steps.terminated[s, :, row], steps.truncated[s, :, row] = terminated, truncated
-                steps.valid[s, :, row] = valid
-                self._account(s, reward, terminated | truncated, valid)
-            row += 1
-        return steps
+        target = (update + 1) * self._period
+        made: list[list[Steps]] = [[] for _ in self._steppers]
+        while due := [s for s, env_steps in enumerate(self._env_steps) if env_steps < target]:
+            observations = [stepper.observation for stepper in self._steppers]
+            actions = act(_stack(observations), np.array(self._env_steps), np.array(self._vector_steps))
+            for s in due:
+                steps = Steps(observations[s], actions[s], *self._steppers[s].step(actions[s]))
+                made[s].append(steps)
+                self._env_steps[s] += int(np.count_nonzero(steps.valid))
+                self._vector_steps[s] += 1
+        batches = [self._batch(s, rows) for s, rows in enumerate(made)]
+        return Steps(*map(_stack, zip(*batches, strict=True)))
 
     def metrics(self) -> list[dict[str, float]]:
         """For each seed, the mean over environments of the last finished episode's return, once there is one."""
@@ -66,11 +66,11 @@ class Actor:
         """What `restore` needs: counters, and every open episode's number and actions."""
         progress = [e for stepper in self._steppers for e in self._progress(stepper)]
         return {
-            "env_steps": self._env_steps.copy(),
-            "vector_steps": self._vector_steps.copy(),
+            "env_steps": np.array(self._env_steps, np.int32),
+            "vector_steps": np.array(self._vector_steps, np.int32),
             "open_return": self._open_return.copy(),
             "last_return": self._last_return.copy(),
-            "observation": np.stack([stepper.observation for stepper in self._steppers]),
+            "observation": _stack([stepper.observation for stepper in self._steppers]),
             "episode": np.array([episode for episode, _ in progress], np.int32),
             "actions": np.array([a for _, actions in progress for a in [*actions, -1]], np.int32),  # -1 ends a log
             "lengths": np.array([len(actions) + 1 for _, actions in progress], np.int32),
@@ -78,7 +78,7 @@ class Actor:
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Brings counters and environments to where `save` was called; warns if an environment does not reproduce."""
-        self._env_steps, self._vector_steps = saved["env_steps"].copy(), saved["vector_steps"].copy()
+        self._env_steps, self._vector_steps = saved["env_steps"].tolist(), saved["vector_steps"].tolist()
         self._open_return, self._last_return = saved["open_return"].copy(), saved["last_return"].copy()
         num_envs = self._open_return.shape[1]
         logs = [log[:-1].tolist() for log in np.split(saved["actions"], np.cumsum(saved["lengths"])[:-1])]
@@ -106,24 +106,21 @@ class Actor:
     def _progress(self, stepper: Stepper) -> list[tuple[int, list[int]]]:
         return list(stepper.envs.call("progress")) if self._reproduces else [(0, [])] * stepper.envs.num_envs
 
-    def _account(self, s: int, reward: np.ndarray, done: np.ndarray, valid: np.ndarray) -> None:
-        self._env_steps[s] += np.count_nonzero(valid)
-        self._vector_steps[s] += 1
-        self._open_return[s] += np.where(valid, reward, 0.0)
-        if (ended := done & valid).any():
+    def _batch(self, s: int, rows: list[Steps]) -> Steps:
+        """One seed's vector steps since the last update as Steps [E, V, ...]; keeps its episodes' returns."""
+        rows = rows + [self._no_step] * (self._rows - len(rows))
+        steps = Steps(*(np.array(field).swapaxes(0, 1) for field in zip(*rows, strict=True)))
+        reward, done = np.where(steps.valid, steps.r_t, 0.0), (steps.terminated | steps.truncated) & steps.valid
+        if not done.any():
+            self._open_return[s] += reward.sum(axis=1)
+            return steps
+        for row in range(self._rows):
+            self._open_return[s] += reward[:, row]
+            ended = done[:, row]
             self._last_return[s, ended] = self._open_return[s, ended]
             self._open_return[s, ended] = 0.0
+        return steps
 
-    def _empty(self) -> Steps:
-        observation = np.stack([stepper.observation for stepper in self._steppers])  # [S, E, ...]
-        lead = (*observation.shape[:2], self._rows)
-        frames = (*lead, *observation.shape[2:])
-        return Steps(
-            s_tm1=np.zeros(frames, observation.dtype),
-            a_tm1=np.zeros(lead, np.int32),
-            r_t=np.zeros(lead, np.float32),
-            terminated=np.zeros(lead, bool),
-            truncated=np.zeros(lead, bool),
-            s_t=np.zeros(frames, observation.dtype),
-            valid=np.zeros(lead, bool),
-        )
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

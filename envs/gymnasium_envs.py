@@ -192,7 +192,7 @@ class Stepper:
         self.envs = envs
         self.mode = AutoresetMode(envs.metadata["autoreset_mode"])
         self.observation = np.asarray(envs.reset()[0])
-        self._resetting = np.zeros(envs.num_envs, bool)
+        self._all, self._resetting = np.ones(envs.num_envs, bool), np.zeros(envs.num_envs, bool)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
         """Steps all environments and moves `observation` to what the next actions are chosen on.
@@ -205,16 +205,15 @@ class Stepper:
         """
         observation, rewards, terminated, truncated, info = self.envs.step(actions)
         observation = successor = np.asarray(observation)
-        valid = ~self._resetting
-        done = np.asarray(terminated) | np.asarray(truncated)
-        if self.mode is AutoresetMode.NEXT_STEP:
-            self._resetting = done
-        elif done.any():
-            successor = observation.copy()
-            if self.mode is AutoresetMode.SAME_STEP:
-                for i in np.flatnonzero(done):
+        valid = self._all
+        if self.mode is AutoresetMode.SAME_STEP:
+            if "final_obs" in info:
+                successor = observation.copy()
+                for i in np.flatnonzero(terminated | truncated):
                     successor[i] = info["final_obs"][i]
-            else:
-                observation = np.asarray(self.envs.reset(options={"reset_mask": done})[0])
+        elif self.mode is AutoresetMode.NEXT_STEP:
+            valid, self._resetting = ~self._resetting, np.asarray(terminated) | np.asarray(truncated)
+        elif (done := terminated | truncated).any():
+            observation = np.asarray(self.envs.reset(options={"reset_mask": done})[0])
         self.observation = observation
         return np.asarray(rewards), np.asarray(terminated), np.asarray(truncated), successor, valid

@@ -72,6 +72,8 @@ class Layout:
         """
 
         def run(state: Any, batches: Any, key: jax.Array, first: jax.Array, count: jax.Array) -> tuple[Any, Any]:
+            key = jax.random.wrap_key_data(key)
+
             def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
                 batch = jax.tree.map(lambda x: x[i], batches)
                 return experiment.step(carry[0], batch, jax.random.fold_in(key, first + i))
@@ -81,7 +83,8 @@ class Layout:
             metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             return jax.lax.fori_loop(0, count, body, (state, metrics))
 
-        mapped, keys = self._lay(run, (0, 0, 0, None, None), donate=(0,)), self._stream(_UPDATE)
+        mapped = self._lay(run, (0, 0, 0, None, None), donate=(0,))
+        keys = jax.random.key_data(self._stream(_UPDATE))
         return lambda state, batches, first, count: mapped(
             state, self._split(batches), keys, np.int32(first), np.int32(count)
         )
@@ -95,6 +98,11 @@ class Layout:
 
         mapped = self._lay(act, (0, 0, 0, 0, 0))
         keys = jax.random.key_data(self._stream(_ACT))  # a typed key costs an argument's conversion at every call
+
+        if not self._mapped:  # a host environment waits for every answer: nothing here but the call
+            return lambda state, *asked: np.asarray(mapped(experiment.learned(state), keys, *(x[0] for x in asked)))[
+                None
+            ]
 
         def answer(state: Any, observation: np.ndarray, *counts: np.ndarray) -> np.ndarray:
             observations, counts = self._split_one(observation), self._per_seed(counts)
@@ -156,6 +164,8 @@ class Layout:
 
     def _split(self, batches: Any) -> Any:
         """[K, S, B, ...] -> the same with the K axis before the shard: [K, B, ...], [devices, ..., K, B, ...]."""
+        if not self._mapped:
+            return jax.tree.map(lambda x: x[:, 0], batches)
         if self.shares_seed:
             split = [self.num_devices, -1]
             return jax.tree.map(lambda x: np.swapaxes(x.reshape(x.shape[0], *split, *x.shape[3:]), 0, 1), batches)

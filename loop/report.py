@@ -27,7 +27,7 @@ class Report:
         from tensorboardX import SummaryWriter
 
         self._unit, self._budget = unit.replace("_", " "), budget
-        self._start, self._began = start, time.perf_counter()
+        self._shown_at = 0.0
         logdirs = {seed: folder / "tensorboard" / f"seed{seed}" for seed in seeds}
         self._writers = {seed: SummaryWriter(str(path), purge_step=start + 1) for seed, path in logdirs.items()}
         self._latest: dict[str, float] = {}
@@ -45,7 +45,9 @@ class Report:
 
     def progress(self, step: int, rate: float) -> None:
         """Moves the live line to `step` at `rate` units per second."""
-        if self._live:
+        now = time.perf_counter()
+        if self._live and now - self._shown_at > 0.1:
+            self._shown_at = now
             status = f"{rate:,.0f} {self._unit}/s  " + "  ".join(_shown(self._latest))
             self._live.update(self._task, completed=min(step, self._budget), status=status)
 
