@@ -22,7 +22,7 @@ import rlax
 
 from missing_bits import collectives
 from missing_bits.envs import environments
-from missing_bits.errors import require, require_positive
+from missing_bits.errors import require_between, require_positive
 from missing_bits.eval import episodes
 from missing_bits.nets import q_networks
 from missing_bits.replay import uniform
@@ -104,15 +104,10 @@ class DQN:
         self.config, self.budget, self.unit_per_update = config, config.env_steps, config.train_period
         self.envs = environments.find(config.env, config.num_envs, config.train_period, config.vectorization)
         self.source = self.envs.source
-        self.network = q_networks.for_observations(
-            self.envs.observation_shape, config.hidden_sizes, self.envs.num_actions
-        )
-        first = config.learning_starts // config.train_period
-        learning_rate = optax.linear_schedule(
-            config.learning_rate,
-            config.learning_rate_end,
-            max(1, config.env_steps // config.train_period - first),
-        )
+        shape, num_actions = self.envs.observation_shape, self.envs.num_actions
+        self.network = q_networks.for_observations(shape, config.hidden_sizes, num_actions)
+        updates = 1 + (config.env_steps - config.learning_starts) // config.train_period
+        learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, updates)
         adam = optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5))
         self.optimizer = optax.flatten(adam)  # one long vector: many small leaves cost more than their arithmetic
         self.greedy = jax.jit(lambda params, s: jnp.argmax(self.network.apply(params, s), axis=-1))
@@ -122,8 +117,8 @@ class DQN:
         config, (params_key, envs_key) = self.config, jax.random.split(key)
         shape, dtype = self.envs.observation_shape, self.envs.observation_dtype
         params = self.network.init(params_key, jnp.zeros((1, *shape), dtype))
-        devices = collectives.size()
-        replay = uniform.init(config.num_envs // devices, config.replay_capacity // devices, shape, dtype)
+        lanes = config.num_envs // collectives.size()
+        replay = uniform.init(lanes, lanes * -(-config.replay_capacity // config.num_envs), shape, dtype)
         target_params = jax.tree.map(jnp.copy, params)  # state is donated: no two leaves may share a buffer
         return State(params, target_params, self.optimizer.init(params), replay, self.envs.init(envs_key), jnp.int32(0))
 
@@ -161,25 +156,20 @@ class DQN:
         transitions = uniform.sample(replay, sample_key, config.batch_size, config.n_step, config.discount)
         env_steps = (state.updates + 1) * config.train_period
 
-        def learn(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, Metrics]:
+        def learn(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, tuple[jax.Array, ...]]:
             (loss, value), grads = jax.value_and_grad(self.loss, has_aux=True)(params, state.target_params, transitions)
             loss, value, grads = collectives.mean((loss, value, grads))
             updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            metrics = {
-                "train/loss": loss,
-                "train/q_value": value,
-                "train/gradient_norm": optax.global_norm(grads),
-            }
-            return optax.apply_updates(params, updates), opt_state, metrics
+            return optax.apply_updates(params, updates), opt_state, (loss, value, optax.tree.norm(grads))
 
-        def wait(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, Metrics]:
-            zero = jnp.float32(0)
-            return params, opt_state, {"train/loss": zero, "train/q_value": zero, "train/gradient_norm": zero}
+        def wait(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, tuple[jax.Array, ...]]:
+            return params, opt_state, (jnp.float32(0),) * 3
 
         learning = env_steps >= config.learning_starts
-        params, opt_state, metrics = jax.lax.cond(learning, learn, wait, state.params, state.opt_state)
+        params, opt_state, (loss, value, norm) = jax.lax.cond(learning, learn, wait, state.params, state.opt_state)
         due = env_steps // config.target_period > state.updates * config.train_period // config.target_period
         target_params = optax.incremental_update(params, state.target_params, jnp.where(due, config.target_tau, 0.0))
+        metrics = {"train/loss": loss, "train/q_value": value, "train/gradient_norm": norm}
         metrics |= {"train/epsilon": self.epsilon(env_steps), **self.envs.metrics(envs)}
         return State(params, target_params, opt_state, replay, envs, state.updates + 1), metrics
 
@@ -199,28 +189,11 @@ class DQN:
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot run."""
     require_positive(config, "env_steps", "num_envs", "learning_rate", "max_gradient_norm", "n_step", "batch_size")
-    require_positive(config, "replay_capacity", "train_period", "target_period", "target_tau", "eval_episodes")
-    require_positive(config, "epsilon_decay_steps")
-    require(0 <= config.discount <= 1, f"--discount is {config.discount}; it must lie between 0 and 1.")
-    require(config.target_tau <= 1, f"--target-tau is {config.target_tau}; it must not exceed 1.")
-    require(0 <= config.epsilon_final <= 1, f"--epsilon-final is {config.epsilon_final}; it is a probability.")
-    require(
-        all(w > 0 for w in config.hidden_sizes),
-        f"--hidden-sizes {config.hidden_sizes} must all be at least 1.",
-    )
-    require(
-        config.batch_size <= config.replay_capacity,
-        f"--batch-size={config.batch_size} is larger than --replay-capacity={config.replay_capacity}.",
-    )
-    first = config.num_envs * config.n_step + config.train_period
-    require(
-        config.learning_starts >= first,
-        f"--learning-starts is {config.learning_starts}; with {config.num_envs} environments, returns over "
-        f"{config.n_step} steps and an update per {config.train_period} steps it must be at least {first}.",
-    )
-    room = config.num_envs * (2 * config.n_step + 4 * -(-config.train_period // config.num_envs) + 2)
-    require(
-        config.replay_capacity >= room,
-        f"--replay-capacity is {config.replay_capacity}; these settings need at least {room}.",
-    )
-    require(config.env_steps < 2**31, f"--env-steps is {config.env_steps}; step counters end at 2^31.")
+    require_positive(config, "replay_capacity", "train_period", "target_period", "target_tau", "epsilon_decay_steps")
+    require_positive(config, "eval_episodes", "hidden_sizes")
+    require_between(config, 0, 1, "discount", "target_tau", "epsilon_final")
+    require_between(config, 0, 2**31 - 1, "env_steps")
+    lanes, rows = config.num_envs, -(-config.train_period // config.num_envs)
+    require_between(config, lanes * config.n_step + config.train_period, config.env_steps, "learning_starts")
+    room = max(config.batch_size, lanes * (2 * config.n_step + 4 * rows + 2))
+    require_between(config, room, 2**31 - 1, "replay_capacity")

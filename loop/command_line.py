@@ -87,7 +87,7 @@ def _refuse_changes(old_config: Any, old_run: RunConfig, config: Any, run: RunCo
     changed = [f"--{k.replace('_', '-')} is {after[k]}, was {before[k]}" for k in before if before[k] != after[k]]
     require(
         not changed,
-        f"--run.resume continues {folder} as it was begun, but {'; '.join(changed)}. Leave these out, or begin a new run.",
+        f"--run.resume continues {folder} as it was begun, but {'; '.join(changed)}. Leave these out.",
     )
 
 

@@ -1,0 +1,160 @@
+"""The invariants of the house, over every experiment in the table of run.py (docs/design of the loop: loop/).
+
+An experiment joins by a row in `CASES`: settings small enough to run in a moment, with at least ten updates.
+"""
+
+import functools
+import importlib
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from missing_bits import run
+from missing_bits.loop.checkpoint import digest
+from missing_bits.loop.parallel import Layout
+
+_DQN = {
+    "env_steps": 2_000,
+    "num_envs": 4,
+    "hidden_sizes": (16, 16),
+    "learning_rate": 1e-3,
+    "batch_size": 16,
+    "replay_capacity": 400,
+    "learning_starts": 40,
+    "train_period": 6,
+    "target_period": 12,
+    "n_step": 3,
+    "eval_episodes": 2,
+}
+CASES = {
+    "dqn-host": ("dqn", _DQN | {"env": "CartPole-v1"}),
+    "dqn-jax": ("dqn", _DQN | {"env": "phys2d/CartPole-v1"}),
+}
+WARM_UP, UPDATES = 8, 10  # updates before learning starts at the latest, and those that are compared
+FIXED_TARGET = {"dqn": {"target_period": 10**9, "learning_rate": 3e-3}}  # settings under which the loss is a plain regression
+
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+def make(case: str, **overrides: Any) -> Any:
+    """The experiment of a case."""
+    name, settings = CASES[case]
+    module_name, class_name = run.EXPERIMENTS[name][0].split(":")
+    module = importlib.import_module(module_name)
+    return getattr(module, class_name)(module.Config(**settings | overrides))
+
+
+@functools.cache
+def batches(case: str, seeds: tuple[int, ...], count: int) -> Any:
+    """`count` batches of these seeds, leaves [count, seeds, ...]; actions do not depend on the state."""
+    source = make(case).source(list(seeds))
+    if source is None:
+        return None
+
+    def act(observation: np.ndarray, env_steps: np.ndarray, vector_steps: np.ndarray) -> np.ndarray:
+        rows = [np.random.default_rng((seed, step)) for seed, step in zip(seeds, vector_steps, strict=True)]
+        return np.stack([rng.integers(0, 2, observation.shape[1]) for rng in rows]).astype(np.int32)
+
+    made = [source.next(act, i) for i in range(count)]
+    source.close()
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+
+
+def train(experiment: Any, layout: Layout, data: Any, count: int) -> tuple[list[Any], list[Any]]:
+    """What each seed has learned, and its last metrics, after `count` updates in one call."""
+    state, metrics = layout.updates(experiment)(layout.init(experiment), data, 0, count)
+    return layout.learned(experiment, state), layout.rows(metrics)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def solo(request: pytest.FixtureRequest) -> tuple[str, Any, list[Any], list[Any]]:
+    """A case, and what seeds 0 to 3 learn one at a time on one device."""
+    experiment, count = make(request.param), WARM_UP + UPDATES
+    runs = [train(experiment, Layout([seed], 1), batches(request.param, (seed,), count), count) for seed in range(4)]
+    return request.param, experiment, [learned[0] for learned, _ in runs], [metrics[0] for _, metrics in runs]
+
+
+def test_every_experiment_has_a_case():
+    assert {name for name, _ in CASES.values()} == set(run.EXPERIMENTS)
+
+
+@every_case
+def test_update_i_gets_the_key_of_the_seed_folded_with_i(case):
+    experiment, count = make(case), WARM_UP + 2
+    data = batches(case, (3,), count)
+    learned, _ = train(experiment, Layout([3], 1), data, count)
+    seed_key = jax.random.key(3)
+    state = jax.jit(experiment.init)(jax.random.fold_in(seed_key, 1))
+    step = jax.jit(experiment.step)
+    for i in range(count):
+        batch = jax.tree.map(lambda x, i=i: x[i, 0], data)
+        state, _ = step(state, batch, jax.random.fold_in(jax.random.fold_in(seed_key, 0), i))
+    chex.assert_trees_all_close(experiment.learned(state), learned[0], rtol=1e-4, atol=1e-6)
+
+
+@every_case
+def test_k_updates_in_one_call_equal_k_calls_bit_for_bit(case):
+    experiment, layout, count = make(case), Layout([0], 1), WARM_UP + UPDATES
+    data = batches(case, (0,), count)
+    updates = layout.updates(experiment)
+    together, metrics = updates(layout.init(experiment), data, 0, count)
+    apart = layout.init(experiment)
+    for i in range(count):
+        apart, last = updates(apart, jax.tree.map(lambda x, i=i: x[i : i + 1], data), i, 1)
+    assert digest(jax.device_get(together)) == digest(jax.device_get(apart))
+    assert digest(jax.device_get(metrics)) == digest(jax.device_get(last))
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_devices_that_share_a_seed_agree_with_one(solo, devices):
+    case, experiment, learned, metrics = solo
+    count = WARM_UP + UPDATES
+    shared, shared_metrics = train(experiment, Layout([0], devices), batches(case, (0,), count), count)
+    chex.assert_trees_all_close(shared[0], learned[0], rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(shared_metrics[0], metrics[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_row_i_of_several_seeds_equals_the_solo_run_of_seed_i(solo, devices):
+    case, experiment, learned, metrics = solo
+    count = WARM_UP + UPDATES
+    rows, row_metrics = train(experiment, Layout(range(4), devices), batches(case, (0, 1, 2, 3), count), count)
+    chex.assert_trees_all_close(rows, learned, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(row_metrics, metrics, rtol=1e-4, atol=1e-5)
+    assert len({digest(row) for row in rows}) == 4
+
+
+@every_case
+def test_all_seeds_start_from_their_own_network(case):
+    experiment, layout = make(case), Layout(range(4), 2)
+    assert len({digest(row) for row in layout.learned(experiment, layout.init(experiment))}) == 4
+
+
+@every_case
+def test_step_traces_once_keeps_its_types_and_moves_finite_parameters(case):
+    experiment, count = make(case), WARM_UP + UPDATES
+    data = batches(case, (0,), count)
+    chex.clear_trace_counter()  # it counts by name, over all cases
+    step = jax.jit(chex.assert_max_traces(experiment.step, n=1))
+    first = state = jax.jit(experiment.init)(jax.random.key(0))
+    for i in range(count):
+        state, metrics = step(state, jax.tree.map(lambda x, i=i: x[i, 0], data), jax.random.key(i))
+        chex.assert_tree_all_finite((state, metrics))
+    chex.assert_trees_all_equal_shapes_and_dtypes(first, state)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), experiment.learned(first), experiment.learned(state))
+    assert all(jax.tree.leaves(moved))
+
+
+@every_case
+def test_the_loss_falls_against_a_fixed_target(case):
+    experiment = make(case, **FIXED_TARGET[CASES[case][0]])
+    data, layout = batches(case, (0,), WARM_UP + UPDATES), Layout([0], 1)
+    updates, state, losses = layout.updates(experiment), layout.init(experiment), []
+    for i in range(300):
+        batch = jax.tree.map(lambda x, i=i: x[[i % len(x)]], data)
+        state, metrics = updates(state, batch, i, 1)
+        losses.append(float(metrics["train/loss"]))
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[WARM_UP : WARM_UP + 20])
