@@ -34,7 +34,7 @@ CASES = {
     "dqn-jax": ("dqn", _DQN | {"env": "phys2d/CartPole-v1"}),
 }
 WARM_UP, UPDATES = 8, 10  # updates before learning starts at the latest, and those that are compared
-FIXED_TARGET = {"dqn": {"target_period": 10**9, "learning_rate": 3e-3}}  # settings under which the loss is a plain regression
+FIXED_TARGET = {"dqn": {"target_period": 10**9, "learning_rate": 3e-3}}  # these make the loss a plain regression
 
 every_case = pytest.mark.parametrize("case", CASES)
 
