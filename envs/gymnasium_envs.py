@@ -136,7 +136,7 @@ class SerialVectorEnv(VectorEnv):
             observation, rewards[i], terminated[i], truncated[i], _ = env.step(action)
             if terminated[i] or truncated[i]:
                 final = np.full(self.num_envs, None, object) if final is None else final
-                final[i] = observation
+                final[i] = np.copy(observation)  # an environment may have one buffer for all its observations
                 observation, _ = env.reset()
             observations[i] = observation
         return observations, rewards, terminated, truncated, {} if final is None else {"final_obs": final}
