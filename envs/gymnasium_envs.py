@@ -101,7 +101,9 @@ class Episodes(gym.Wrapper):
         self.actions, replayed, self._replayed = [], self._replayed, ()
         observation, info = self.env.reset(seed=episode_seed(*self._seeding, self.episode), options=options)
         for action in replayed:
-            observation, _, _, _, info = self.step(int(action))
+            observation, _, terminated, truncated, info = self.step(int(action))
+            if terminated or truncated:  # the log is of an open episode: this one does not reproduce
+                return self.reset()
         return observation, info
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
