@@ -135,9 +135,7 @@ class FunctionalCounting(FuncEnv):
 
         return jnp.stack([state.tag >> 16, state.tag & 0xFFFF, state.steps, state.code]).astype(jnp.float32)
 
-    def reward(
-        self, state: CountingState, action: Any, next_state: CountingState, rng: Any, params: Any = None
-    ) -> Any:
+    def reward(self, state: CountingState, action: Any, next_state: CountingState, rng: Any, params: Any = None) -> Any:
         return reward(state.tag, state.steps, action - FIRST_ACTION)
 
     def terminal(self, state: CountingState, rng: Any, params: Any = None) -> Any:

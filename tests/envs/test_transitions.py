@@ -22,7 +22,11 @@ def everything(replay, n):
     row = replay.head[:, None] - rows - 1 + jnp.arange(rows + n + 2)[None]  # [E, rows + n + 2]
     lane = jnp.broadcast_to(jnp.arange(lanes)[:, None], row.shape)
     found = uniform.transitions(replay, lane.ravel(), row.ravel(), n, GAMMA)
-    return row, uniform.complete(replay, lane, row, n), jax.tree.map(lambda x: x.reshape(*row.shape, *x.shape[1:]), found)
+    return (
+        row,
+        uniform.complete(replay, lane, row, n),
+        jax.tree.map(lambda x: x.reshape(*row.shape, *x.shape[1:]), found),
+    )
 
 
 def assert_holds(replay, streams):

@@ -159,7 +159,7 @@ def test_seeds_under_vmap_equal_each_alone():
     def run(steps, key):
         replay = uniform.init(2, 2 * (ROWS - 1), (2,), jnp.float32)
         for first in range(0, 30, 15):
-            replay = uniform.insert(replay, jax.tree.map(lambda x: x[:, first : first + 15], steps))
+            replay = uniform.insert(replay, jax.tree.map(lambda x, i=first: x[:, i : i + 15], steps))
         return replay, uniform.sample(replay, key, 16, N, GAMMA)
 
     together = jax.jit(jax.vmap(run))(jax.tree.map(lambda *x: np.stack(x), *steps), keys)
