@@ -101,7 +101,9 @@ class Episodes(gym.Wrapper):
         self.actions, replayed, self._replayed = [], self._replayed, ()
         observation, info = self.env.reset(seed=episode_seed(*self._seeding, self.episode), options=options)
         for action in replayed:
-            observation, _, _, _, info = self.step(int(action))
+            observation, _, terminated, truncated, info = self.step(int(action))
+            if terminated or truncated:  # the log is of an open episode: this one does not reproduce
+                return self.reset()
         return observation, info
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
@@ -136,7 +138,7 @@ class SerialVectorEnv(VectorEnv):
             observation, rewards[i], terminated[i], truncated[i], _ = env.step(action)
             if terminated[i] or truncated[i]:
                 final = np.full(self.num_envs, None, object) if final is None else final
-                final[i] = observation
+                final[i] = np.copy(observation)  # an environment may have one buffer for all its observations
                 observation, _ = env.reset()
             observations[i] = observation
         return observations, rewards, terminated, truncated, {} if final is None else {"final_obs": final}

@@ -30,7 +30,7 @@ def gif(frames: Sequence[np.ndarray], returns: Sequence[float], path: Path) -> N
 
     if not frames:
         return
-    stride = -(-len(frames) // _FRAMES)
+    stride = max(1, -(-(len(frames) - 1) // (_FRAMES - 1)))
     kept = [*range(0, len(frames) - 1, stride), len(frames) - 1]
     font, pictures = ImageFont.load_default(size=16), []
     for i in kept:

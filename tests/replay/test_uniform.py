@@ -1,0 +1,278 @@
+"""Uniform replay: what is drawn, how often, the same however it is laid over devices and seeds."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from missing_bits import collectives
+from missing_bits.replay import uniform
+
+GAMMA, N, ROWS = 0.9, 3, 41
+insert = jax.jit(uniform.insert)
+sample = jax.jit(functools.partial(uniform.sample, n=N, discount=GAMMA), static_argnums=2)
+
+
+def random_steps(seed, lanes, count, end_probability=0.2, invalid_probability=0.0):
+    """Make steps [lanes, count] of episodes of random length; observations are [lane, row of replay they lie in]."""
+    rng = np.random.default_rng(seed)
+    terminated = rng.random((lanes, count)) < end_probability / 2
+    truncated = rng.random((lanes, count)) < end_probability / 2
+    valid = rng.random((lanes, count)) >= invalid_probability
+    done = terminated | truncated
+    taken = valid * (1 + done)  # every end adds an observation, which no action follows
+    number = np.cumsum(taken, axis=1) - taken
+    lane = np.broadcast_to(np.arange(lanes)[:, None], number.shape)
+    return uniform.Steps(
+        s_tm1=np.stack([lane, number], -1).astype(np.float32),
+        a_tm1=rng.integers(0, 4, (lanes, count)).astype(np.int32),
+        r_t=rng.normal(size=(lanes, count)).astype(np.float32),
+        terminated=terminated,
+        truncated=truncated,
+        s_t=np.stack([lane, number + 1], -1).astype(np.float32),
+        valid=valid,
+    )
+
+
+def filled(seed, lanes, count, rows=ROWS, **probabilities):
+    """Return a replay with `count` steps in each of its lanes, inserted ten at a time."""
+    steps = random_steps(seed, lanes, count, **probabilities)
+    replay = uniform.init(lanes, (rows - 1) * lanes, (2,), jnp.float32)
+    for first in range(0, count, 10):
+        replay = insert(replay, jax.tree.map(lambda x, i=first: x[:, i : i + 10], steps))
+    return replay
+
+
+def complete_rows(replay, n=N):
+    """List, for each lane, the rows at which complete transitions start, by looking at the ring row by row."""
+    lanes, rows = replay.kind.shape
+    kind, found = np.asarray(replay.kind), []
+    for lane in range(lanes):
+        head, mine = int(replay.head[lane]), []
+        for row in range(max(0, head - rows + 1), head):
+            span = [kind[lane, r % rows] for r in range(row, min(row + n, head))]
+            ended = any(k in (uniform.TERMINAL, uniform.TRUNCATED) for k in span)
+            if span[0] != uniform.FINAL and (len(span) == n or ended):
+                mine.append(row)
+        found.append(mine)
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _draw(replay, keys, batch_size):
+    return jax.vmap(lambda key: uniform.sample(replay, key, batch_size, N, GAMMA).s_tm1)(keys)
+
+
+def draw(replay, batches=500, batch_size=64):
+    """Draw many batches; return the lanes and rows they start at: two arrays [batches, batch_size]."""
+    drawn = np.asarray(_draw(replay, jax.random.split(jax.random.key(0), batches), batch_size))
+    return drawn[..., 0].astype(int), drawn[..., 1].astype(int)
+
+
+@pytest.mark.parametrize("count", [30, 200], ids=["filling", "wrapped"])
+def test_every_complete_transition_of_a_lane_is_equally_likely_and_no_other_row_is_drawn(count):
+    replay = filled(0, lanes=2, count=count)
+    assert (count < ROWS) == (int(replay.head.max()) < ROWS)
+    lanes, rows = draw(replay)
+    for lane, fit in enumerate(complete_rows(replay)):
+        drawn, times = np.unique(rows[lanes == lane], return_counts=True)
+        # Each about 500 times: a row left out by chance has probability e^-500.
+        assert drawn.tolist() == fit
+        assert scipy.stats.chisquare(times).pvalue > 1e-3
+
+
+def test_rows_at_the_end_of_an_open_episode_wait_until_they_are_n_steps_old():
+    """With no end in sight, of 10 steps the first 8 have seen 3 rewards."""
+    replay = filled(0, lanes=2, count=10, end_probability=0.0)
+    assert complete_rows(replay) == [list(range(8))] * 2
+    _, rows = draw(replay)
+    assert sorted(set(rows.ravel().tolist())) == list(range(8))
+
+
+def test_a_batch_that_is_a_multiple_of_the_lanes_takes_equally_from_each():
+    lanes, _ = draw(filled(1, lanes=2, count=60))
+    np.testing.assert_array_equal(lanes.sum(axis=1), 32)  # of 64, from lane 1
+
+
+@pytest.mark.parametrize(("num_lanes", "batch_size"), [(5, 7), (8, 2)])
+def test_every_lane_is_drawn_equally_often(num_lanes, batch_size):
+    lanes, _ = draw(filled(2, num_lanes, count=60), 3000, batch_size)
+    times = np.bincount(lanes.ravel(), minlength=num_lanes)
+    # Draws are stratified over lanes, so counts vary less than a multinomial's: the test can only be too kind to
+    # chance, never to a bias.
+    assert scipy.stats.chisquare(times).pvalue > 1e-3
+    if num_lanes % batch_size == 0:  # each of the batch has lanes of its own
+        parts = lanes // (num_lanes // batch_size)
+        np.testing.assert_array_equal(parts, np.broadcast_to(np.arange(batch_size), parts.shape))
+
+
+def test_samples_are_drawn_independently_of_each_other():
+    """Two draws from a lane in one batch agree about as often as chance has it."""
+    replay = filled(3, lanes=2, count=60)
+    lanes, rows = draw(replay)
+    assert not lanes[:, :32].any()
+    pairs = rows[:, :32].reshape(-1, 2)
+    agree = int(np.sum(pairs[:, 0] == pairs[:, 1]))
+    assert scipy.stats.binomtest(agree, len(pairs), 1 / len(complete_rows(replay)[0])).pvalue > 1e-3
+
+
+def test_a_lane_with_nothing_to_draw_holds_up_no_other():
+    """What stands for the empty lane is arbitrary; sampling ends, and the other lane's draws are right."""
+    steps = random_steps(4, 2, 10)
+    steps = steps._replace(valid=steps.valid & np.array([[True], [False]]))
+    replay = insert(uniform.init(2, 2 * (ROWS - 1), (2,), jnp.float32), steps)
+    assert replay.head[1] == 0
+    lanes, rows = draw(replay)
+    assert not lanes[:, :32].any()  # the first half of the batch belongs to the first of two lanes
+    assert sorted(set(rows[:, :32].ravel().tolist())) == complete_rows(replay)[0]
+
+
+@pytest.mark.parametrize(("num_lanes", "batch_size", "devices"), [(8, 4, 1), (8, 4, 2), (8, 4, 4), (6, 8, 2)])
+def test_the_batch_does_not_depend_on_the_number_of_devices(num_lanes, batch_size, devices):
+    replay = filled(5, num_lanes, count=70)
+    assert len(np.unique(np.asarray(replay.head))) > 1, "lanes, and so devices, differ"
+    shards = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), replay)
+    mapped = jax.pmap(
+        lambda replay, key: uniform.sample(replay, key, batch_size, N, GAMMA),
+        collectives.AXIS,
+        in_axes=(0, None),
+        devices=jax.local_devices()[:devices],
+    )
+    for seed in range(5):
+        key = jax.random.key(seed)
+        parts = mapped(shards, key)
+        assert parts.a_tm1.shape == (devices, batch_size // devices)
+        whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
+        chex.assert_trees_all_equal(whole, sample(replay, key, batch_size))
+
+
+def test_seeds_under_vmap_equal_each_alone():
+    steps = [random_steps(seed, 2, 30, invalid_probability=0.2) for seed in range(3)]
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def run(steps, key):
+        replay = uniform.init(2, 2 * (ROWS - 1), (2,), jnp.float32)
+        for first in range(0, 30, 15):
+            replay = uniform.insert(replay, jax.tree.map(lambda x, i=first: x[:, i : i + 15], steps))
+        return replay, uniform.sample(replay, key, 16, N, GAMMA)
+
+    together = jax.jit(jax.vmap(run))(jax.tree.map(lambda *x: np.stack(x), *steps), keys)
+    alone = jax.jit(run)
+    rows = [alone(steps[seed], keys[seed]) for seed in range(3)]
+    chex.assert_trees_all_equal(together, jax.tree.map(lambda *x: jnp.stack(x), *rows))
+    assert not np.array_equal(rows[0][1].s_tm1, rows[1][1].s_tm1)
+
+
+def test_hand_computed_transitions():
+    """Two rewards, then a truncation; one reward, then a terminal state: gamma = 0.5, n = 3.
+
+    Rows: 0, 1 steps with rewards 1, 2; 2 the final observation; 3 a step with reward 4; 4 the final observation.
+    """
+    steps = uniform.Steps(
+        s_tm1=np.array([[[10.0], [11.0], [20.0]]], np.float32),
+        a_tm1=np.array([[0, 1, 2]], np.int32),
+        r_t=np.array([[1.0, 2.0, 4.0]], np.float32),
+        terminated=np.array([[False, False, True]]),
+        truncated=np.array([[False, True, False]]),
+        s_t=np.array([[[11.0], [12.0], [21.0]]], np.float32),
+        valid=np.ones((1, 3), bool),
+    )
+    replay = insert(uniform.init(1, 12, (1,), jnp.float32), steps)
+    assert complete_rows(replay, 3) == [[0, 1, 3]]
+    found = jax.jit(uniform.transitions, static_argnums=3)(replay, np.zeros(3, int), np.array([0, 1, 3]), 3, 0.5)
+    np.testing.assert_array_equal(found.s_tm1[:, 0], [10, 11, 20])
+    np.testing.assert_array_equal(found.a_tm1, [0, 1, 2])
+    np.testing.assert_allclose(found.r_t, [1 + 0.5 * 2, 2, 4], rtol=1e-6)
+    np.testing.assert_allclose(found.discount_t, [0.5**2, 0.5, 0], rtol=1e-6)  # truncation bootstraps, death does not
+    np.testing.assert_array_equal(found.s_t[:, 0], [12, 12, 21])
+
+
+def test_rows_that_are_not_valid_leave_no_trace():
+    steps = random_steps(6, 3, 12, invalid_probability=0.4)
+    valid = steps.valid
+    dirty = jax.tree.map(
+        lambda x, y: np.where(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x, y), steps, random_steps(7, 3, 12)
+    )._replace(valid=valid)
+    empty = uniform.init(3, 3 * (ROWS - 1), (2,), jnp.float32)
+    replay = insert(empty, dirty)
+    one_by_one = empty
+    for v in range(12):
+        one_by_one = insert(one_by_one, jax.tree.map(lambda x, v=v: x[:, v : v + 1], steps))
+    chex.assert_trees_all_equal(replay, one_by_one)
+    np.testing.assert_array_equal(replay.head, (valid * (1 + (steps.terminated | steps.truncated))).sum(axis=1))
+    nothing = insert(replay, dirty._replace(valid=np.zeros_like(valid)))
+    chex.assert_trees_all_equal(nothing, replay)
+
+
+CHUNK = 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**31), ends=st.sampled_from([0.0, 0.2, 0.7, 1.0]))
+def test_any_chunking_stores_what_row_by_row_insertion_stores(data, seed, ends):
+    """Steps spread over calls with gaps anywhere, each lane in its own way, round a ring of 12 rows."""
+    lanes, rows = 2, 12
+    counts = [data.draw(st.integers(0, 30)) for _ in range(lanes)]
+    steps = random_steps(seed, lanes, max([*counts, 1]), end_probability=ends)
+    one_by_one = many = uniform.init(lanes, (rows - 1) * lanes, (2,), jnp.float32)
+    for v in range(max(counts)):
+        row = jax.tree.map(lambda x, v=v: x[:, v : v + 1], steps)
+        one_by_one = insert(one_by_one, row._replace(valid=np.array([[v < count] for count in counts])))
+    made = [0] * lanes
+    while made != counts:
+        gaps = data.draw(st.lists(st.booleans(), min_size=lanes * CHUNK, max_size=lanes * CHUNK))
+        valid, source = np.array(gaps).reshape(lanes, CHUNK), np.zeros((lanes, CHUNK), int)
+        if not valid.any():
+            valid[:, 0] = True
+        for lane in range(lanes):
+            for v in range(CHUNK):
+                valid[lane, v] &= made[lane] < counts[lane]
+                source[lane, v] = min(made[lane], steps.a_tm1.shape[1] - 1)
+                made[lane] += int(valid[lane, v])
+        chunk = jax.tree.map(lambda x, s=source: x[np.arange(lanes)[:, None], s], steps)
+        many = insert(many, chunk._replace(valid=valid))
+    chex.assert_trees_all_equal(many, one_by_one)
+
+
+def test_a_step_too_many_at_once_is_refused():
+    """2 V rows may be filled; they must leave the row at the head alone."""
+    replay = uniform.init(1, 9, (2,), jnp.float32)  # 10 rows
+    with pytest.raises(ValueError, match="5 steps at once do not fit in rings of 10 rows"):
+        uniform.insert(replay, random_steps(0, 1, 5))
+    insert(replay, random_steps(0, 1, 4))
+
+
+def test_observations_keep_their_dtype():
+    replay = uniform.init(1, 10, (2, 2, 1), jnp.uint8)
+    steps = random_steps(0, 1, 3)
+    frames = np.full((1, 3, 2, 2, 1), 255, np.uint8)
+    replay = insert(replay, steps._replace(s_tm1=frames, s_t=frames))
+    assert replay.observation.dtype == jnp.uint8
+    assert replay.observation.max() == 255
+
+
+def test_insertion_and_sampling_work_in_place_when_the_replay_is_donated():
+    """No second replay is made, for a buffer as large as memory allows."""
+
+    def update(replay, steps, key):
+        replay = uniform.insert(replay, steps)
+        return replay, uniform.sample(replay, key, 8, N, GAMMA)
+
+    replay = uniform.init(2, 20_000, (16,), jnp.float32)
+    steps = random_steps(0, 2, 4)
+    wide = steps._replace(s_tm1=np.zeros((2, 4, 16), np.float32), s_t=np.zeros((2, 4, 16), np.float32))
+    compiled = jax.jit(update, donate_argnums=0).lower(replay, wide, jax.random.key(0)).compile()
+    usage = compiled.memory_analysis()
+    if usage is None:
+        pytest.skip("this backend does not tell what memory a program takes")
+    assert usage.alias_size_in_bytes >= replay.observation.nbytes
+    assert usage.temp_size_in_bytes < replay.action.nbytes  # no temporary as large as the smallest of the rings
+    place = replay.observation.unsafe_buffer_pointer()
+    replay, _ = compiled(replay, wide, jax.random.key(0))
+    assert replay.observation.unsafe_buffer_pointer() == place
