@@ -179,7 +179,7 @@ class _Session:
             {"step": self.step, "seed": seed, **row, **facts} for seed, row in zip(self.layout.seeds, rows, strict=True)
         ]
         if len(rows) > 1:
-            rows.append({"step": self.step, **_mean(rows), **facts})
+            rows.append({"step": self.step, **_mean(rows, self.experiment.headline), **facts})
         self.folder.append(rows)
         self.report.rows(rows, self._rate())
 
@@ -230,7 +230,7 @@ class _Session:
             "seed": self.run.seed,
             "num_seeds": self.run.num_seeds,
             unit: self.step,
-            **_mean(self.evaluation),
+            **_mean(self.evaluation, self.experiment.headline),
             "seeds": [{"seed": s, **row} for s, row in zip(self.layout.seeds, self.evaluation, strict=True)],
             "wall_seconds": self._seconds(),
             "compile_seconds": self.compile_seconds,
@@ -280,12 +280,12 @@ def _stack(batches: list[Any], length: int) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
 
-def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over seeds, with the 95 % interval of evaluation metrics where there are several seeds."""
+def _mean(rows: Sequence[dict[str, float]], headline: str) -> dict[str, float]:
+    """Means over seeds; with several seeds also the 95 % interval of the headline."""
     names = [name for name in rows[0] if "/" in name and not name.startswith("time/") and all(name in r for r in rows)]
     mean = {name: float(np.mean([row[name] for row in rows])) for name in names}
-    for name in [n for n in names if n.startswith("eval/") and len(rows) > 1]:
-        mean[f"{name}_low"], mean[f"{name}_high"] = statistics.interval([row[name] for row in rows])
+    if headline in mean and len(rows) > 1:
+        mean[f"{headline}_low"], mean[f"{headline}_high"] = statistics.interval([row[headline] for row in rows])
     return mean
 
 
