@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 from missing_bits.envs.gymnasium_envs import Stepper, make_vector
 from missing_bits.replay.uniform import Steps
 
-Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Actor:
@@ -37,7 +37,7 @@ class Actor:
         """Acts until the steps for update `update` (from 0) are due.
 
         Args:
-          act: maps observations [S, E, ...], environment steps made [S] and vector steps made [S] to actions
+          act: maps observations [S, E, ...] and counts of environment and vector steps made [S, 2] to actions
             [S, E].
           update: the index of the update.
 
@@ -48,7 +48,8 @@ class Actor:
         made: list[list[Steps]] = [[] for _ in self._steppers]
         while due := [s for s, env_steps in enumerate(self._env_steps) if env_steps < target]:
             observations = [stepper.observation for stepper in self._steppers]
-            actions = act(_stack(observations), np.array(self._env_steps), np.array(self._vector_steps))
+            counts = np.array([self._env_steps, self._vector_steps], np.int32)
+            actions = act(_stack(observations), counts.T)
             for s in due:
                 steps = Steps(observations[s], actions[s], *self._steppers[s].step(actions[s]))
                 made[s].append(steps)

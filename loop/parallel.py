@@ -89,25 +89,25 @@ class Layout:
             state, self._split(batches), keys, np.int32(first), np.int32(count)
         )
 
-    def acting(self, experiment: Any) -> Callable[..., np.ndarray]:
-        """The function (state, observations [S, E, ...], env_steps [S], vector_steps [S]) -> actions [S, E]."""
+    def acting(self, experiment: Any) -> Callable[[Any, np.ndarray, np.ndarray], np.ndarray]:
+        """The function (state, observations [S, E, ...], counts [S, 2]) -> actions [S, E].
 
-        def act(learned: Any, key: jax.Array, observation: Any, env_steps: Any, vector_steps: Any) -> jax.Array:
-            key = jax.random.fold_in(jax.random.wrap_key_data(key), vector_steps)
-            return experiment.act(learned, observation, env_steps, key)
+        The counts are environment steps and vector steps made; the latter number the keys.
+        """
 
-        mapped = self._lay(act, (0, 0, 0, 0, 0))
-        keys = jax.random.key_data(self._stream(_ACT))  # a typed key costs an argument's conversion at every call
+        def act(learned: Any, observation: jax.Array, counts: jax.Array, key: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(jax.random.wrap_key_data(key), counts[1])
+            return experiment.act(learned, observation, counts[0], key)
 
-        if not self._mapped:  # a host environment waits for every answer: nothing here but the call
-            return lambda state, *asked: np.asarray(mapped(experiment.learned(state), keys, *(x[0] for x in asked)))[
-                None
-            ]
+        keys = jax.random.key_data(self._stream(_ACT))
+        if not self._mapped:  # a host environment waits for every answer: as few arguments as can be
+            one = jax.jit(lambda learned, observation, counts: act(learned, observation, counts, keys))
+            return lambda state, seen, counts: np.asarray(one(experiment.learned(state), seen[0], counts[0]))[None]
+        mapped = self._lay(act, (0, 0, 0, 0))
 
-        def answer(state: Any, observation: np.ndarray, *counts: np.ndarray) -> np.ndarray:
-            observations, counts = self._split_one(observation), self._per_seed(counts)
-            actions = np.asarray(mapped(experiment.learned(state), keys, observations, *counts))
-            return actions.reshape(observation.shape[:2])
+        def answer(state: Any, observation: np.ndarray, counts: np.ndarray) -> np.ndarray:
+            seen, counts = self._split_one(observation), self._per_seed(counts)
+            return np.asarray(mapped(experiment.learned(state), seen, counts, keys)).reshape(observation.shape[:2])
 
         return answer
 

@@ -154,23 +154,26 @@ def sample(replay: Replay, key: jax.Array, batch_size: int, n: int, discount: fl
       This device's B / devices transitions.
     """
     devices, (lanes, rows) = collectives.size(), replay.kind.shape
-    lane_key, row_key = jax.random.split(key)
-    jitter = collectives.shard(jax.random.randint(lane_key, (batch_size,), 0, lanes * devices))
+    first_key, again_key = jax.random.split(key)
+    bits = collectives.shard(jax.random.bits(first_key, (batch_size, 1 + _CANDIDATES)))
     index = jnp.arange(batch_size // devices)
-    lane = (index * lanes * devices + jitter) // batch_size  # [B] uniform over lanes, in integers
-    stored = jnp.minimum(replay.head, rows - 1)[lane]
+    jitter = (bits[:, 0] % (lanes * devices)).astype(jnp.int32)
+    lane = (index * lanes * devices + jitter) // batch_size  # [B] uniform, in integers
+    stored = jnp.maximum(jnp.minimum(replay.head, rows - 1), 1)[lane].astype(jnp.uint32)
 
-    def draw(carry):
-        key, row, missing = carry
-        key, draw_key = jax.random.split(key)
-        bits = collectives.shard(jax.random.bits(draw_key, (batch_size, _CANDIDATES)))
-        age = (bits % jnp.maximum(stored, 1)[:, None].astype(jnp.uint32)).astype(jnp.int32)
-        candidates = replay.head[lane][:, None] - 1 - age  # [B, candidates]
+    def pick(row: jax.Array, missing: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Fills in the first candidate that is fit, where a row is missing."""
+        candidates = replay.head[lane][:, None] - 1 - (bits % stored[:, None]).astype(jnp.int32)  # [B, candidates]
         fit = complete(replay, lane[:, None], candidates, n)
         first = jnp.take_along_axis(candidates, jnp.argmax(fit, axis=1)[:, None], axis=1)[:, 0]
-        row = jnp.where(missing & jnp.any(fit, axis=1), first, row)
-        return key, row, missing & ~jnp.any(fit, axis=1)
+        found = jnp.any(fit, axis=1)
+        return jnp.where(missing & found, first, row), missing & ~found
 
-    start = (row_key, jnp.zeros_like(lane), replay.head[lane] >= n)
-    _, row, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), draw, start)
+    def again(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        key, row, missing = carry
+        key, draw_key = jax.random.split(key)
+        return key, *pick(row, missing, collectives.shard(jax.random.bits(draw_key, (batch_size, _CANDIDATES))))
+
+    row, missing = pick(jnp.zeros_like(lane), replay.head[lane] >= n, bits[:, 1:])
+    _, row, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), again, (again_key, row, missing))
     return transitions(replay, lane, row, n, discount)
