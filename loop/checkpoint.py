@@ -70,6 +70,7 @@ class Checkpoints:
             )
         except (OSError, ValueError, RuntimeError) as error:
             if not isinstance(error, OSError) and "os_error_code" not in str(error):  # as TensorStore tells of one
+                sys.unraisablehook = hook
                 raise
             raise UserError(
                 f"The checkpoint at update {update} could not be written to {self._folder}: {_first_line(error)}. "

@@ -45,6 +45,7 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise UserError(
                 f"--run.dir={path} is in use by a live run. Wait for it, or name another folder."
             ) from error
