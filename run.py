@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import sys
+import warnings
 
 # name: (module:class, what it is, default environment or data set)
 EXPERIMENTS = {
@@ -21,8 +22,11 @@ def main(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -49,5 +53,11 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
+def _warn(message: Warning | str, *_: object) -> None:
+    """Shows a warning as one line: where it was raised is no business of the user's."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 if __name__ == "__main__":
+    warnings.showwarning = _warn
     sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,10 @@
 """Checkpoints through orbax: atomic, verified by a digest, the last two and the best kept."""
 
 import hashlib
+import json
+import logging
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,9 @@ class Checkpoints:
         import orbax.checkpoint as ocp  # here, because it takes a while and `--help` does not need it
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's remarks; what matters it raises
         self._ocp, self._folder = ocp, folder.absolute()
+        _drop_damaged_metrics(self._folder)
         best = BestN(get_metric_fn=lambda metrics: metrics["headline"], n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(2), best]),
@@ -43,27 +48,36 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, update: int, arrays: Any, facts: dict[str, Any], headline: float | None) -> None:
+    def save(self, update: int, arrays: Any, facts: dict[str, Any], headline: float | None) -> str:
         """Saves a tree of host arrays and a JSON object; a crash at any moment leaves the older ones whole.
+
+        Returns:
+          The digest of the arrays, which is saved with the facts.
 
         Raises:
           UserError: the disk refused; the older checkpoints are untouched.
         """
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arrays)]
+        facts = {**facts, "digest": digest(leaves)}
         save = self._ocp.args
+        # Where one of orbax's writes fails, those beside it find their event loop closed, each with a traceback.
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
             self._manager.save(
                 update,
-                args=save.Composite(
-                    arrays=save.StandardSave(leaves), facts=save.JsonSave({**facts, "digest": digest(leaves)})
-                ),
+                args=save.Composite(arrays=save.StandardSave(leaves), facts=save.JsonSave(facts)),
                 metrics=None if headline is None else {"headline": headline},
             )
         except (OSError, ValueError, RuntimeError) as error:
+            if not isinstance(error, OSError) and "os_error_code" not in str(error):  # as TensorStore tells of one
+                sys.unraisablehook = hook
+                raise
             raise UserError(
                 f"The checkpoint at update {update} could not be written to {self._folder}: {_first_line(error)}. "
                 "Free some space; earlier checkpoints are whole, and --run.resume continues from the last of them."
             ) from error
+        sys.unraisablehook = hook
+        return facts["digest"]
 
     def latest(self) -> tuple[int, list[np.ndarray], dict[str, Any]] | None:
         """The newest whole checkpoint as (update, leaves, facts); None where there is none.
@@ -78,7 +92,7 @@ class Checkpoints:
                     args=restore.Composite(arrays=restore.StandardRestore(), facts=restore.JsonRestore()),
                 )
                 leaves, facts = [np.asarray(leaf) for leaf in saved.arrays], dict(saved.facts)
-                if digest(leaves) != facts.pop("digest"):
+                if digest(leaves) != facts["digest"]:
                     raise ValueError("its contents do not match its digest")
                 return update, leaves, facts
             except Exception as error:  # damaged files fail in many ways, none of which may stop the run
@@ -97,6 +111,15 @@ class Checkpoints:
     def close(self) -> None:
         """Ends orbax's threads."""
         self._manager.close()
+
+
+def _drop_damaged_metrics(folder: Path) -> None:
+    """Deletes metrics that cannot be read: orbax would refuse the folder, though the checkpoint itself is whole."""
+    for file in folder.glob("*/metrics/metrics"):
+        try:
+            json.loads(file.read_bytes())["headline"]
+        except (ValueError, KeyError, TypeError):
+            file.unlink()
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,10 @@
 """The command line: an experiment's configuration and the run's options, from presets, a run to resume, and flags."""
 
+import contextlib
 import dataclasses
 import difflib
+import io
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -42,7 +45,7 @@ def parse(
     be changed.
 
     Raises:
-      UserError: an unknown option, or one that differs from the run to resume.
+      UserError: an unknown option, a malformed value, or one that differs from the run to resume.
     """
     options = dataclasses.make_dataclass(
         "Options", [("config", tyro.conf.OmitArgPrefixes[config_class]), ("run", RunConfig)], frozen=True
@@ -58,10 +61,7 @@ def parse(
     else:
         saved_or_default = options(*saved)
     _check_names(options, arguments)
-    chosen = tyro.cli(
-        options, args=list(arguments), default=saved_or_default, prog=f"python run.py --exp={exp}",
-        description=config_class.__doc__,
-    )  # fmt: skip
+    chosen = _values(options, saved_or_default, arguments, f"python run.py --exp={exp}", config_class.__doc__)
     if saved is not None:
         _refuse_changes(*saved, chosen.config, chosen.run, folder)
     return chosen.config, chosen.run
@@ -72,12 +72,29 @@ def _saved(exp: str, config_class: type, folder: Path) -> tuple[Any, RunConfig]:
         (folder / "config.json").is_file(),
         f"--run.resume: there is no run in {folder} (no config.json). Name the folder of an earlier run.",
     )
-    saved = json.loads((folder / "config.json").read_text())
-    require(
-        saved["exp"] == exp,
-        f"--run.resume: {folder} holds a run of --exp={saved['exp']}, not {exp}.",
-    )
-    return from_json(config_class, saved["config"]), from_json(RunConfig, saved["run"])
+    try:
+        saved = json.loads((folder / "config.json").read_text())
+        name, config, run = saved["exp"], saved["config"], saved["run"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--run.resume: {folder / 'config.json'} is damaged. Mend it, or begin a new run in another folder."
+        ) from error
+    require(name == exp, f"--run.resume: {folder} holds a run of --exp={name}, not {exp}.")
+    return from_json(config_class, config), from_json(RunConfig, run)
+
+
+def _values(options: type, default: Any, arguments: Sequence[str], prog: str, description: str | None) -> Any:
+    """What tyro makes of the arguments; of the box it draws around a mistake, the message becomes a `UserError`."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(options, args=list(arguments), default=default, prog=prog, description=description)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        lines = [line.strip("│ ") for line in box.getvalue().splitlines()[1:]]
+        message = " ".join(itertools.takewhile(lambda line: not line.startswith("──"), lines))
+        raise UserError(f"{message.rstrip('.')}. --help shows what each option takes.") from None
 
 
 def _refuse_changes(old_config: Any, old_run: RunConfig, config: Any, run: RunConfig, folder: str) -> None:
@@ -87,7 +104,8 @@ def _refuse_changes(old_config: Any, old_run: RunConfig, config: Any, run: RunCo
     changed = [f"--{k.replace('_', '-')} is {after[k]}, was {before[k]}" for k in before if before[k] != after[k]]
     require(
         not changed,
-        f"--run.resume continues {folder} as it was begun, but {'; '.join(changed)}. Leave these out.",
+        f"--run.resume continues {folder} as it was begun, but {'; '.join(changed)}. "
+        "Leave these out, or begin a new run.",
     )
 
 

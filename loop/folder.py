@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,9 @@ class RunFolder:
             )
         elif path.exists():
             require(path.is_dir(), f"--run.dir={path} is a file; name a folder.")
-            # A run that was killed before it wrote its configuration leaves no more than its lock.
-            strange = sorted(p.name for p in path.iterdir() if p.name != "lock")
+            # A run that was killed before its configuration stood leaves no more than these.
             require(
-                not strange,
+                {p.name for p in path.iterdir()} <= {"lock", ".config.json.partial"},
                 f"--run.dir={path} is not empty. Continue its run with --run.resume, or name another folder.",
             )
         self.path = path
@@ -46,57 +45,36 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise UserError(
                 f"--run.dir={path} is in use by a live run. Wait for it, or name another folder."
             ) from error
-        self._metrics = None
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole or not at all."""
-        temporary = self.path / f".{name}.partial"
-
-        def write() -> None:
-            with temporary.open("w") as file:
-                json.dump(value, file, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path / name)
-
-        self._guard(write)
+        self._replace(name, json.dumps(value, indent=2) + "\n")
 
     def keep_rows(self, step: int) -> None:
         """Drops the rows of metrics.jsonl after `step` (they will be made again) and a torn last line."""
         kept = [row for row in read_rows(self.path) if row["step"] <= step]
-        temporary = self.path / ".metrics.jsonl.partial"
-        self._guard(lambda: temporary.write_text("".join(json.dumps(row) + "\n" for row in kept)))
-        temporary.replace(self.path / "metrics.jsonl")
+        self._replace("metrics.jsonl", _lines(kept))
 
     def append(self, rows: list[Row]) -> None:
         """Appends rows to metrics.jsonl."""
-
-        def write() -> None:
-            if self._metrics is None:
-                self._metrics = (self.path / "metrics.jsonl").open("a")
-            self._metrics.write("".join(json.dumps(row) + "\n" for row in rows))
-            self._metrics.flush()
-
-        self._guard(write)
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(_lines(rows))
 
     def close(self) -> None:
         """Lets go of the folder."""
-        if self._metrics is not None:
-            self._metrics.close()
         self._lock.close()
 
-    def _guard(self, write: Callable[[], object]) -> None:
-        try:
-            write()
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror}. Free some space and continue with --run.resume; "
-                "nothing up to the last checkpoint is lost."
-            ) from error
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.partial"
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / name)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -109,3 +87,7 @@ def read_rows(path: Path) -> list[Row]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def _lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -1,5 +1,7 @@
 """What a person sees of a run: one live line on a terminal, plain lines elsewhere, and TensorBoard events."""
 
+import os
+import struct
 import sys
 import time
 from pathlib import Path
@@ -24,12 +26,9 @@ class Report:
     """
 
     def __init__(self, folder: Path, unit: str, budget: int, start: int, seeds: list[int]) -> None:
-        from tensorboardX import SummaryWriter
-
         self._unit, self._budget = unit.replace("_", " "), budget
         self._shown_at = 0.0
-        logdirs = {seed: folder / "tensorboard" / f"seed{seed}" for seed in seeds}
-        self._writers = {seed: SummaryWriter(str(path), purge_step=start + 1) for seed, path in logdirs.items()}
+        self._events = {seed: _Events(folder / "tensorboard" / f"seed{seed}", start + 1) for seed in seeds}
         self._latest: dict[str, float] = {}
         self._live = None
         if sys.stdout.isatty():
@@ -55,9 +54,8 @@ class Report:
         """Shows rows of metrics: those with a seed go to TensorBoard, the last one onto the line."""
         for row in rows:
             if "seed" in row:
-                for name, value in row.items():
-                    if "/" in name:
-                        self._writers[row["seed"]].add_scalar(name, value, row["step"])
+                figures = {name: value for name, value in row.items() if "/" in name}
+                self._events[row["seed"]].add(row["step"], figures)
         step = rows[-1]["step"]
         if not self._live:
             figures = {name: value for name, value in rows[-1].items() if "/" in name and not name.startswith("time/")}
@@ -68,11 +66,42 @@ class Report:
         self.progress(step, rate)
 
     def close(self) -> None:
-        """Ends the live line and flushes the events."""
+        """Ends the live line."""
         if self._live:
             self._live.stop()
-        for writer in self._writers.values():
-            writer.close()
+
+
+class _Events:
+    """A TensorBoard event file, on disk at every moment.
+
+    tensorboardX's own writer hands events to a thread; on a full disk that thread dies, and the run waits for it.
+
+    Args:
+      folder: where the file goes; each session of a run has its own.
+      start: steps from here on in earlier files are void.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        from tensorboardX.proto import event_pb2  # here, because `--help` does not need it
+
+        self._event = event_pb2.Event
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
+        self._append(file_version="brain.Event:2")
+        self._append(step=start, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def add(self, step: int, figures: dict[str, float]) -> None:
+        """Appends figures by name."""
+        self._append(step=step, summary={"value": [{"tag": n, "simple_value": v} for n, v in figures.items()]})
+
+    def _append(self, **fields: Any) -> None:
+        from tensorboardX.record_writer import masked_crc32c
+
+        data = self._event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        check = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+        with self._path.open("ab") as file:
+            file.write(length + check[0] + data + check[1])
 
 
 def _shown(metrics: dict[str, float]) -> list[str]:

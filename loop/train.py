@@ -1,9 +1,11 @@
 """The one training loop: every experiment runs through `train`."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
 import platform
+import shlex
 import signal
 import time
 import warnings
@@ -14,10 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from missing_bits.errors import require
+from missing_bits.errors import UserError, require
 from missing_bits.eval import curve, statistics
 from missing_bits.loop import config as run_config
-from missing_bits.loop.checkpoint import Checkpoints, digest
+from missing_bits.loop.checkpoint import Checkpoints
 from missing_bits.loop.experiment import Acting, Experiment
 from missing_bits.loop.folder import RunFolder, read_rows
 from missing_bits.loop.parallel import Layout
@@ -55,15 +57,18 @@ def train(name: str, experiment_class: Callable[[Any], Experiment], config: Any,
     layout.check_split(experiment)
     run = run.with_periods(experiment.budget)
     path = Path(run.dir) if run.dir else _new_path(name, run)
-    source = experiment.source(seeds)
-    folder = RunFolder(path, run.resume)
-    try:
-        session = _Session(name, experiment, layout, source, folder, run, began)
-        session.run_to_the_end()
-    finally:
-        folder.close()
+    with contextlib.ExitStack() as stack:
+        source = experiment.source(seeds)
         if source is not None:
-            source.close()
+            stack.callback(source.close)
+        folder = stack.enter_context(contextlib.closing(RunFolder(path, run.resume)))
+        try:
+            _Session(name, experiment, layout, source, folder, run, began).run_to_the_end()
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or path} cannot be written: {error.strerror}. Free some space and continue with "
+                "--run.resume; nothing up to the last checkpoint is lost."
+            ) from error
 
 
 class _Session:
@@ -83,33 +88,33 @@ class _Session:
             f"--run.inner-steps={run.inner_steps}; this experiment allows at most {most} updates per call.",
         )
         self.inner_steps = min(run.inner_steps or most, self.end)
-        self.checkpoints = Checkpoints(folder.path / "checkpoints")
         self.update, self.before = 0, 0.0  # updates made; seconds spent by earlier sessions
-        self.evaluation: list[dict[str, float]] = []
-        self.headline: float | None = None
+        self.compile_seconds, self.first_update_seconds = 0.0, None
         self.idle = 0.0  # seconds of this session spent on anything but training
-        self.report: Report
 
     def run_to_the_end(self) -> None:
         """Sets up or restores, trains, and leaves the finished folder."""
-        self.state = self.layout.init(self.experiment)
-        if self.run.resume:
-            self._restore()
-        else:
-            config = run_config.to_json(self.experiment.config)
-            self.folder.write_json(
-                "config.json", {"exp": self.name, "config": config, "run": run_config.to_json(self.run)}
-            )
-        self.report = Report(
-            self.folder.path, self.experiment.unit, self.experiment.budget, self.step, list(self.layout.seeds)
-        )
-        try:
-            with _Signals() as signals:
+        path, experiment = self.folder.path, self.experiment
+        if not self.run.resume:  # first of all: a run that is killed at any later moment can be resumed
+            config, run = run_config.to_json(experiment.config), run_config.to_json(self.run)
+            self.folder.write_json("config.json", {"exp": self.name, "config": config, "run": run})
+        with contextlib.ExitStack() as stack:
+            signals = stack.enter_context(_Signals())
+            self.checkpoints = stack.enter_context(contextlib.closing(Checkpoints(path / "checkpoints")))
+            self.state = self.layout.init(experiment)
+            if self.run.resume:
+                self._restore()
+            self.start_update, self.clock = self.update, time.perf_counter()
+            report = Report(path, experiment.unit, experiment.budget, self.step, list(self.layout.seeds))
+            self.report = stack.enter_context(contextlib.closing(report))
+            if self.update < self.end:
                 self._train(signals)
+            elif (path / "result.json").exists():
+                self.report.say(f"{path} holds a finished run: nothing is left to do.")
+                return
+            else:  # killed after its last checkpoint
+                self._measure()
             self._finish()
-        finally:
-            self.report.close()
-            self.checkpoints.close()
 
     @property
     def step(self) -> int:
@@ -130,10 +135,8 @@ class _Session:
         self.state, metrics = updates(self.state, batches, self.update, 0)
         jax.block_until_ready(self.state)
         self.compile_seconds = time.perf_counter() - compiling
-        self.first_update_seconds = None
 
         self.idle, self.clock = 0.0, time.perf_counter()
-        self.start_update = self.update
         while self.update < self.end:
             count = min(self.inner_steps, self._next_event() - self.update)
             if self.source:
@@ -184,16 +187,19 @@ class _Session:
         self.report.rows(rows, self._rate())
 
     def _evaluate(self) -> None:
-        paused = time.perf_counter()
         jax.block_until_ready(self.state)
+        paused = time.perf_counter()
+        self._measure()
+        self.idle += time.perf_counter() - paused
+        self._write(self.evaluation)
+
+    def _measure(self) -> None:
         self.learned = self.layout.learned(self.experiment, self.state)
         self.evaluation = [
             self.experiment.evaluate(row, self.layout.evaluation_key(i, self.update))
             for i, row in enumerate(self.learned)
         ]
         self.headline = float(np.mean([row[self.experiment.headline] for row in self.evaluation]))
-        self.idle += time.perf_counter() - paused
-        self._write(self.evaluation)
 
     def _seconds(self) -> float:
         return self.before + time.perf_counter() - self.began
@@ -204,8 +210,7 @@ class _Session:
         source = self.source.save() if self.source else {}
         facts = {"seconds": self._seconds(), "source": sorted(source)}
         evaluated = self._due(self.run.eval_period) or self.update == self.end
-        self.checkpoints.save(self.update, (state, source), facts, self.headline if evaluated else None)
-        self.digest = digest((state, source))
+        self.digest = self.checkpoints.save(self.update, (state, source), facts, self.headline if evaluated else None)
         self.idle += time.perf_counter() - paused
 
     def _restore(self) -> None:
@@ -214,14 +219,14 @@ class _Session:
             self.update, leaves, facts = found
             structure = jax.tree.structure((self.state, dict.fromkeys(facts["source"], 0)))
             state, source = jax.tree.unflatten(structure, leaves)
-            self.state, self.before = self.layout.put(state), facts["seconds"]
+            self.state, self.before, self.digest = self.layout.put(state), facts["seconds"], facts["digest"]
             if self.source:
                 self.source.restore(source)
         self.folder.keep_rows(self.step)
 
     @property
     def resume_command(self) -> str:
-        return f"python run.py --exp={self.name} --run.dir={self.folder.path} --run.resume"
+        return f"python run.py --exp={self.name} --run.dir={shlex.quote(str(self.folder.path))} --run.resume"
 
     def _finish(self) -> None:
         unit, path = self.experiment.unit, self.folder.path
@@ -235,15 +240,15 @@ class _Session:
             "wall_seconds": self._seconds(),
             "compile_seconds": self.compile_seconds,
             "first_update_seconds": self.first_update_seconds,
-            "steps_per_second": self._rate(),
+            "steps_per_second": self._rate() if self.update > self.start_update else None,
             "digest": self.digest,
             "devices": [f"{d.platform}:{d.device_kind}" for d in self.layout.devices],
             "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _VERSIONS},
         }
-        self.folder.write_json("result.json", result)
         title = f"{self.name} on {self.experiment.config.env}"
         curve.draw(read_rows(path), self.experiment.headline, unit, title, path / "learning_curve.png")
         self.experiment.pictures(self.learned[0], self.run.seed, path)
+        self.folder.write_json("result.json", result)  # last: where it stands, the run is complete
         self.report.say(f"{self.experiment.headline} {self.headline:.4g} after {self.step:,} {unit}: {path}")
 
 

@@ -4,8 +4,14 @@ The environment variables stand before the first import of jax, and processes th
 them. Each is a default: what the caller has set wins, and the platform is whatever JAX finds.
 """
 
+import hashlib
+import json
 import os
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 DEVICES = "--xla_force_host_platform_device_count=4"
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -56,3 +62,136 @@ def all_files() -> list[pathlib.Path]:
 def source_files(all_files: list[pathlib.Path]) -> list[pathlib.Path]:
     """Return the Python files of the package `missing_bits`, relative to the root."""
     return [file for file in all_files if file.parts[0] not in APART]
+
+
+# Runs in processes of their own, cheap enough to be killed by the dozen.
+
+TINY = """--exp=dqn --num-envs=2 --env-steps=1200 --batch-size=8 --hidden-sizes 8 --learning-starts=60
+    --replay-capacity=500 --target-period=50 --eval-episodes=2
+    --run.log-period=20 --run.eval-period=120 --run.checkpoint-period=60"""
+PATIENCE = 300  # seconds until a run that should have done something is given up
+
+
+class Run:
+    """A live or ended run. Its output goes to files beside its folder."""
+
+    def __init__(self, ask, pid: int, output: str) -> None:
+        self._ask, self.pid = ask, pid
+        self._out, self._err = pathlib.Path(output + ".out"), pathlib.Path(output + ".err")
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text() if self._out.exists() else ""
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text() if self._err.exists() else ""
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, a signal's negative number, or None while the run lives."""
+        return self._ask({"status": self.pid})
+
+    def wait(self) -> int:
+        self.wait_until(lambda: self.status is not None)
+        return self.status
+
+    def wait_until(self, condition) -> None:
+        """Return when the condition holds or the run has ended."""
+        given_up = time.monotonic() + PATIENCE
+        while not condition() and self.status is None:
+            assert time.monotonic() < given_up, f"nothing happened in {PATIENCE} s\n{self.out}\n{self.err}"
+            time.sleep(0.002)
+
+    def wait_for_lines(self, lines: int) -> None:
+        """Return when so many rows of metrics have been written (each prints a line) or the run has ended."""
+        self.wait_until(lambda: self.out.count("\n") >= lines)
+
+    def kill(self, number: int) -> None:
+        """Send a signal to the run and all that it has started."""
+        if self.status is None:
+            os.killpg(self.pid, number)
+
+
+class Runs:
+    """Starts `run.py` in forks of one process that has done the imports."""
+
+    def __init__(self, folder: pathlib.Path, cache: pathlib.Path) -> None:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+        self._driver = subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "loop" / "fork_runs.py"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ | {"XDG_CACHE_HOME": str(cache)},
+        )  # fmt: skip
+        self._folder, self._started = folder, []
+
+    def start(self, *arguments: object, **environ: str) -> Run:
+        output = str(self._folder / f"output{len(self._started)}")
+        request = {"start": [str(a) for a in arguments], "output": output, "environ": environ}
+        run = Run(self._ask, self._ask(request), output)
+        self._started.append(run)
+        return run
+
+    def finish(self, *arguments: object, **environ: str) -> Run:
+        """Run to the end and insist on success."""
+        run = self.start(*arguments, **environ)
+        assert run.wait() == 0, run.err
+        return run
+
+    def close(self) -> None:
+        for run in self._started:
+            run.kill(signal.SIGKILL)
+        self._driver.stdin.close()
+        self._driver.wait()
+        self._driver.stdout.close()
+
+    def _ask(self, request):
+        self._driver.stdin.write(json.dumps(request) + "\n")
+        self._driver.stdin.flush()
+        return json.loads(self._driver.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Return what starts runs: `start(*arguments)` and `finish(*arguments)`."""
+    runs = Runs(tmp_path_factory.mktemp("output"), pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    yield runs
+    runs.close()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Return the command line of a run of a second, but for its folder."""
+    return TINY.split()
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(runs, tmp_path_factory) -> pathlib.Path:
+    """Return the folder of a tiny run that nothing disturbed. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    runs.finish(*TINY.split(), f"--run.dir={folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def outcome():
+    """Return the function that tells everything of a finished run that does not depend on the clock."""
+
+    def outcome(folder: pathlib.Path) -> dict:
+        result = json.loads((folder / "result.json").read_text())
+        kept = {name: value for name, value in result.items() if name.startswith("eval/")}
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+        return {"digest": result["digest"], "env_steps": result["env_steps"], "rows": rows, **kept}
+
+    return outcome
+
+
+@pytest.fixture(scope="session")
+def hashes():
+    """Return the function that maps each file below a folder to the hash of its content."""
+
+    def hashes(folder: pathlib.Path) -> dict[str, str]:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    return hashes

@@ -1,0 +1,90 @@
+"""The run folder: readable at any moment, held by one process, rows neither lost nor doubled."""
+
+import json
+
+import pytest
+
+from missing_bits.errors import UserError
+from missing_bits.loop.folder import RunFolder, read_rows
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "run", resume=False)
+    yield folder
+    folder.close()
+
+
+ROWS = [{"step": step, "seed": seed, "train/loss": step + seed / 10} for step in (10, 20, 30) for seed in (0, 1)]
+
+
+def test_rows_come_back_as_they_were_written(folder):
+    folder.append(ROWS[:2])
+    folder.append(ROWS[2:])
+    assert read_rows(folder.path) == ROWS
+    assert [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()] == ROWS
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, 0), (9, 0), (10, 2), (25, 4), (30, 6), (99, 6)])
+@pytest.mark.parametrize("torn", ["", '{"step": 10, "se', '{"step": 10', "\n", "{"])
+def test_keep_rows_drops_what_will_be_made_again_and_a_torn_line(folder, step, kept, torn):
+    folder.append(ROWS)
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    folder.keep_rows(step)
+    assert (folder.path / "metrics.jsonl").read_text() == "".join(json.dumps(row) + "\n" for row in ROWS[:kept])
+    folder.append(ROWS[kept:])  # a session goes on from there
+    assert read_rows(folder.path) == ROWS
+
+
+def test_keep_rows_without_any(folder):
+    folder.keep_rows(10)
+    assert read_rows(folder.path) == []
+
+
+def test_no_rows_yet(tmp_path):
+    assert read_rows(tmp_path) == []
+
+
+def test_a_refused_write_leaves_the_file_before(folder, monkeypatch):
+    """JSON files are replaced whole: a disk that refuses while the new one is written costs nothing."""
+    folder.write_json("result.json", {"digest": "old"})
+
+    def refuse(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            folder.write_json("result.json", {"digest": "new"})
+        with pytest.raises(OSError, match="No space left"):
+            folder.keep_rows(0)
+    assert json.loads((folder.path / "result.json").read_text()) == {"digest": "old"}
+
+
+def test_one_run_at_a_time(folder):
+    with pytest.raises(UserError, match="in use by a live run"):
+        RunFolder(folder.path, resume=False)
+    folder.close()
+    RunFolder(folder.path, resume=False).close()
+
+
+@pytest.mark.parametrize("names", [(), ("lock",), ("lock", ".config.json.partial")])
+def test_a_run_killed_before_its_configuration_stood_leaves_a_free_folder(names, tmp_path):
+    for name in names:
+        (tmp_path / name).touch()
+    RunFolder(tmp_path, resume=False).close()
+
+
+@pytest.mark.parametrize("name", ["config.json", "notes.txt", "checkpoints"])
+def test_anything_else_is_not_overwritten(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match="not empty"):
+        RunFolder(tmp_path, resume=False)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        RunFolder(tmp_path / "file" / "run", resume=False)
