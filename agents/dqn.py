@@ -5,7 +5,7 @@
 Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly updated copy of the network: the
 target of Mnih et al. (2015), algorithm 1. The double estimator lets the online network choose the action that the
 target network values (van Hasselt et al. 2016, equation 4). Deviations from the paper, all of them settings: Adam
-for RMSProp, n-step returns, soft target updates, a linear learning-rate decay.
+for RMSProp, n-step returns, soft target updates, a linear learning-rate decay; bounded observations are scaled.
 
 Shapes: E environments, V vector steps between two updates, B transitions in a batch, A actions.
 """
@@ -104,8 +104,9 @@ class DQN:
         self.config, self.budget, self.unit_per_update = config, config.env_steps, config.train_period
         self.envs = environments.find(config.env, config.num_envs, config.train_period, config.vectorization)
         self.source = self.envs.source
-        shape, num_actions = self.envs.observation_shape, self.envs.num_actions
-        self.network = q_networks.for_observations(shape, config.hidden_sizes, num_actions)
+        self.observations, num_actions = self.envs.observation_space, self.envs.num_actions
+        self.small = len(self.observations.shape) == 1
+        self.network = q_networks.for_observations(self.observations, config.hidden_sizes, num_actions)
         updates = 1 + (config.env_steps - config.learning_starts) // config.train_period
         learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, updates)
         adam = optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5))
@@ -115,7 +116,7 @@ class DQN:
     def init(self, key: jax.Array) -> State:
         """The state before the first step."""
         config, (params_key, envs_key) = self.config, jax.random.split(key)
-        shape, dtype = self.envs.observation_shape, self.envs.observation_dtype
+        shape, dtype = self.observations.shape, environments.stored_dtype(self.observations.dtype)
         params = self.network.init(params_key, jnp.zeros((1, *shape), dtype))
         lanes = config.num_envs // collectives.size()
         replay = uniform.init(lanes, lanes * -(-config.replay_capacity // config.num_envs), shape, dtype)

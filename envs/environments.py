@@ -39,8 +39,7 @@ class HostEnvironments:
         check_spaces(env_id, env.observation_space, env.action_space)
         env.close()
         self.env_id = env_id
-        self.observation_shape = env.observation_space.shape
-        self.observation_dtype = _stored_dtype(env.observation_space.dtype)
+        self.observation_space = env.observation_space
         self.num_actions = int(env.action_space.n)
         self._num_envs, self._period, self._vectorization = num_envs, period, vectorization
 
@@ -84,8 +83,7 @@ class FunctionalEnvironments:
         func_env = env.unwrapped.func_env
         check_spaces(env_id, func_env.observation_space, func_env.action_space)
         self.env_id = env_id
-        self.observation_shape = func_env.observation_space.shape
-        self.observation_dtype = _stored_dtype(func_env.observation_space.dtype)
+        self.observation_space = func_env.observation_space
         self.num_actions = int(func_env.action_space.n)
         self._env, self._num_envs, self._period = func_env, num_envs, period
         self._limit = env.spec.max_episode_steps or EPISODE_LIMIT
@@ -169,5 +167,6 @@ def record(env_id: str, greedy: Greedy, params: Any, seed: int) -> tuple[list[np
     return frames, returns
 
 
-def _stored_dtype(dtype: np.dtype) -> jnp.dtype:
+def stored_dtype(dtype: np.dtype) -> jnp.dtype:
+    """How observations of a dtype are kept in replay: bytes as they are, all else as float32."""
     return jnp.uint8 if dtype == np.uint8 else jnp.float32

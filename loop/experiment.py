@@ -53,6 +53,8 @@ class Experiment(Protocol):
     """The evaluation metric that stands for the run; larger is better."""
     split_over_devices: ClassVar[Sequence[str]]
     """Config fields that are sizes of what devices share: each must be a multiple of their number."""
+    small: bool
+    """Whether an update is so little arithmetic that sharing it among CPU threads would slow it down."""
     config: Any
     budget: int
     """In units."""

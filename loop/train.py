@@ -52,8 +52,8 @@ def train(name: str, experiment_class: Callable[[Any], Experiment], config: Any,
     if run.compilation_cache:
         _keep_compiled_programs()
     seeds = list(range(run.seed, run.seed + run.num_seeds))
+    experiment = _make(experiment_class, config, run.devices)
     layout = Layout(seeds, run.devices)
-    experiment = experiment_class(config)
     layout.check_split(experiment)
     run = run.with_periods(experiment.budget)
     path = Path(run.dir) if run.dir else _new_path(name, run)
@@ -205,6 +205,7 @@ class _Session:
         return self.before + time.perf_counter() - self.began
 
     def _save(self) -> None:
+        jax.block_until_ready(self.state)
         paused = time.perf_counter()
         state = jax.device_get(self.state)
         source = self.source.save() if self.source else {}
@@ -292,6 +293,21 @@ def _mean(rows: Sequence[dict[str, float]], headline: str) -> dict[str, float]:
     if headline in mean and len(rows) > 1:
         mean[f"{headline}_low"], mean[f"{headline}_high"] = statistics.interval([row[headline] for row in rows])
     return mean
+
+
+def _make(experiment_class: Callable[[Any], Experiment], config: Any, devices: int) -> Experiment:
+    """The experiment; where its programs are small, XLA gets one CPU thread for each device.
+
+    Sharing a small program among threads takes longer than running it. XLA reads NPROC when it first computes,
+    which making some environments already does: hence the variable stands before, and is taken back after.
+    """
+    if "NPROC" in os.environ:
+        return experiment_class(config)
+    os.environ["NPROC"] = str(devices)
+    experiment = experiment_class(config)
+    if not experiment.small:
+        del os.environ["NPROC"]
+    return experiment
 
 
 def _new_path(name: str, run: run_config.RunConfig) -> Path:

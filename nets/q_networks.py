@@ -2,14 +2,27 @@
 
 from collections.abc import Sequence
 
+import gymnasium as gym
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def mlp(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array) -> jax.Array:
     """A ReLU network for vectors [B, features]."""
-    return hk.nets.MLP([*hidden_sizes, num_actions])(observation.astype(jnp.float32))  # [B, A]
+    return hk.nets.MLP([*hidden_sizes, num_actions])(observation)  # [B, A]
+
+
+def centred(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
+    """Vectors [B, features] with every feature that has bounds scaled to [-1, 1]; the others stay.
+
+    MountainCar's velocity, for one, never exceeds 0.07: unscaled, a fresh network is blind to it.
+    """
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    bounded = (np.abs(low) < 1e6) & (np.abs(high) < 1e6) & (low < high)  # float32's largest number is no bound
+    middle, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
+    return (observation.astype(jnp.float32) - jnp.float32(middle)[None]) / jnp.float32(half)[None]
 
 
 def nature(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array) -> jax.Array:
@@ -24,7 +37,12 @@ def nature(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array
     return hk.nets.MLP([*hidden_sizes, num_actions])(hk.Flatten()(x))  # [B, A]
 
 
-def for_observations(shape: tuple[int, ...], hidden_sizes: Sequence[int], num_actions: int) -> hk.Transformed:
-    """The network for vectors or images, as a Haiku transform without state or random keys."""
-    network = mlp if len(shape) == 1 else nature
-    return hk.without_apply_rng(hk.transform(lambda x: network(hidden_sizes, num_actions, x)))
+def for_observations(space: gym.spaces.Box, hidden_sizes: Sequence[int], num_actions: int) -> hk.Transformed:
+    """The network for a space of vectors or images, as a Haiku transform without state or random keys."""
+
+    def network(observation: jax.Array) -> jax.Array:
+        if len(space.shape) == 1:
+            return mlp(hidden_sizes, num_actions, centred(space, observation))
+        return nature(hidden_sizes, num_actions, observation)
+
+    return hk.without_apply_rng(hk.transform(network))

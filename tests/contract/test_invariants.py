@@ -54,8 +54,8 @@ def batches(case: str, seeds: tuple[int, ...], count: int) -> Any:
     if source is None:
         return None
 
-    def act(observation: np.ndarray, env_steps: np.ndarray, vector_steps: np.ndarray) -> np.ndarray:
-        rows = [np.random.default_rng((seed, step)) for seed, step in zip(seeds, vector_steps, strict=True)]
+    def act(observation: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        rows = [np.random.default_rng((seed, steps)) for seed, steps in zip(seeds, counts[:, 1], strict=True)]
         return np.stack([rng.integers(0, 2, observation.shape[1]) for rng in rows]).astype(np.int32)
 
     made = [source.next(act, i) for i in range(count)]

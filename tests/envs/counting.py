@@ -53,7 +53,7 @@ def policy(observation: Any) -> Any:
     return ((observation[..., 1] + 3 * observation[..., 2] + observation[..., 3]) % NUM_ACTIONS).astype("int32")
 
 
-def act(observation: np.ndarray, env_steps: np.ndarray, vector_steps: np.ndarray) -> np.ndarray:
+def act(observation: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """`policy` as the actor asks for it."""
     return policy(observation)
 

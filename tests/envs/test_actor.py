@@ -14,9 +14,9 @@ from missing_bits.tests.envs import counting
 CARTPOLE = "CartPole-v1"
 
 
-def cartpole_act(observation, env_steps, vector_steps):
+def cartpole_act(observation, counts):
     """Push to where the pole does not lean, except at every third step: episodes of a dozen steps."""
-    return ((observation[..., 2] < 0) ^ (vector_steps[:, None] % 3 == 0)).astype(np.int32)
+    return ((observation[..., 2] < 0) ^ (counts[:, 1:] % 3 == 0)).astype(np.int32)
 
 
 ACTS = {counting.COUNTING: counting.act, CARTPOLE: cartpole_act}
@@ -57,9 +57,9 @@ def test_steps_made_are_the_fewest_vector_steps_that_reach_the_period(num_envs, 
 def test_dummies_after_an_end_are_neither_stored_nor_counted(monkeypatch, num_envs, period):
     source, told = next_step_actor(monkeypatch, num_envs, [0], period), []
 
-    def act(observation, env_steps, vector_steps):
-        told.append((int(env_steps[0]), int(vector_steps[0])))
-        return counting.act(observation, env_steps, vector_steps)
+    def act(observation, counts):
+        told.append((int(counts[0, 0]), int(counts[0, 1])))
+        return counting.act(observation, counts)
 
     made = np.zeros(num_envs, int)
     for update in range(25 * num_envs // period):
@@ -80,9 +80,9 @@ def test_dummies_after_an_end_are_neither_stored_nor_counted(monkeypatch, num_en
 def test_the_policy_is_told_the_observation_and_the_steps_made():
     told = []
 
-    def act(observation, env_steps, vector_steps):
-        told.append((env_steps.copy(), vector_steps.copy()))
-        return counting.act(observation, env_steps, vector_steps)
+    def act(observation, counts):
+        told.append((counts[:, 0].copy(), counts[:, 1].copy()))
+        return counting.act(observation, counts)
 
     source = actor.Actor(counting.COUNTING, 3, [0, 1], 3, "serial")
     for batch in batches(source, act, 0, 4):
