@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Row = dict[str, Any]
 _QUIET = ("eval/return_std", "eval/return_min", "eval/return_max")
@@ -32,23 +32,27 @@ class Report:
         self._latest: dict[str, float] = {}
         self._live = None
         if sys.stdout.isatty():
-            columns = [TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn()]
-            columns += [TextColumn("{task.fields[status]}"), TimeRemainingColumn(compact=True)]
-            self._live = Progress(*columns, console=Console(), transient=False)
-            self._task = self._live.add_task("", total=budget, completed=start, status="compiling")
+            columns = [TextColumn("{task.fields[done]}"), BarColumn(bar_width=10), TimeRemainingColumn(compact=True)]
+            columns += [TextColumn("{task.fields[status]}", highlighter=None)]
+            self._live = Progress(*columns, console=Console(highlight=False))
+            self._task = self._live.add_task("", total=budget, completed=start, done="compiling", status="")
             self._live.start()
 
     def say(self, message: str) -> None:
         """Prints a line above the progress line."""
-        (self._live.console.print if self._live else print)(message)
+        if self._live:
+            self._live.console.print(message, markup=False, soft_wrap=True)
+        else:
+            print(message)
 
     def progress(self, step: int, rate: float) -> None:
         """Moves the live line to `step` at `rate` units per second."""
         now = time.perf_counter()
         if self._live and now - self._shown_at > 0.1:
             self._shown_at = now
-            status = f"{rate:,.0f} {self._unit}/s  " + "  ".join(_shown(self._latest))
-            self._live.update(self._task, completed=min(step, self._budget), status=status)
+            status = f"{rate:,.0f}/s  " + "  ".join(_shown(self._latest)[:2])  # what 80 columns hold
+            done = f"{step:,} {self._unit}"
+            self._live.update(self._task, completed=min(step, self._budget), done=done, status=status)
 
     def rows(self, rows: list[Row], rate: float) -> None:
         """Shows rows of metrics: those with a seed go to TensorBoard, the last one onto the line."""

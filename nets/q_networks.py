@@ -21,7 +21,8 @@ def centred(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
     """
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     bounded = (np.abs(low) < 1e6) & (np.abs(high) < 1e6) & (low < high)  # float32's largest number is no bound
-    middle, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    middle, half = (low + high) / 2, (high - low) / 2
     return (observation.astype(jnp.float32) - jnp.float32(middle)[None]) / jnp.float32(half)[None]
 
 

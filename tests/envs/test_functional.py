@@ -115,7 +115,7 @@ def test_gymnasiums_own_functional_environments_are_found():
     """CartPole-v1 ends after 500 steps; pushing left only, the pole falls within ten."""
     envs = environments.find("phys2d/CartPole-v1", 4, 4, "serial")
     assert isinstance(envs, environments.FunctionalEnvironments)
-    assert (envs.observation_shape, envs.num_actions, envs.source([0])) == ((4,), 2, None)
+    assert (envs.observation_space.shape, envs.num_actions, envs.source([0])) == ((4,), 2, None)
     assert envs.metrics(envs.init(jax.random.key(0)))["train/episode_return"] == 0
     left = jax.tree_util.Partial(lambda params, observation: jnp.zeros(observation.shape[0], jnp.int32))
     returns = envs.returns(left, None, 8, jax.random.key(0))

@@ -109,5 +109,5 @@ def test_actions_count_from_zero_whatever_the_environment_calls_its_first():
 def test_only_uint8_observations_are_stored_as_they_are():
     gym.register("Image-v0", lambda: Spaces(gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)))
     gym.register("Double-v0", lambda: Spaces(gym.spaces.Box(0, 1, (3,), np.float64)))
-    assert find("Image-v0").observation_dtype == np.uint8
-    assert find("Double-v0").observation_dtype == np.float32
+    assert environments.stored_dtype(find("Image-v0").observation_space.dtype) == np.uint8
+    assert environments.stored_dtype(find("Double-v0").observation_space.dtype) == np.float32
