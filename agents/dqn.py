@@ -44,7 +44,7 @@ class Config:
     """How host environments are stepped: serial, async (a process each) or native (their own vector class)."""
     hidden_sizes: tuple[int, ...] = (120, 84)
     """Widths of the hidden layers, in units; for images, of the head after the convolutions."""
-    learning_rate: float = 2.5e-4
+    learning_rate: float = 2e-3
     """Adam's step size at the first update."""
     learning_rate_end: float = 0.0
     """Adam's step size at the end of the budget, reached linearly."""
@@ -52,23 +52,23 @@ class Config:
     """Global norm to which gradients are clipped."""
     discount: float = 0.99
     """Discount per environment step, 0 to 1."""
-    n_step: int = 1
+    n_step: int = 5
     """Rewards summed before bootstrapping, in environment steps."""
     double: bool = True
     """Choose the bootstrap action with the online network (double DQN)."""
-    huber: bool = True
+    huber: bool = False
     """Huber loss with threshold 1; otherwise the squared loss."""
     batch_size: int = 128
     """Transitions per update, over all devices."""
     replay_capacity: int = 50_000
     """Rows of replay, over all environments: one for each transition and one for each episode's end."""
-    learning_starts: int = 1_000
+    learning_starts: int = 500
     """Environment steps before the first update."""
-    train_period: int = 10
+    train_period: int = 2
     """Environment steps per update."""
-    target_period: int = 500
+    target_period: int = 2
     """Environment steps between target updates."""
-    target_tau: float = 1.0
+    target_tau: float = 0.02
     """Share of the online parameters that a target update takes, above 0 to 1 (1 copies them)."""
     epsilon_final: float = 0.05
     """Probability of a random action after the decay, from 1 at the start."""

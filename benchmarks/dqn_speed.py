@@ -67,6 +67,9 @@ def suite_options(settings: dict) -> list[str]:
         "--hidden-sizes",
         *map(str, settings["hidden_sizes"]),
         "--no-double",
+        "--huber",
+        "--n-step=1",
+        "--target-tau=1",
         # The peers neither evaluate nor save: leave only what follows the last step, which no rate contains.
         f"--run.eval-period={10 * settings['env_steps']}",
         f"--run.checkpoint-period={10 * settings['env_steps']}",
