@@ -9,9 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def mlp(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array) -> jax.Array:
-    """A ReLU network for vectors [B, features]."""
-    return hk.nets.MLP([*hidden_sizes, num_actions])(observation)  # [B, A]
+def mlp(hidden_sizes: Sequence[int], num_actions: int, x: jax.Array) -> jax.Array:
+    """A ReLU network for vectors [B, features].
+
+    Biases start uniform in +-1 / sqrt(inputs). From zero, every hinge of the first layer passes through the origin,
+    and a fresh network on few features is too stiff to value what it has not seen unlike what it has.
+    """
+    for i, width in enumerate([*hidden_sizes, num_actions]):
+        bound = x.shape[-1] ** -0.5
+        x = hk.Linear(width, b_init=hk.initializers.RandomUniform(-bound, bound))(jax.nn.relu(x) if i else x)
+    return x  # [B, A]
 
 
 def centred(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
@@ -35,7 +42,7 @@ def nature(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array
     x = observation.astype(jnp.float32) / scale
     for channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
         x = jax.nn.relu(hk.Conv2D(channels, kernel, stride, padding="VALID")(x))
-    return hk.nets.MLP([*hidden_sizes, num_actions])(hk.Flatten()(x))  # [B, A]
+    return mlp(hidden_sizes, num_actions, hk.Flatten()(x))  # [B, A]
 
 
 def for_observations(space: gym.spaces.Box, hidden_sizes: Sequence[int], num_actions: int) -> hk.Transformed:
