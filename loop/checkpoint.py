@@ -38,13 +38,12 @@ class Checkpoints:
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's remarks; what matters it raises
         self._ocp, self._folder = ocp, folder.absolute()
-        _drop_damaged_metrics(self._folder)
+        _sweep(self._folder)
         best = BestN(get_metric_fn=lambda metrics: metrics["headline"], n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(2), best]),
             best_fn=lambda metrics: metrics["headline"],
             enable_async_checkpointing=False,
-            cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -113,8 +112,14 @@ class Checkpoints:
         self._manager.close()
 
 
-def _drop_damaged_metrics(folder: Path) -> None:
-    """Deletes metrics that cannot be read: orbax would refuse the folder, though the checkpoint itself is whole."""
+def _sweep(folder: Path) -> None:
+    """Deletes what a crash may have left: saves cut short, and metrics that cannot be read.
+
+    Orbax would sweep up the former in a thread, beside everything else, and over the latter refuse the whole folder,
+    though the checkpoint itself is whole.
+    """
+    for torn in folder.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(torn)
     for file in folder.glob("*/metrics/metrics"):
         try:
             json.loads(file.read_bytes())["headline"]

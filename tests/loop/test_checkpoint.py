@@ -108,11 +108,15 @@ def test_contents_that_do_not_match_their_digest_are_damaged(three, tmp_path):
 
 
 def test_what_a_crash_leaves_is_swept_up(three, tmp_path):
-    """A save that was cut short, and an empty folder of a number."""
+    """A save that was cut short is no checkpoint, and is gone when the next one stands in its place."""
     folder = shutil.copytree(three, tmp_path / "checkpoints")
     shutil.copytree(folder / "3", folder / "4.orbax-checkpoint-tmp")
     assert latest(folder) == 3
-    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in three.iterdir())
+    assert not list(folder.glob("*tmp*"))
+    checkpoints = Checkpoints(folder)
+    save(checkpoints, 4)
+    checkpoints.close()
+    assert latest(folder) == 4
 
 
 @pytest.mark.filterwarnings("ignore:The checkpoint at update 9 is damaged")
