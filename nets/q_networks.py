@@ -10,15 +10,8 @@ import numpy as np
 
 
 def mlp(hidden_sizes: Sequence[int], num_actions: int, x: jax.Array) -> jax.Array:
-    """A ReLU network for vectors [B, features].
-
-    Biases start uniform in +-1 / sqrt(inputs). From zero, every hinge of the first layer passes through the origin,
-    and a fresh network on few features is too stiff to value what it has not seen unlike what it has.
-    """
-    for i, width in enumerate([*hidden_sizes, num_actions]):
-        bound = x.shape[-1] ** -0.5
-        x = hk.Linear(width, b_init=hk.initializers.RandomUniform(-bound, bound))(jax.nn.relu(x) if i else x)
-    return x  # [B, A]
+    """A ReLU network for vectors [B, features]."""
+    return hk.nets.MLP([*hidden_sizes, num_actions])(x)  # [B, A]
 
 
 def centred(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:

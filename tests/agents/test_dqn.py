@@ -25,7 +25,7 @@ TARGET = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 5.0], [7.0, 7.0]], np.float32)
 
 
 def table(values):
-    return {"linear": {"w": jnp.asarray(values), "b": jnp.zeros(2)}}
+    return {"mlp/~/linear_0": {"w": jnp.asarray(values), "b": jnp.zeros(2)}}
 
 
 class LossTest(chex.TestCase):
@@ -60,10 +60,10 @@ class LossTest(chex.TestCase):
 def test_no_gradient_reaches_the_target():
     agent = DQN(Config(**SMALL, double=True))
     grads = jax.grad(lambda target: agent.loss(table(ONLINE), target, BATCH)[0])(table(TARGET))
-    assert not np.any(grads["linear"]["w"])
+    assert not np.any(grads["mlp/~/linear_0"]["w"])
     grads = jax.grad(lambda online: agent.loss(online, table(TARGET), BATCH)[0])(table(ONLINE))
-    assert np.any(grads["linear"]["w"][:2])
-    assert not np.any(grads["linear"]["w"][2:])  # s_t: the selector passes no gradient
+    assert np.any(grads["mlp/~/linear_0"]["w"][:2])
+    assert not np.any(grads["mlp/~/linear_0"]["w"][2:])  # s_t: the selector passes no gradient
 
 
 def test_epsilon_falls_linearly_and_stays():

@@ -30,13 +30,6 @@ def test_a_vector_network_is_what_its_widths_say():
     np.testing.assert_allclose(network.apply(params, x), by_hand, rtol=1e-6)
 
 
-def test_biases_start_apart():
-    network = q_networks.for_observations(gym.spaces.Box(-1, 1, (4,), np.float32), (64,), 2)
-    bias = network.init(jax.random.key(0), jnp.zeros((1, 4)))["linear"]["b"]
-    assert np.abs(bias).max() <= 0.5  # 1 / sqrt(4)
-    assert np.std(bias) > 0.2  # uniform: 0.5 / sqrt(3) = 0.29
-
-
 def test_the_nature_network_has_its_published_size_and_scales_bytes():
     space = gym.spaces.Box(0, 255, (84, 84, 4), np.uint8)
     network = q_networks.for_observations(space, (512,), 6)
