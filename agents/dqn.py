@@ -10,7 +10,7 @@ for RMSProp, n-step returns, soft target updates, a linear learning-rate decay; 
 Shapes: E environments, V vector steps between two updates, B transitions in a batch, A actions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +26,6 @@ from missing_bits.errors import require_between, require_positive
 from missing_bits.eval import episodes
 from missing_bits.nets import q_networks
 from missing_bits.replay import uniform
-
-Metrics = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,12 @@ class Config:
     """Episodes of a greedy evaluation, each in an environment of its own."""
 
 
-PRESETS: dict[str, dict[str, Any]] = {}
+HARD_TARGET = {"target_period": 600, "target_tau": 1.0, "n_step": 1, "huber": True, "double": False, "discount": 0.98}
+SWIFT = {"learning_rate": 4e-3, "learning_rate_end": 1e-3, "hidden_sizes": (256, 256), "replay_capacity": 10_000}
+PRESETS: dict[str, dict[str, Any]] = {
+    "Acrobot-v1": {"env_steps": 100_000, "replay_capacity": 100_000},
+    "MountainCar-v0": {"env_steps": 150_000, "epsilon_decay_steps": 24_000, **HARD_TARGET, **SWIFT},
+}
 
 
 class State(NamedTuple):
@@ -95,8 +98,7 @@ class State(NamedTuple):
 class DQN:
     """The agent, as functions on `State`."""
 
-    unit = "env_steps"
-    headline = "eval/return_mean"
+    unit, headline = "env_steps", "eval/return_mean"
     split_over_devices = ("num_envs", "batch_size")
 
     def __init__(self, config: Config) -> None:
@@ -147,7 +149,7 @@ class DQN:
         loss = rlax.huber_loss(td_error) if self.config.huber else rlax.l2_loss(td_error)
         return jnp.mean(loss), jnp.mean(rlax.batched_index(q_tm1, batch.a_tm1))
 
-    def step(self, state: State, batch: uniform.Steps | None, key: jax.Array) -> tuple[State, Metrics]:
+    def step(self, state: State, batch: uniform.Steps | None, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         """Takes in the steps that were due, makes one update, and moves the target when its period has passed."""
         config, (act_key, sample_key) = self.config, jax.random.split(key)
         envs, steps = self.envs.collect(
@@ -166,8 +168,8 @@ class DQN:
         def wait(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, tuple[jax.Array, ...]]:
             return params, opt_state, (jnp.float32(0),) * 3
 
-        learning = env_steps >= config.learning_starts
-        params, opt_state, (loss, value, norm) = jax.lax.cond(learning, learn, wait, state.params, state.opt_state)
+        learning, learner = env_steps >= config.learning_starts, (state.params, state.opt_state)
+        params, opt_state, (loss, value, norm) = jax.lax.cond(learning, learn, wait, *learner)
         due = env_steps // config.target_period > state.updates * config.train_period // config.target_period
         target_params = optax.incremental_update(params, state.target_params, jnp.where(due, config.target_tau, 0.0))
         metrics = {"train/loss": loss, "train/q_value": value, "train/gradient_norm": norm}
@@ -175,7 +177,7 @@ class DQN:
         return State(params, target_params, opt_state, replay, envs, state.updates + 1), metrics
 
     def learned(self, state: State) -> Any:
-        """What acting, evaluation and pictures need: the online parameters."""
+        """The online parameters."""
         return state.params
 
     def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
@@ -189,12 +191,11 @@ class DQN:
 
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot run."""
-    require_positive(config, "env_steps", "num_envs", "learning_rate", "max_gradient_norm", "n_step", "batch_size")
-    require_positive(config, "replay_capacity", "train_period", "target_period", "target_tau", "epsilon_decay_steps")
-    require_positive(config, "eval_episodes", "hidden_sizes")
+    free = ("env", "vectorization", "double", "huber", "learning_rate_end", "discount", "epsilon_final")
+    require_positive(config, *(field.name for field in fields(config) if field.name not in free))
     require_between(config, 0, 1, "discount", "target_tau", "epsilon_final")
     require_between(config, 0, 2**31 - 1, "env_steps")
+    require_between(config, 1, config.replay_capacity, "batch_size")
     lanes, rows = config.num_envs, -(-config.train_period // config.num_envs)
     require_between(config, lanes * config.n_step + config.train_period, config.env_steps, "learning_starts")
-    room = max(config.batch_size, lanes * (2 * config.n_step + 4 * rows + 2))
-    require_between(config, room, 2**31 - 1, "replay_capacity")
+    require_between(config, lanes * (2 * config.n_step + 4 * rows + 2), 2**31 - 1, "replay_capacity")

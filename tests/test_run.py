@@ -99,9 +99,9 @@ WRONG = {
     "negative inner steps": ("--exp=dqn --run.inner-steps=-1", ["--run.inner-steps is -1"]),
     "batch larger than replay": (
         "--exp=dqn --batch-size=600 --replay-capacity=500",
-        ["--batch-size=600", "larger than --replay-capacity=500"],
+        ["--batch-size is 600", "between 1 and 500"],
     ),
-    "learning before there is data": ("--exp=dqn --learning-starts=5", ["--learning-starts is 5", "at least"]),
+    "learning before there is data": ("--exp=dqn --learning-starts=5", ["--learning-starts is 5", "between 7"]),
     "more devices than there are": ("--exp=dqn --run.devices=99", ["--run.devices=99", "there are", "XLA_FLAGS"]),
     "seeds not shared evenly": (
         "--exp=dqn --run.num-seeds=3 --run.devices=2",
@@ -192,7 +192,7 @@ def test_resume_a_run_of_another_version(refuses, spoiled):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--learning-rate=0.5", ["--learning-rate is 0.5", "was 0.00025"]),
+        ("--learning-rate=0.5", ["--learning-rate is 0.5", "was 0.002"]),
         ("--num-envs=4", ["--num-envs is 4", "was 2"]),
         ("--no-double", ["--double is False", "was True"]),
         ("--run.seed=3", ["--run.seed is 3", "was 0"]),
@@ -332,12 +332,12 @@ def test_presets_go_by_the_environments_name(run, monkeypatch, capsys):
         sys.modules, "missing_bits.loop.train", types.SimpleNamespace(train=lambda *a: chosen.append(a))
     )
     monkeypatch.setattr(dqn, "PRESETS", {"Acrobot-v1": {"n_step": 3, "discount": 0.9}})
-    for arguments in ([], ["--env=Acrobot-v1"], ["--env", "Acrobot-v1", "--n_step=5"]):
+    for arguments in ([], ["--env=Acrobot-v1"], ["--env", "Acrobot-v1", "--n_step=2"]):
         assert run.main(["--exp=dqn", *arguments]) == 0
     configs = [config for _, _, config, _ in chosen]
     assert [(c.env, c.n_step, c.discount) for c in configs] == [
-        ("CartPole-v1", 1, 0.99),
+        ("CartPole-v1", 5, 0.99),
         ("Acrobot-v1", 3, 0.9),
-        ("Acrobot-v1", 5, 0.9),
+        ("Acrobot-v1", 2, 0.9),
     ]
-    assert [dataclasses.replace(c, env="CartPole-v1", n_step=1, discount=0.99) for c in configs] == [dqn.Config()] * 3
+    assert [dataclasses.replace(c, env="CartPole-v1", n_step=5, discount=0.99) for c in configs] == [dqn.Config()] * 3

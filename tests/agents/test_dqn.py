@@ -126,7 +126,7 @@ def test_nothing_is_learned_before_learning_starts():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"batch_size": 60_000}, "--replay-capacity"),
+        ({"batch_size": 60_000}, "--batch-size is 60000; it must lie between 1 and 50000"),
         ({"num_envs": 0}, "--num-envs is 0; it must be at least 1"),
         ({"learning_rate": -1.0}, "--learning-rate is -1.0; it must be above 0"),
         ({"discount": 1.5}, "--discount is 1.5; it must lie between 0 and 1"),
