@@ -2,11 +2,11 @@
 
     python run.py --exp=dqn
 
-Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly updated copy of the network: the
-target of Mnih et al. (2015), algorithm 1. The double estimator lets the online network choose the action that the
-target network values (van Hasselt et al. 2016, equation 4). Deviations from the paper, all of them settings: Adam
-for RMSProp, n-step returns, soft target updates, a linear learning-rate decay; bounded observations are scaled.
-
+Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly updated copy of the network
+(Mnih et al. 2015, algorithm 1). The double estimator lets the online network choose the action that the target values
+(van Hasselt et al. 2016, equation 4). Deviations from the paper, all but the last of them settings: Adam for RMSProp,
+n-step returns, soft target updates, a linear learning-rate decay; bounded features are scaled to [-1, 1].
+On two cores the default run takes under a minute and ends above 475, of 500 (docs/results.md).
 Shapes: E environments, V vector steps between two updates, B transitions in a batch, A actions.
 """
 
@@ -120,9 +120,8 @@ class DQN:
         config, (params_key, envs_key) = self.config, jax.random.split(key)
         shape, dtype = self.observations.shape, environments.stored_dtype(self.observations.dtype)
         params = self.network.init(params_key, jnp.zeros((1, *shape), dtype))
-        lanes = config.num_envs // collectives.size()
+        lanes, target_params = config.num_envs // collectives.size(), jax.tree.map(jnp.copy, params)
         replay = uniform.init(lanes, lanes * -(-config.replay_capacity // config.num_envs), shape, dtype)
-        target_params = jax.tree.map(jnp.copy, params)  # state is donated: no two leaves may share a buffer
         return State(params, target_params, self.optimizer.init(params), replay, self.envs.init(envs_key), jnp.int32(0))
 
     def epsilon(self, env_steps: jax.Array) -> jax.Array:
@@ -168,8 +167,8 @@ class DQN:
         def wait(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, tuple[jax.Array, ...]]:
             return params, opt_state, (jnp.float32(0),) * 3
 
-        learning, learner = env_steps >= config.learning_starts, (state.params, state.opt_state)
-        params, opt_state, (loss, value, norm) = jax.lax.cond(learning, learn, wait, *learner)
+        learning = env_steps >= config.learning_starts
+        params, opt_state, (loss, value, norm) = jax.lax.cond(learning, learn, wait, state.params, state.opt_state)
         due = env_steps // config.target_period > state.updates * config.train_period // config.target_period
         target_params = optax.incremental_update(params, state.target_params, jnp.where(due, config.target_tau, 0.0))
         metrics = {"train/loss": loss, "train/q_value": value, "train/gradient_norm": norm}
