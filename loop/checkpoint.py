@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import sys
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ class Checkpoints:
         Damaged ones are set aside, with a warning each.
         """
         restore = self._ocp.args
+        _ignore_abandoned_reads()
         for update in sorted(self._manager.all_steps(), reverse=True):
             try:
                 saved = self._manager.restore(
@@ -125,6 +127,20 @@ def _sweep(folder: Path) -> None:
             json.loads(file.read_bytes())["headline"]
         except (ValueError, KeyError, TypeError):
             file.unlink()
+
+
+def _ignore_abandoned_reads() -> None:
+    """Keeps tensorstore quiet about reads it gives up when another one of the same checkpoint has failed.
+
+    Their answers find orbax's event loop closed, each with a traceback from a thread (seen on Python 3.13).
+    """
+    tell = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            tell(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _first_line(error: Exception) -> str:
