@@ -5,7 +5,6 @@ import json
 import logging
 import shutil
 import sys
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
