@@ -38,6 +38,7 @@ class Checkpoints:
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's remarks; what matters it raises
         self._ocp, self._folder = ocp, folder.absolute()
+        _ignore_abandoned_work()
         _sweep(self._folder)
         best = BestN(get_metric_fn=lambda metrics: metrics["headline"], n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
@@ -59,8 +60,6 @@ class Checkpoints:
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arrays)]
         facts = {**facts, "digest": digest(leaves)}
         save = self._ocp.args
-        # Where one of orbax's writes fails, those beside it find their event loop closed, each with a traceback.
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
             self._manager.save(
                 update,
@@ -69,13 +68,11 @@ class Checkpoints:
             )
         except (OSError, ValueError, RuntimeError) as error:
             if not isinstance(error, OSError) and "os_error_code" not in str(error):  # as TensorStore tells of one
-                sys.unraisablehook = hook
                 raise
             raise UserError(
                 f"The checkpoint at update {update} could not be written to {self._folder}: {_first_line(error)}. "
                 "Free some space; earlier checkpoints are whole, and --run.resume continues from the last of them."
             ) from error
-        sys.unraisablehook = hook
         return facts["digest"]
 
     def latest(self) -> tuple[int, list[np.ndarray], dict[str, Any]] | None:
@@ -84,7 +81,6 @@ class Checkpoints:
         Damaged ones are set aside, with a warning each.
         """
         restore = self._ocp.args
-        _ignore_abandoned_reads()
         for update in sorted(self._manager.all_steps(), reverse=True):
             try:
                 saved = self._manager.restore(
@@ -128,18 +124,22 @@ def _sweep(folder: Path) -> None:
             file.unlink()
 
 
-def _ignore_abandoned_reads() -> None:
-    """Keeps tensorstore quiet about reads it gives up when another one of the same checkpoint has failed.
+_tell = sys.__unraisablehook__
 
-    Their answers find orbax's event loop closed, each with a traceback from a thread (seen on Python 3.13).
+
+def _tell_unless_abandoned(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _tell(unraisable)
+
+
+def _ignore_abandoned_work() -> None:
+    """Keeps tensorstore quiet about reads and writes it gives up when one beside them has failed.
+
+    Their answers find orbax's event loop closed, each with a traceback from a thread.
     """
-    tell = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            tell(unraisable)
-
-    sys.unraisablehook = hook
+    global _tell
+    if sys.unraisablehook is not _tell_unless_abandoned:
+        _tell, sys.unraisablehook = sys.unraisablehook, _tell_unless_abandoned
 
 
 def _first_line(error: Exception) -> str:
