@@ -14,18 +14,18 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def require_positive(config: object, *names: str) -> None:
+def require_positive(config: object, *names: str, prefix: str = "") -> None:
     """Raises `UserError` naming the first of the config's fields `names` that holds anything not above zero."""
     for name in names:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
             least = "at least 1" if isinstance(number, int) else "above 0"
-            require(number > 0, f"--{name.replace('_', '-')} is {number}; it must be {least}.")
+            require(number > 0, f"--{prefix}{name.replace('_', '-')} is {number}; it must be {least}.")
 
 
-def require_between(config: object, low: float, high: float, *names: str) -> None:
+def require_between(config: object, low: float, high: float, *names: str, prefix: str = "") -> None:
     """Raises `UserError` naming the first of the config's fields `names` that lies outside [low, high]."""
     for name in names:
         value = getattr(config, name)
-        option = "--" + name.replace("_", "-")
+        option = "--" + prefix + name.replace("_", "-")
         require(low <= value <= high, f"{option} is {value}; it must lie between {low} and {high}.")

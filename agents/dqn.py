@@ -98,7 +98,7 @@ class State(NamedTuple):
 class DQN:
     """The agent, as functions on `State`."""
 
-    unit, headline = "env_steps", "eval/return_mean"
+    unit, headline, evaluations = "env_steps", "eval/return_mean", 10
     split_over_devices = ("num_envs", "batch_size")
 
     def __init__(self, config: Config) -> None:

@@ -9,12 +9,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from missing_bits.errors import UserError, require
-from missing_bits.loop.config import RunConfig, from_json, to_json
+from missing_bits.loop.config import RunConfig, from_json, replace, to_json
+from missing_bits.loop.config import options as option_types
 
 
 def take(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
@@ -47,9 +48,8 @@ def parse(
     Raises:
       UserError: an unknown option, a malformed value, or one that differs from the run to resume.
     """
-    options = dataclasses.make_dataclass(
-        "Options", [("config", tyro.conf.OmitArgPrefixes[config_class]), ("run", RunConfig)], frozen=True
-    )
+    unprefixed = Annotated[config_class, tyro.conf.arg(name="")]
+    options = dataclasses.make_dataclass("Options", [("config", unprefixed), ("run", RunConfig)], frozen=True)
     subject = dataclasses.fields(config_class)[0].name
     resume = any(a.replace("_", "-") == "--run.resume" for a in arguments)
     folder, _ = take(arguments, "--run.dir")
@@ -57,10 +57,10 @@ def parse(
     if saved is None:
         value, _ = take(arguments, "--" + subject)
         settings = presets.get(value, {}) if value is not None else {}
-        saved_or_default = options(dataclasses.replace(config_class(), **settings), RunConfig())
+        saved_or_default = options(replace(config_class(), settings), RunConfig())
     else:
         saved_or_default = options(*saved)
-    _check_names(options, arguments)
+    _check_names(config_class, arguments)
     chosen = _values(options, saved_or_default, arguments, f"python run.py --exp={exp}", config_class.__doc__)
     if saved is not None:
         _refuse_changes(*saved, chosen.config, chosen.run, folder)
@@ -99,8 +99,9 @@ def _values(options: type, default: Any, arguments: Sequence[str], prog: str, de
 
 def _refuse_changes(old_config: Any, old_run: RunConfig, config: Any, run: RunConfig, folder: str) -> None:
     free = ("dir", "resume", "compilation_cache")
-    before = to_json(old_config) | {f"run.{k}": v for k, v in to_json(old_run).items() if k not in free}
-    after = to_json(config) | {f"run.{k}": v for k, v in to_json(run).items() if k not in free}
+    before, after = _flat(to_json(old_config)), _flat(to_json(config))
+    before |= _flat({k: v for k, v in to_json(old_run).items() if k not in free}, "run.")
+    after |= _flat({k: v for k, v in to_json(run).items() if k not in free}, "run.")
     changed = [f"--{k.replace('_', '-')} is {after[k]}, was {before[k]}" for k in before if before[k] != after[k]]
     require(
         not changed,
@@ -109,14 +110,20 @@ def _refuse_changes(old_config: Any, old_run: RunConfig, config: Any, run: RunCo
     )
 
 
-def _check_names(options: type, arguments: Sequence[str]) -> None:
-    config_class, run_class = (field.type for field in dataclasses.fields(options))
-    config_class = getattr(config_class, "__origin__", config_class)
-    names = ["help"]
-    for prefix, fields in (("", dataclasses.fields(config_class)), ("run.", dataclasses.fields(run_class))):
-        for field in fields:
-            name = field.name.replace("_", "-")
-            names += [prefix + name] + ([f"{prefix}no-{name}"] if field.type is bool else [])
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of options within options under their full names, such as "views.flip"."""
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _check_names(config_class: type, arguments: Sequence[str]) -> None:
+    types = {"help": None} | option_types(config_class) | option_types(RunConfig, "run.")
+    names = list(types)
+    for name, option_type in types.items():
+        group, dot, last = name.rpartition(".")
+        names += [f"{group}{dot}no-{last}"] if option_type is bool else []
     for argument in arguments:
         if not argument.startswith("--"):
             continue

@@ -49,7 +49,7 @@ class Experiment(Protocol):
 
     unit: ClassVar[str]
     """What the budget counts: "env_steps" or "updates"."""
-    headline: ClassVar[str]
+    headline: str
     """The evaluation metric that stands for the run; larger is better."""
     split_over_devices: ClassVar[Sequence[str]]
     """Config fields that are sizes of what devices share: each must be a multiple of their number."""
@@ -60,6 +60,8 @@ class Experiment(Protocol):
     """In units."""
     unit_per_update: int
     """Units that one update stands for."""
+    evaluations: int
+    """How many evaluations of a run are worth their time."""
 
     def source(self, seeds: Sequence[int]) -> Source | None:
         """What feeds the updates of these seeds; None where `step` makes its own data."""
@@ -78,6 +80,20 @@ class Experiment(Protocol):
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """Draws what the method has to show into the run folder, at the end of a run."""
+
+
+@runtime_checkable
+class Pretraining(Protocol):
+    """An experiment that leaves behind an encoder for others to start from."""
+
+    data_digest: str
+    """Hash of the data it learns from and is evaluated on."""
+
+    def baselines(self, key: jax.Array) -> dict[str, float]:
+        """What the same evaluation says of simpler encoders: metrics named "baseline/...", made once at the end."""
+
+    def hand_over(self, learned: Any, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the encoder and what is known of it to the file `path`."""
 
 
 @runtime_checkable

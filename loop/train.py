@@ -1,6 +1,7 @@
 """The one training loop: every experiment runs through `train`."""
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import os
@@ -20,12 +21,12 @@ from missing_bits.errors import UserError, require
 from missing_bits.eval import curve, statistics
 from missing_bits.loop import config as run_config
 from missing_bits.loop.checkpoint import Checkpoints
-from missing_bits.loop.experiment import Acting, Experiment
+from missing_bits.loop.experiment import Acting, Experiment, Pretraining
 from missing_bits.loop.folder import RunFolder, read_rows
 from missing_bits.loop.parallel import Layout
 from missing_bits.loop.report import Report
 
-_VERSIONS = ("jax", "dm-haiku", "optax", "rlax", "gymnasium", "numpy")
+_VERSIONS = ("jax", "dm-haiku", "optax", "rlax", "gymnasium", "numpy", "scikit-learn")
 
 
 class Interrupted(SystemExit):
@@ -55,7 +56,7 @@ def train(name: str, experiment_class: Callable[[Any], Experiment], config: Any,
     experiment = _make(experiment_class, config, run.devices)
     layout = Layout(seeds, run.devices)
     layout.check_split(experiment)
-    run = run.with_periods(experiment.budget)
+    run = run.with_periods(experiment.budget, experiment.evaluations)
     path = Path(run.dir) if run.dir else _new_path(name, run)
     with contextlib.ExitStack() as stack:
         source = experiment.source(seeds)
@@ -246,11 +247,25 @@ class _Session:
             "devices": [f"{d.platform}:{d.device_kind}" for d in self.layout.devices],
             "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _VERSIONS},
         }
-        title = f"{self.name} on {self.experiment.config.env}"
+        if isinstance(self.experiment, Pretraining):
+            result |= self._compare_and_hand_over(result["seeds"])
+        subject = getattr(self.experiment.config, dataclasses.fields(self.experiment.config)[0].name)
+        title = f"{self.name} on {subject}"
         curve.draw(read_rows(path), self.experiment.headline, unit, title, path / "learning_curve.png")
         self.experiment.pictures(self.learned[0], self.run.seed, path)
         self.folder.write_json("result.json", result)  # last: where it stands, the run is complete
         self.report.say(f"{self.experiment.headline} {self.headline:.4g} after {self.step:,} {unit}: {path}")
+
+    def _compare_and_hand_over(self, scores: list[dict[str, float]]) -> dict[str, Any]:
+        """Writes each seed's encoder; returns what simpler encoders reach, and which data all of them saw."""
+        experiment, digest = self.experiment, self.experiment.data_digest
+        self.report.say("Evaluating simpler encoders to compare with.")
+        for seed, learned, row in zip(self.layout.seeds, self.learned, scores, strict=True):
+            config = run_config.to_json(experiment.config)
+            facts = {"exp": self.name, "config": config, "step": self.step, "data_digest": digest, "scores": row}
+            experiment.hand_over(learned, self.folder.path / "encoder" / f"seed{seed}.safetensors", facts)
+        rows = [experiment.baselines(self.layout.evaluation_key(i, 0)) for i in range(len(scores))]
+        return {"data_digest": digest, **_mean(rows, experiment.headline)}
 
 
 class _Signals:
