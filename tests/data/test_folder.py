@@ -1,0 +1,287 @@
+"""Folders of pictures: which files make which set, how they are decoded, and by whom."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from missing_bits.data import folder
+from missing_bits.data.source import ImageSource, Order
+from missing_bits.errors import UserError
+
+RED, GREEN, BLUE = (200, 10, 20), (20, 200, 10), (10, 20, 200)
+
+
+def save(path, colour, size=(20, 14), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Ten red and ten blue pictures of all sizes and kinds."""
+    for i in range(10):
+        save(tmp_path / "red" / f"{i}.jpg", RED, (30 + i, 20), quality=95)
+        save(tmp_path / "blue" / "deeper" / f"{i}.PNG", BLUE, (9, 12 + i))
+    (tmp_path / "red" / "notes.txt").write_text("not a picture")
+    (tmp_path / "red" / "._0.jpg").write_text("what a Mac leaves behind")
+    (tmp_path / ".hidden").mkdir()
+    return tmp_path
+
+
+def everything(split):
+    return split.images[np.arange(split.images.shape[0])]
+
+
+def test_classes_and_the_fifth_of_each(pictures):
+    found = folder.load(pictures, 8)
+    assert found.classes == ("blue", "red")
+    assert found.train.images.shape == (16, 8, 8, 3)
+    assert found.test.images.shape == (4, 8, 8, 3)
+    assert found.train.labels.tolist() == [0] * 8 + [1] * 8
+    assert found.test.labels.tolist() == [0, 0, 1, 1]
+    assert found.train.labels.dtype == np.int32
+    for split in (found.train, found.test):
+        images = everything(split)
+        assert images.dtype == np.uint8
+        expected = np.array([BLUE, RED])[split.labels][:, None, None]  # [N, 1, 1, 3]
+        assert np.abs(images.astype(int) - expected).max() <= 3  # what JPEG changes
+
+
+def test_a_file_s_split_does_not_depend_on_the_other_classes(pictures):
+    before = set(folder.load(pictures, 8).test.images._files)
+    save(pictures / "green" / "1.png", GREEN)
+    save(pictures / "green" / "2.png", GREEN)
+    after = set(folder.load(pictures, 8).test.images._files)
+    assert before < after
+    assert len(after - before) == 1
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_splits_that_are_there(tmp_path, name):
+    for i in range(3):
+        save(tmp_path / "train" / "red" / f"{i}.bmp", RED)
+        save(tmp_path / "train" / "blue" / f"{i}.gif", BLUE)
+    save(tmp_path / name / "blue" / "0.png", BLUE)
+    found = folder.load(tmp_path, 4)
+    assert found.classes == ("blue", "red")
+    assert (len(found.train.labels), found.test.labels.tolist()) == (6, [0])
+    save(tmp_path / name / "green" / "0.png", GREEN)
+    with pytest.raises(UserError, match="'green' has pictures to test but none to train on"):
+        folder.load(tmp_path, 4)
+
+
+def test_pictures_without_classes(tmp_path):
+    for i in range(5):
+        save(tmp_path / f"{i}.png", RED)
+    found = folder.load(tmp_path, 4)
+    assert found.classes == ()
+    assert found.train.labels is found.test.labels is None
+    assert (found.train.images.shape[0], found.test.images.shape[0]) == (4, 1)
+
+
+def test_the_middle_of_the_resized_picture(tmp_path):
+    """12x8 pixels become 6x4, of which columns 1 to 4 are kept: the first stands for columns 2 and 3."""
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    pixels[:, :2] = 255
+    pixels[:, 2:4] = 100
+    pixels[:, 10:] = 255
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    image = folder.decode(str(tmp_path / "x.png"), 4)
+    assert image.shape == (4, 4, 3)
+    # A triangle of half-width 2 around the border of columns 2 and 3 has weights 1/8, 3/8, 3/8, 1/8 on columns 1 to 4.
+    assert np.abs(image[:, 0].astype(int) - (255 / 8 + 100 * 6 / 8)).max() <= 1
+    assert np.abs(image[:, 1].astype(int) - 100 / 8).max() <= 1
+    assert (image[:, 2] == 0).all()
+    assert np.abs(image[:, 3].astype(int) - 255 / 8).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_every_picture_becomes_rgb(tmp_path, mode):
+    ending = "jpg" if mode == "CMYK" else "png"
+    Image.new("RGB", (9, 7), (255, 255, 255)).convert(mode).save(tmp_path / f"x.{ending}")
+    image = folder.decode(str(tmp_path / f"x.{ending}"), 5)
+    assert image.shape == (5, 5, 3)
+    assert image.min() >= 253
+
+
+def test_transparent_palettes(tmp_path):
+    picture = Image.new("RGB", (9, 7), RED).quantize()
+    picture.save(tmp_path / "x.png", transparency=bytes([0] * 4))
+    assert np.abs(folder.decode(str(tmp_path / "x.png"), 5).astype(int) - np.array(RED)[None, None]).max() <= 3
+
+
+def test_undecodable_pictures_are_skipped_and_counted(pictures):
+    clean = folder.load(pictures, 8)
+    whole = (pictures / "red" / "0.jpg").read_bytes()
+    (pictures / "red" / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    (pictures / "red" / "empty.png").write_bytes(b"")
+    png = bytearray((pictures / "blue" / "deeper" / "0.PNG").read_bytes())
+    (pictures / "red" / "cut.png").write_bytes(png[:-20])
+    png[45] ^= 255
+    (pictures / "red" / "changed.png").write_bytes(png)
+    (pictures / "red" / "page.gif").write_text("<html>")
+    Image.fromarray(np.full((5, 5), 60_000, np.uint16)).save(pictures / "red" / "deep.png")  # 16 bits
+    (pictures / "broken").mkdir()
+    (pictures / "broken" / "x.jpg").write_bytes(b"x")  # a class of which nothing is left
+    with pytest.warns(UserWarning, match=r"Skipped 7 pictures in .* such as broken/x.jpg") as caught:
+        found = folder.load(pictures, 8)
+    assert len(caught) == 1
+    assert found.classes == ("blue", "red")
+    assert found.digest == clean.digest
+
+
+def test_a_file_that_fails_later_is_grey(pictures):
+    found = folder.load(pictures, 8)
+    before, gone = everything(found.train), pathlib.Path(found.train.images._files[3])
+    gone.unlink()
+    with pytest.warns(UserWarning, match=f"{gone.name} cannot be decoded any more"):
+        after = everything(found.train)
+    assert (after[3] == 128).all()
+    assert (np.delete(after, 3, axis=0) == np.delete(before, 3, axis=0)).all()
+
+
+def test_digest_tells_content_names_and_size_apart(pictures):
+    found = [folder.load(pictures, 8).digest, folder.load(pictures, 8).digest, folder.load(pictures, 9).digest]
+    (pictures / "red" / "0.jpg").rename(pictures / "red" / "new.jpg")
+    found.append(folder.load(pictures, 8).digest)
+    save(pictures / "red" / "new.jpg", GREEN)
+    found.append(folder.load(pictures, 8).digest)
+    assert found[0] == found[1]
+    assert len(set(found)) == 4
+
+
+def test_mistakes_are_told_in_one_line(tmp_path):
+    def message(match):
+        with pytest.raises(UserError, match=match) as caught:
+            folder.load(tmp_path / "x", 8)
+        assert "\n" not in str(caught.value)
+
+    message("There is no folder")
+    (tmp_path / "x" / "red").mkdir(parents=True)
+    message("holds no pictures")
+    (tmp_path / "x" / "red" / "notes.txt").write_text("")
+    message("holds no pictures")
+    save(tmp_path / "x" / "red" / "0.png", RED)
+    message("leaves no picture that can be decoded to test on")
+    save(tmp_path / "x" / "red" / "1.png", RED)
+    message("has one class only, 'red'")
+    with pytest.raises(UserError, match="There is no folder"):
+        folder.load(tmp_path / "x" / "red" / "1.png", 8)
+
+
+def test_batches_are_pure_and_moments_cheap(pictures):
+    found = folder.load(pictures, 8)
+    assert found.moments()[0] == pytest.approx(np.mean([RED, BLUE], axis=0) / 255, abs=0.01)
+    images, source = everything(found.train), ImageSource(found.train, [1, 2], 5, labelled=True)
+    assert source.inner_steps == 1
+    for update in (0, 1, 7, 8, 2):
+        batch, indices = source.next(None, update), Order(16, [1, 2], 5)(update)
+        assert (batch.images == images[indices]).all()
+        assert (batch.labels == found.train.labels[indices]).all()
+    source.close()
+
+
+needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+SCRIPT = """
+import multiprocessing, pathlib, signal, sys, warnings
+import numpy as np
+from missing_bits.data import folder
+
+if __name__ == "__main__":
+    found = folder.load(pathlib.Path(sys.argv[1]), 8)
+    before = found.train.images[np.arange(16)]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a run does, which saves before it leaves
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+    for line in sys.stdin:
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            after = found.train.images[np.arange(16)]
+        print((after == before).all(), *(warning.message for warning in caught), flush=True)
+"""
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs (one that has ended but was not waited for does not)."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def process(pictures):
+    script = pictures / "script.py"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, script, pictures], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def ask(process) -> str:
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
+def settled(pid: int) -> bool:
+    """Tell whether a worker has come so far as to ignore SIGTERM, the last thing of its start."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    ignored = next(line for line in status.splitlines() if line.startswith("SigIgn"))
+    return bool(int(ignored.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def wait_until(condition, workers: list[int]) -> None:
+    given_up = time.monotonic() + 60
+    while not all(map(condition, workers)):
+        assert time.monotonic() < given_up, "nothing happened in 60 s"
+        time.sleep(0.02)
+
+
+def wait_for_the_end_of(workers: list[int]) -> None:
+    wait_until(lambda pid: not alive(pid), workers)
+
+
+@needs_proc
+def test_workers_outlive_signals_but_not_their_parent(process):
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert workers
+    wait_until(settled, workers)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.killpg(process.pid, number)
+        assert ask(process) == "True\n"
+    assert all(map(alive, workers))
+    process.kill()
+    wait_for_the_end_of(workers)
+
+
+@needs_proc
+def test_killed_workers_are_replaced(process):
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    os.kill(workers[0], signal.SIGKILL)
+    while (answer := ask(process)) == "True\n":  # the others go on until it is noticed
+        pass
+    assert answer == "True A process that decodes pictures was killed, perhaps for lack of memory.\n"
+    wait_for_the_end_of(workers)
+    assert ask(process) == "True\n"
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
+@needs_proc
+def test_workers_end_quietly_with_the_run(process):
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert not any(map(alive, workers))

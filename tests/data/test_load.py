@@ -1,0 +1,41 @@
+"""The option --data."""
+
+import numpy as np
+import pytest
+
+from missing_bits.data.load import load
+from missing_bits.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fashion-mnist",), r"--data=fashion-mnist is not a set.*mean fashion_mnist\?.*photos, digits.*folder:PATH"),
+        (("npz",), r"Did you mean npz:PATH\?"),
+        (("folders:x",), r"Did you mean folder:PATH\?"),
+        (("digits:x",), r"Did you mean digits\?"),
+        (("",), "is not a set of images"),
+        (("npz:",), "names no path; write npz:PATH"),
+        (("digits", "somewhere"), "--data-dir=somewhere is for fashion_mnist and cifar10, not for digits"),
+        (("photos", "", 64), "--image-size=64 is for folder:PATH"),
+        (("folder:x", "", -1), "--image-size is -1"),
+        (("folder:no/such/folder",), "There is no folder no/such/folder"),
+        (("npz:no/such.npz",), "There is no file no/such.npz"),
+        (("cifar10", "no/such/folder"), "CIFAR-10 is not in --data-dir=no/such/folder.*cifar-10-binary.tar.gz"),
+        (("fashion_mnist", "no/such/folder"), "no/such/folder is not a folder"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_may_hold_colons_and_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "a:b.npz", images=np.zeros((5, 2, 2), np.uint8))
+    assert load("npz:~/a:b.npz").shape == (2, 2, 1)
+
+
+def test_digits_come_through_the_door():
+    assert load("digits").classes == tuple("0123456789")
