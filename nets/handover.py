@@ -1,0 +1,150 @@
+"""Encoders as they are handed over: what a run has learned, in a file that says what it is."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from missing_bits.errors import UserError, require
+from missing_bits.nets import vision
+
+
+class Variables(NamedTuple):
+    """What an encoder needs besides images."""
+
+    params: Any
+    state: Any  # moving averages of batch normalisation
+
+
+def encoder_of(learned: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Variables:
+    """The encoder's part of a method's parameters and statistics, each under its name "encoder"."""
+    return Variables(*(part["encoder"] for part in learned))
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """An encoder of images with its normalisation: all that its file must say besides its variables."""
+
+    network: str
+    """A name that `vision.make` knows."""
+    image_shape: tuple[int, int, int]
+    """Height, width, channels."""
+    mean: tuple[float, ...]
+    """Per channel, of pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Per channel, of pixels in [0, 1]."""
+    bfloat16: bool = False
+    """Compute in bfloat16."""
+
+    def init(self, key: jax.Array) -> Variables:
+        """Fresh variables."""
+        images = jnp.zeros((2, *self.image_shape), jnp.float32)
+        return Variables(*self._network.init(key, images, True))
+
+    def apply(self, variables: Variables, images: jax.Array, is_training: bool = False) -> tuple[jax.Array, Any]:
+        """Features of images.
+
+        Args:
+          variables: of this encoder.
+          images: [B, H, W, C], uint8, or float in [0, 1].
+          is_training: whether batch normalisation uses and gathers the batch's statistics.
+
+        Returns:
+          Features [B, D], float32, and the new state.
+        """
+        if images.dtype == jnp.uint8:
+            images = images.astype(jnp.float32) / 255
+        images = (images - jnp.array(self.mean)[None, None, None]) / jnp.array(self.std)[None, None, None]
+        return self._network.apply(variables.params, variables.state, None, images, is_training)
+
+    @property
+    def _network(self) -> Any:
+        return vision.make(self.network, self.bfloat16)
+
+
+def save(path: Path, encoder: ImageEncoder, variables: Variables, facts: Mapping[str, Any]) -> None:
+    """Writes variables as safetensors, with a card: what is in it, in its header and beside it as JSON.
+
+    Args:
+      path: the .safetensors file; its folder is made.
+      encoder: what the variables belong to.
+      variables: as arrays on the host.
+      facts: what else is known: the configuration, the hash of the data, the scores.
+    """
+    tensors = {}
+    for kind, tree in variables._asdict().items():
+        for module, leaves in tree.items():
+            tensors |= {f"{kind}:{module}:{name}": np.asarray(leaf) for name, leaf in leaves.items()}
+    card = {"encoder": dataclasses.asdict(encoder), **facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"card": json.dumps(card)})
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+class Loaded(NamedTuple):
+    """An encoder from a run."""
+
+    encoder: ImageEncoder
+    variables: Variables
+    card: dict[str, Any]
+
+    def __call__(self, images: Any) -> jax.Array:
+        """Features [B, D] of images [B, H, W, C], uint8 or float in [0, 1]."""
+        return self.encoder.apply(self.variables, jnp.asarray(images))[0]
+
+
+def load(run: str | Path, seed: int | None = None) -> Loaded:
+    """The encoder that a run has left behind.
+
+    Args:
+      run: the run's folder, or a .safetensors file out of it.
+      seed: which seed's; by default the first.
+
+    Raises:
+      UserError: there is none, or the file is damaged.
+    """
+    path = Path(run)
+    if path.suffix != ".safetensors":
+        require(path.is_dir(), f"{path} is no folder of a run. Name one that a finished run has left, under runs/.")
+        found = sorted((path / "encoder").glob("seed*.safetensors"), key=lambda p: int(p.stem.removeprefix("seed")))
+        require(
+            bool(found),
+            f"{path} holds no encoder: it is of another kind, or its run has not finished. Finish it with "
+            "--run.resume, or name the folder of a finished pretraining.",
+        )
+        path = found[0] if seed is None else path / "encoder" / f"seed{seed}.safetensors"
+        require(path in found, f"{run} has no encoder of seed {seed}; it has {', '.join(p.stem for p in found)}.")
+    trees: dict[str, dict[str, dict[str, np.ndarray]]] = {"params": {}, "state": {}}
+    try:
+        with safe_open(path, "numpy") as file:
+            card = json.loads(file.metadata()["card"])
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                kind, module, leaf = name.split(":")
+                trees[kind].setdefault(module, {})[leaf] = file.get_tensor(name)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}. Name the folder of a finished run.") from error
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged or was not written by this suite: {error}.") from error
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in card["encoder"].items()}
+    return Loaded(ImageEncoder(**fields), Variables(**trees), card)
+
+
+def load_for(encoder: ImageEncoder, run: str) -> Variables:
+    """The variables that a run has left, for an encoder of the same kind.
+
+    Raises:
+      UserError: the run's network or its images are of another kind.
+    """
+    loaded = load(run)
+    for what in ("network", "image_shape"):
+        have, want = getattr(loaded.encoder, what), getattr(encoder, what)
+        require(have == want, f"--init-from={run} holds an encoder whose {what} is {have}; this run needs {want}.")
+    return loaded.variables

@@ -1,0 +1,71 @@
+"""Layers that the networks share: batch normalisation over all devices, and the projector of joint embeddings."""
+
+from collections.abc import Sequence
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from missing_bits import collectives
+
+
+class BatchNorm(hk.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) with the statistics of the batch of all devices.
+
+    Statistics are float32 whatever the input, and the variance is a mean of squared deviations: the difference
+    E[x^2] - E[x]^2, which Haiku's own layer takes, loses all digits where the mean is large.
+
+    Args:
+      scale_init: the scale at the start.
+      affine: whether there are a scale and an offset.
+      decay: of the moving averages that replace the batch's statistics outside of training.
+      name: of the module.
+    """
+
+    def __init__(self, scale_init: float = 1.0, affine: bool = True, decay: float = 0.9, name: str | None = None):
+        super().__init__(name)
+        self._scale_init, self._affine, self._decay = scale_init, affine, decay
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        """Normalises x [B, ..., C] over all axes but the last; in training also moves the averages."""
+        size, axes = x.shape[-1:], tuple(range(x.ndim - 1))
+        wide = x.astype(jnp.float32)
+        average = hk.get_state("mean", size, init=jnp.zeros), hk.get_state("variance", size, init=jnp.ones)
+        if is_training:
+            mean = collectives.mean(jnp.mean(wide, axes))  # [C]
+            variance = collectives.mean(jnp.mean(jnp.square(wide - _over(mean, x)), axes))
+            for name, old, new in zip(("mean", "variance"), average, (mean, variance), strict=True):
+                hk.set_state(name, self._decay * old + (1 - self._decay) * new)
+        else:
+            mean, variance = average
+        factor, offset = jax.lax.rsqrt(variance + 1e-5), 0.0
+        if self._affine:
+            factor *= hk.get_parameter("scale", size, init=hk.initializers.Constant(self._scale_init))
+            offset = _over(hk.get_parameter("offset", size, init=jnp.zeros), x)
+        return ((wide - _over(mean, x)) * _over(factor, x) + offset).astype(x.dtype)
+
+
+def _over(vector: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.expand_dims(vector, range(x.ndim - 1))
+
+
+class Projector(hk.Module):
+    """An MLP on features: linear, batch normalisation, ReLU; the last layer linear alone, no biases.
+
+    Args:
+      sizes: widths of the layers, in units.
+      name: of the module.
+    """
+
+    def __init__(self, sizes: Sequence[int], name: str | None = None):
+        super().__init__(name)
+        self._sizes = sizes
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        """Embeddings [B, sizes[-1]] of features [B, F]."""
+        chex.assert_rank(x, 2)
+        for size in self._sizes[:-1]:
+            x = hk.Linear(size, with_bias=False)(x)
+            x = jax.nn.relu(BatchNorm()(x, is_training))
+        return hk.Linear(self._sizes[-1], with_bias=False)(x)

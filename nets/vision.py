@@ -1,0 +1,145 @@
+"""Encoders of images in Haiku: images [B, H, W, C] to features [B, D]."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+
+from missing_bits.errors import require
+from missing_bits.nets import transformer
+from missing_bits.nets.conv import Conv2D
+from missing_bits.nets.layers import BatchNorm
+
+_HE = hk.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")  # He et al. 2015
+_SMALL = 64  # pixels: images with a shorter side get the stem for small images
+
+
+def _conv_norm(x: jax.Array, channels: int, kernel: int, stride: int, is_training: bool, scale: float = 1.0):
+    """A convolution and its batch normalisation."""
+    x = Conv2D(channels, kernel, stride, with_bias=False, w_init=_HE)(x)
+    return BatchNorm(scale)(x, is_training)
+
+
+class ConvNet(hk.Module):
+    """A small network for images of about 28 pixels a side on few cores.
+
+    A strided stem, then stages that halve the side and widen; each has a residual block of two 3x3 convolutions but
+    the first layer. Features are means over the last stage's places.
+
+    Args:
+      widths: channels of the stages.
+      name: of the module.
+    """
+
+    def __init__(self, widths: Sequence[int] = (32, 64, 128), name: str | None = None):
+        super().__init__(name)
+        self._widths = widths
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        """Features [B, widths[-1]] of images [B, H, W, C]."""
+        for width in self._widths:
+            x = jax.nn.relu(_conv_norm(x, width, 4 if width == self._widths[0] else 3, 2, is_training))
+            y = jax.nn.relu(_conv_norm(x, width, 3, 1, is_training))
+            x = jax.nn.relu(x + y)
+        return jnp.mean(x, axis=(1, 2))
+
+
+class ResNet(hk.Module):
+    """Residual network (He et al. 2016), version 1 with the stride in the 3x3 convolution of a bottleneck.
+
+    The last normalisation of a block starts at zero, so that the block starts as the identity (Goyal et al. 2017).
+
+    Args:
+      blocks: number of blocks of each stage.
+      bottleneck: whether blocks are 1x1, 3x3, 1x1 with four times the width at their ends, or two 3x3.
+      name: of the module.
+    """
+
+    def __init__(self, blocks: Sequence[int], bottleneck: bool, name: str | None = None):
+        super().__init__(name)
+        self._blocks, self._bottleneck = blocks, bottleneck
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        """Features [B, 512 or 2048] of images [B, H, W, C].
+
+        The stem is the published one, which quarters the side, or for small images one 3x3 convolution.
+        """
+        if min(x.shape[1:3]) < _SMALL:
+            x = jax.nn.relu(_conv_norm(x, 64, 3, 1, is_training))
+        else:
+            x = jax.nn.relu(_conv_norm(x, 64, 7, 2, is_training))
+            x = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+        for stage, blocks in enumerate(self._blocks):
+            for i in range(blocks):
+                x = self._block(x, 64 * 2**stage, 2 if stage > 0 and i == 0 else 1, is_training)
+        return jnp.mean(x, axis=(1, 2))
+
+    def _block(self, x: jax.Array, width: int, stride: int, is_training: bool) -> jax.Array:
+        if self._bottleneck:
+            y = jax.nn.relu(_conv_norm(x, width, 1, 1, is_training))
+            y = jax.nn.relu(_conv_norm(y, width, 3, stride, is_training))
+            y = _conv_norm(y, 4 * width, 1, 1, is_training, scale=0.0)
+        else:
+            y = jax.nn.relu(_conv_norm(x, width, 3, stride, is_training))
+            y = _conv_norm(y, width, 3, 1, is_training, scale=0.0)
+        if y.shape != x.shape:
+            x = _conv_norm(x, y.shape[3], 1, stride, is_training)
+        return jax.nn.relu(x + y)
+
+
+class VisionTransformer(hk.Module):
+    """Vision transformer (Dosovitskiy et al. 2021) on patches with fixed positions; features are means over tokens.
+
+    Args:
+      width: of a token.
+      heads: of attention.
+      layers: number of blocks.
+      name: of the module.
+    """
+
+    def __init__(self, width: int, heads: int, layers: int = 12, name: str | None = None):
+        super().__init__(name)
+        self._width, self._heads, self._layers = width, heads, layers
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        """Features [B, width] of images [B, H, W, C]: patches of 16 pixels a side, 4 for small images."""
+        patch = 4 if min(x.shape[1:3]) < _SMALL else 16
+        require(
+            x.shape[1] % patch == 0 and x.shape[2] % patch == 0,
+            f"Images of {x.shape[1]} x {x.shape[2]} pixels cannot be cut into patches of {patch} x {patch}: choose "
+            "another --network, or images whose sides are multiples.",
+        )
+        x = Conv2D(self._width, patch, patch, padding="VALID")(x)
+        positions = transformer.grid_positions(*x.shape[1:3], self._width)
+        x = x.reshape(x.shape[0], -1, self._width) + jnp.asarray(positions, x.dtype)[None]
+        return jnp.mean(transformer.Transformer(self._layers, self._heads)(x), axis=1)
+
+
+_NETWORKS = {
+    "convnet": lambda: ConvNet(),
+    "resnet18": lambda: ResNet((2, 2, 2, 2), bottleneck=False),
+    "resnet50": lambda: ResNet((3, 4, 6, 3), bottleneck=True),
+    "vit_tiny": lambda: VisionTransformer(192, 3),
+    "vit_small": lambda: VisionTransformer(384, 6),
+}
+
+
+def make(name: str, bfloat16: bool = False) -> hk.TransformedWithState:
+    """An encoder by name: a Haiku transform of (images, is_training) to float32 features.
+
+    Args:
+      name: convnet, resnet18, resnet50, vit_tiny or vit_small.
+      bfloat16: compute in bfloat16; parameters, statistics and features stay float32.
+    """
+    network = hk.transform_with_state(lambda images, is_training: _NETWORKS[name]()(images, is_training))
+    policy = jmp.get_policy(f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32")
+
+    def apply(params: Any, state: Any, key: Any, images: jax.Array, is_training: bool) -> tuple[jax.Array, Any]:
+        params, images = policy.cast_to_compute((params, images))
+        features, state = network.apply(params, state, key, images, is_training)
+        return policy.cast_to_output(features), state
+
+    return hk.TransformedWithState(network.init, apply)

@@ -1,0 +1,79 @@
+"""An encoder that is written and read again is the same, and a file that is not one is refused in a line."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from missing_bits.errors import UserError
+from missing_bits.nets import handover
+
+ENCODER = handover.ImageEncoder("convnet", (28, 28, 1), (0.3,), (0.2,))
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    for seed in (3, 10):
+        variables = jax.tree.map(np.asarray, ENCODER.init(jax.random.key(seed)))
+        handover.save(folder / "encoder" / f"seed{seed}.safetensors", ENCODER, variables, {"step": seed})
+    return folder
+
+
+@pytest.mark.parametrize(("seed", "loaded_seed"), [(None, 3), (3, 3), (10, 10)])
+def test_round_trip(run, seed, loaded_seed):
+    """Parameters, statistics and features, bit for bit; the first seed is the least number, not the least name."""
+    loaded = handover.load(run, seed)
+    variables = ENCODER.init(jax.random.key(loaded_seed))
+    assert loaded.encoder == ENCODER
+    assert loaded.card["step"] == loaded_seed
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+    np.testing.assert_array_equal(loaded(IMAGES), ENCODER.apply(variables, jnp.asarray(IMAGES))[0])
+
+
+def test_the_card_lies_beside_the_file_and_within_it(run):
+    card = json.loads((run / "encoder" / "seed3.json").read_text())
+    assert card == handover.load(run).card
+    assert card["encoder"]["network"] == "convnet"
+
+
+def test_bytes_and_fractions_of_an_image_give_the_same_features(run):
+    loaded = handover.load(run)
+    np.testing.assert_allclose(loaded(IMAGES), loaded(IMAGES.astype(np.float32) / 255), rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_normalised_by_the_encoders_own_figures():
+    """With mean m and deviation s the features of x are those of (x - m) / s with 0 and 1."""
+    plain = handover.ImageEncoder("convnet", (28, 28, 1), (0.0,), (1.0,))
+    variables = plain.init(jax.random.key(0))
+    x = jnp.asarray(IMAGES / 255, jnp.float32)
+    expected = plain.apply(variables, (x - 0.3) / 0.2)[0]
+    np.testing.assert_allclose(ENCODER.apply(variables, x)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused_by_name(run):
+    assert handover.load_for(ENCODER, str(run)).params
+    other = handover.ImageEncoder("convnet", (32, 32, 3), (0.3,) * 3, (0.2,) * 3)
+    with pytest.raises(UserError, match=r"image_shape is \(28, 28, 1\); this run needs \(32, 32, 3\)"):
+        handover.load_for(other, str(run))
+    with pytest.raises(UserError, match="network is convnet; this run needs resnet18"):
+        handover.load_for(handover.ImageEncoder("resnet18", (28, 28, 1), (0.3,), (0.2,)), str(run))
+
+
+def test_missing_and_damaged_files_are_told_in_a_line(run, tmp_path):
+    with pytest.raises(UserError, match="is no folder of a run"):
+        handover.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no encoder"):
+        handover.load(tmp_path)
+    with pytest.raises(UserError, match="no encoder of seed 4; it has seed3, seed10"):
+        handover.load(run, 4)
+    with pytest.raises(UserError, match="There is no file"):
+        handover.load(tmp_path / "none.safetensors")
+    whole = (run / "encoder" / "seed3.safetensors").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"not a safetensors file at all"):
+        (tmp_path / "torn.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match="is damaged or was not written by this suite"):
+            handover.load(tmp_path / "torn.safetensors")
