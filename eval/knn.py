@@ -1,0 +1,85 @@
+"""Weighted k-nearest-neighbour classification of features (Wu et al. 2018, "Non-Parametric Instance Discrimination").
+
+Neighbours are looked up among other images than those they classify: an image that is in both sets finds itself.
+Shapes: N training features, M features to classify, D of a feature, k neighbours.
+"""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SIMILARITIES = 1 << 25  # that are in memory at once: 128 MiB
+
+
+def accuracy(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> float:
+    """The share of test features whose nearest training features vote for the right class (section 3.4).
+
+    A neighbour of cosine similarity s has exp(s / temperature) votes for its class. The lower class wins a draw.
+
+    Args:
+      train_features: [N, D], of any length: only directions count.
+      train_labels: [N] integers from 0.
+      test_features: [M, D].
+      test_labels: [M].
+      k: neighbours that vote; all N where there are fewer.
+      temperature: above 0; the smaller, the more the nearest count.
+
+    Returns:
+      The accuracy, in [0, 1].
+    """
+    train_labels, test_labels = np.asarray(train_labels), np.asarray(test_labels)
+    chex.assert_shape([train_labels, test_labels], [(len(train_features),), (len(test_features),)])
+    similarities, indices = _nearest(train_features, test_features, k)
+    votes = jnp.exp((similarities - similarities[:, :1]) / temperature)  # [M, k], of the nearest: 1
+    classes = _elect(jnp.asarray(train_labels)[indices], votes, int(train_labels.max()) + 1)
+    return float(np.mean(np.asarray(classes) == test_labels))
+
+
+def neighbours(train_features: np.ndarray, query_features: np.ndarray, k: int) -> np.ndarray:
+    """The indices [M, k] of the training features [N, D] that are most similar to each query [M, D].
+
+    The nearest first; of equally similar ones, the one of the lower index.
+    """
+    return np.asarray(_nearest(train_features, query_features, k)[1])
+
+
+def _nearest(train: np.ndarray, queries: np.ndarray, k: int) -> tuple[jax.Array, jax.Array]:
+    """Cosine similarities [M, k] of the nearest training features, in descending order, and their indices [M, k]."""
+    chex.assert_equal_shape_suffix([train, queries], 1)
+    rows = max(1, min(len(queries), _SIMILARITIES // len(train)))
+    return _search(jnp.asarray(train), jnp.asarray(queries), min(k, len(train)), rows)
+
+
+@partial(jax.jit, static_argnames=("k", "rows"))
+def _search(train: jax.Array, queries: jax.Array, k: int, rows: int) -> tuple[jax.Array, jax.Array]:
+    """The search, `rows` queries at a time: exact, in full float32 precision on every platform."""
+    train = _directions(train)
+
+    def search_one(query: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.lax.top_k(jnp.dot(query, train.T, precision="highest"), k)
+
+    return jax.lax.map(search_one, _directions(queries), batch_size=rows)
+
+
+def _directions(features: jax.Array) -> jax.Array:
+    """Features [N, D] scaled to length 1; a feature of zeros stays, and is similar to none."""
+    features = features.astype(jnp.float32)
+    features = features / jnp.maximum(jnp.max(jnp.abs(features), axis=1, keepdims=True), 1e-30)  # squares stay finite
+    return features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-30)
+
+
+@partial(jax.jit, static_argnames="num_classes")
+def _elect(labels: jax.Array, votes: jax.Array, num_classes: int) -> jax.Array:
+    """The class [M] with the most votes, of neighbours with labels [M, k] and votes [M, k]."""
+    mine = labels[:, :, None] == jnp.arange(num_classes)[None, None, :]  # [M, k, classes]
+    return jnp.argmax(jnp.sum(jnp.where(mine, votes[:, :, None], 0.0), axis=1), axis=1)

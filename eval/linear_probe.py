@@ -1,0 +1,141 @@
+"""Multinomial logistic regression on frozen features, by L-BFGS on the whole training set.
+
+For features x of N images and K classes it minimises
+
+    mean of cross-entropy(w' x + b, label) + regularisation / 2 |w|^2
+
+where a held-out part of the training split chooses the regularisation. Features are standardised by the training
+split, then turned to their principal axes: a rotation changes neither the predictions nor |w|, so the problem stays
+the same, but one step length for each axis now suits it. L-BFGS moves v, where w is v times the inverse root of a
+bound on the second derivative, variance / 2 + regularisation (Böhning 1992). Correlated features, on which the plain
+method takes hundreds of iterations, then take a few dozen.
+Shapes: N images, D of a feature, K classes, R regularisations.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+_REGULARISATIONS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each starts from the one before
+_HELD_OUT = 0.2  # of the training images
+_TOLERANCE = 1e-3  # length of the gradient in (v, b) at which the objective counts as minimised
+_ITERATIONS = 40  # at most, for each regularisation; and again for the chosen one, on all training images
+
+
+class Affine(NamedTuple):
+    """Logits w' x + b."""
+
+    w: jax.Array  # [D, K]
+    b: jax.Array  # [K]
+
+
+def accuracy(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    num_classes: int,
+) -> float:
+    """The share of test features that a linear classifier, fitted to the training split alone, puts in their class.
+
+    Args:
+      train_features: [N, D].
+      train_labels: [N] integers in [0, num_classes).
+      test_features: [M, D].
+      test_labels: [M].
+      num_classes: K.
+
+    Returns:
+      The accuracy, in [0, 1].
+    """
+    chex.assert_shape([train_labels, test_labels], [(len(train_features),), (len(test_features),)])
+    mean, axes = _principal_axes(train_features)
+    model = fit(_turn(train_features, mean, axes), jnp.asarray(train_labels, jnp.int32), num_classes)
+    return float(_accuracy(model, _turn(test_features, mean, axes), jnp.asarray(test_labels)))
+
+
+def fit(features: jax.Array, labels: jax.Array, num_classes: int) -> Affine:
+    """Chooses the regularisation on a fifth of the images, the same at every call, and fits to all images with it.
+
+    Args:
+      features: [N, D] of mean 0, best along their principal axes.
+      labels: [N] integers in [0, num_classes).
+      num_classes: K.
+
+    Returns:
+      The fitted model. Of equally accurate regularisations, the strongest is taken.
+    """
+    order = np.random.default_rng(0).permutation(len(labels))
+    held_out, rest = np.split(order, [max(1, round(_HELD_OUT * len(labels)))])
+    nothing = Affine(jnp.zeros((features.shape[1], num_classes)), jnp.zeros(num_classes))
+    regularisations = jnp.array(_REGULARISATIONS)
+    path = minimise(features[rest], labels[rest], nothing, regularisations)
+    best = jnp.argmax(jax.vmap(_accuracy, (0, None, None))(path, features[held_out], labels[held_out]))
+    start = jax.tree.map(lambda leaf: leaf[best], path)
+    return jax.tree.map(lambda leaf: leaf[0], minimise(features, labels, start, regularisations[best][None]))
+
+
+@jax.jit
+def minimise(features: jax.Array, labels: jax.Array, start: Affine, regularisations: jax.Array) -> Affine:
+    """The minimisers w [R, D, K] and b [R, K] for regularisations [R] above 0, each found from the one before it."""
+    chex.assert_rank([features, labels, regularisations], [2, 1, 1])
+    variances = jnp.mean(jnp.square(features), axis=0)[:, None]  # [D, 1]
+    optimizer = optax.lbfgs()
+
+    def next_minimiser(start: Affine, regularisation: jax.Array) -> tuple[Affine, Affine]:
+        lengths = jax.lax.rsqrt(variances / 2 + regularisation)
+
+        def objective(moved: Affine) -> jax.Array:
+            w = lengths * moved.w
+            logits = jnp.dot(w.T, features.T, precision="highest") + moved.b[:, None]  # [K, N]: reduces fastest
+            right = jnp.take_along_axis(logits, labels[None, :], axis=0)[0]
+            loss = jnp.mean(jax.nn.logsumexp(logits, axis=0) - right)
+            return loss + regularisation / 2 * jnp.sum(jnp.square(w))
+
+        value_and_grad = optax.value_and_grad_from_state(objective)
+
+        def unfinished(carry):
+            iterations, _, state = carry
+            gradient = optax.tree.norm(optax.tree.get(state, "grad"))
+            return (iterations == 0) | ((iterations < _ITERATIONS) & (gradient > _TOLERANCE))
+
+        def iterate(carry):
+            iterations, moved, state = carry
+            value, grad = value_and_grad(moved, state=state)
+            updates, state = optimizer.update(grad, state, moved, value=value, grad=grad, value_fn=objective)
+            return iterations + 1, optax.apply_updates(moved, updates), state
+
+        moved = Affine(start.w / lengths, start.b)
+        _, moved, _ = jax.lax.while_loop(unfinished, iterate, (0, moved, optimizer.init(moved)))
+        found = Affine(lengths * moved.w, moved.b)
+        return found, found
+
+    return jax.lax.scan(next_minimiser, start, regularisations)[1]
+
+
+@jax.jit
+def _principal_axes(features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The mean [1, D] of features [N, D], and the axes [D, D] to which `_turn` takes them, scaled to deviation 1."""
+    features = features.astype(jnp.float32)
+    mean = jnp.mean(features, axis=0, keepdims=True)
+    centred = features - mean
+    deviation = jnp.sqrt(jnp.mean(jnp.square(centred), axis=0))  # [D]
+    constant = deviation <= 1e-6 * jnp.max(jnp.abs(features), axis=0)
+    scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, deviation))  # constant features become zeros
+    standardised = centred * scale[None, :]
+    covariance = jnp.dot(standardised.T, standardised, precision="highest") / len(features)
+    return mean, scale[:, None] * jnp.linalg.eigh(covariance)[1]
+
+
+@jax.jit
+def _turn(features: jax.Array, mean: jax.Array, axes: jax.Array) -> jax.Array:
+    return jnp.dot(features.astype(jnp.float32) - mean, axes, precision="highest")
+
+
+def _accuracy(model: Affine, features: jax.Array, labels: jax.Array) -> jax.Array:
+    logits = jnp.dot(features, model.w, precision="highest") + model.b[None, :]
+    return jnp.mean((jnp.argmax(logits, axis=1) == labels).astype(jnp.float32))
