@@ -12,6 +12,16 @@ EXPERIMENTS = {
         "Deep Q-network, optionally double (Mnih 2015, van Hasselt 2016)",
         "CartPole-v1",
     ),
+    "barlow_twins": (
+        "missing_bits.ssl.barlow_twins:BarlowTwins",
+        "Features that agree on two views and do not repeat each other (Zbontar 2021)",
+        "photos",
+    ),
+    "supervised": (
+        "missing_bits.ssl.supervised:Supervised",
+        "The same networks and augmentation, trained with labels: what to compare with",
+        "photos",
+    ),
 }
 
 

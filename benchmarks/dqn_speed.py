@@ -11,16 +11,14 @@ import argparse
 import itertools
 import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from peers_env import call, machine_facts, peers_python, summary, versions
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 
 # CleanRL's dqn.py, but for the loss: Huber, as both peers have it. Periods in env steps.
 SETTINGS = {
@@ -114,33 +112,6 @@ CASES = [
 ]
 
 
-def call(command: list, **environment: str) -> str:
-    """Run a command from the repository root and return its stdout; leave with its errors if it fails."""
-    command = [str(word) for word in command]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-        raise SystemExit(f"{' '.join(command)}\nleft with status {done.returncode}:\n{tail}")
-    return done.stdout
-
-
-def peers_python(folder: Path, base: str) -> Path:
-    """Return the interpreter of the peers' virtual environment, which is made when its pins have changed.
-
-    Args:
-      folder: where the virtual environment is, or will be.
-      base: the Python that makes it.
-    """
-    pins = (HERE / "peers" / "requirements.txt").read_text()
-    python, stamp = folder / "bin" / "python", folder / "installed.txt"
-    if not stamp.exists() or stamp.read_text() != pins:
-        print(f"installing the peers into {folder}", file=sys.stderr)
-        call([base, "-m", "venv", folder])
-        call([python, "-m", "pip", "install", "--quiet", "-r", HERE / "peers" / "requirements.txt"])
-        stamp.write_text(pins)
-    return python
-
-
 def run_suite(case: Case, settings: dict, seed: int) -> dict:
     """Train with `run.py` and return its result.json, with `steps_per_second` from `measure_from` on."""
     environment = {}
@@ -207,36 +178,6 @@ def flops_per_env_step(settings: dict, inputs: int = 4, actions: int = 2) -> flo
     return 4 * forward * settings["batch_size"] / settings["train_period"] + forward
 
 
-def machine_facts() -> dict:
-    """Return what a reader needs to know of the machine and of how busy it is."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": f"{platform.system()} {platform.machine()}",
-        "load_average_before": os.getloadavg()[0],
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS", "unset"),
-    }
-
-
-def versions(python: str | Path, packages: list[str]) -> dict:
-    """Return the versions of an interpreter and of some packages it has."""
-    code = (
-        "import importlib.metadata as m, json, platform\n"
-        f"found = {{p: m.version(p) for p in {packages!r}}}\n"
-        "print(json.dumps({'python': platform.python_version()} | found))"
-    )
-    return json.loads(call([python, "-c", code]))
-
-
-def summary(rates: list[float]) -> dict:
-    """Return the median and the extremes of some rates."""
-    return {"median": statistics.median(rates), "min": min(rates), "max": max(rates), "all": rates}
-
-
 def fastest_peer(rates: dict, num_envs: int) -> str | None:
     """Return the name of the fastest peer case with `num_envs` environments, None if none ran."""
     names = [c.name for c in CASES if c.who != "ours" and c.num_envs == num_envs and c.name in rates]
@@ -289,7 +230,7 @@ def main() -> None:
     machine["ours"] = versions(sys.executable, ["jax", "dm-haiku", "gymnasium"])
     python = None
     if any(case.who != "ours" for case in cases):
-        python = peers_python(args.peers_venv.resolve(), args.peers_python)
+        python = peers_python("dqn", args.peers_venv.resolve(), args.peers_python)
         machine["peers"] = versions(python, ["stable-baselines3", "sbx-rl", "gymnasium", "torch", "jax"])
 
     runs: dict[str, list[dict]] = {case.name: [] for case in cases}

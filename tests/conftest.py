@@ -178,10 +178,11 @@ def outcome():
 
     def outcome(folder: pathlib.Path) -> dict:
         result = json.loads((folder / "result.json").read_text())
-        kept = {name: value for name, value in result.items() if name.startswith("eval/")}
+        told = ("eval/", "baseline/", "digest", "data_digest", "env_steps", "updates")
+        kept = {name: value for name, value in result.items() if name.startswith(told)}
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         rows = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
-        return {"digest": result["digest"], "env_steps": result["env_steps"], "rows": rows, **kept}
+        return {"rows": rows, **kept}
 
     return outcome
 

@@ -111,6 +111,20 @@ WRONG = {
         "--exp=dqn --num-envs=3 --run.devices=2",
         ["--num-envs=3", "--run.devices=2", "multiple"],
     ),
+    "unknown data": ("--exp=barlow_twins --data=fotos", ["--data=fotos", "photos"]),
+    "data that is not there": ("--exp=barlow_twins --data=npz:nowhere.npz", ["nowhere.npz"]),
+    "folder that is not there": ("--exp=barlow_twins --data=folder:nowhere", ["nowhere"]),
+    "files that are not there": ("--exp=barlow_twins --data=cifar10 --data-dir=nowhere", ["nowhere"]),
+    "unknown network": ("--exp=barlow_twins --network=resnet", ["--network", "resnet18"]),
+    "unknown optimizer": ("--exp=supervised --optimizer.name=sgd", ["--optimizer.name", "sgd", "lars"]),
+    "unknown distortion": ("--exp=barlow_twins --views.blurr=1", ["Did you mean --views.blur?"]),
+    "chance above 1": ("--exp=barlow_twins --views.flip=2", ["--views.flip is 2", "between 0 and 1"]),
+    "zero updates": ("--exp=supervised --updates=0", ["--updates is 0", "at least 1"]),
+    "batch larger than the data": ("--exp=supervised --data=digits --batch-size=5000", ["--batch-size"]),
+    "images not shared evenly": (
+        "--exp=barlow_twins --data=digits --batch-size=5 --run.devices=2",
+        ["--batch-size=5", "--run.devices=2", "multiple"],
+    ),
     "batch not shared evenly": (
         "--exp=dqn --num-envs=2 --batch-size=7 --run.devices=2",
         ["--batch-size=7", "--run.devices=2", "multiple"],
@@ -310,8 +324,12 @@ def test_help_explains_every_option_with_its_default(name, run, capsys, monkeypa
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     from tyro._docstrings import get_field_docstring  # how tyro itself reads them
 
-    for config, prefix in [(importlib.import_module(experiments()[name]).Config, "--"), (RunConfig, "--run.")]:
+    groups = [(importlib.import_module(experiments()[name]).Config, "--"), (RunConfig, "--run.")]
+    for config, prefix in groups:
         for field in dataclasses.fields(config):
+            if dataclasses.is_dataclass(field.type):
+                groups.append((field.type, f"{prefix}{field.name.replace('_', '-')}."))
+                continue
             text = get_field_docstring(config, field.name, ())
             assert text, f"{config.__name__}.{field.name} has no docstring"
             assert " ".join(text.split()) in words, f"--help does not explain {field.name}"

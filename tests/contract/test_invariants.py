@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from missing_bits import run
+from missing_bits.augment.views import Views
 from missing_bits.loop.checkpoint import digest
 from missing_bits.loop.parallel import Layout
 
@@ -29,12 +30,20 @@ _DQN = {
     "n_step": 3,
     "eval_episodes": 2,
 }
+_IMAGES = {"data": "digits", "updates": 300, "batch_size": 16}
 CASES = {
     "dqn-host": ("dqn", _DQN | {"env": "CartPole-v1"}),
     "dqn-jax": ("dqn", _DQN | {"env": "phys2d/CartPole-v1"}),
+    "barlow_twins": ("barlow_twins", _IMAGES | {"projector_sizes": (32, 32)}),
+    "supervised": ("supervised", _IMAGES),
 }
 WARM_UP, UPDATES = 8, 10  # updates before learning starts at the latest, and those that are compared
-FIXED_TARGET = {"dqn": {"target_period": 10**9, "learning_rate": 3e-3}}  # these make the loss a plain regression
+# These make the loss a plain regression.
+FIXED_TARGET = {
+    "dqn": {"target_period": 10**9, "learning_rate": 3e-3},
+    "barlow_twins": {"views": Views(crop_scale=(0.9, 1.0))},
+    "supervised": {"views": Views(crop_scale=(0.9, 1.0))},
+}
 
 every_case = pytest.mark.parametrize("case", CASES)
 

@@ -22,8 +22,7 @@ def kill_and_resume(runs, command, folder, kills, seed):
     rng, moments = random.Random(seed), []
     while len(moments) < kills:
         begun = (folder / "config.json").exists()
-        run = runs.start("--exp=dqn" if begun else command[0], *([] if begun else command[1:]),
-                         f"--run.dir={folder}", *(["--run.resume"] if begun else []))  # fmt: skip
+        run = runs.start(command[0], *(["--run.resume"] if begun else command[1:]), f"--run.dir={folder}")
         lines = rng.choice([0, 1, 1, 2, 3, 4])
         seconds = rng.uniform(0, 0.02) if lines else rng.uniform(0, 2)  # without lines: while it starts
         run.wait_for_lines(lines)
@@ -33,7 +32,7 @@ def kill_and_resume(runs, command, folder, kills, seed):
         moments.append((lines, round(seconds, 4), run.out.count("\n")))
         assert status == -signal.SIGKILL, f"ended before it was killed, moments {moments}\n{run.out}\n{run.err}"
         assert "Traceback" not in run.err, run.err
-    run = runs.finish("--exp=dqn", f"--run.dir={folder}", "--run.resume")
+    run = runs.finish(command[0], f"--run.dir={folder}", "--run.resume")
     assert run.err == ""  # in particular no checkpoint was found damaged
     return moments
 
@@ -51,6 +50,17 @@ def test_sigkill_with_environments_on_the_device(runs, tiny, outcome, tmp_path):
     runs.finish(*command, f"--run.dir={tmp_path / 'whole'}")
     moments = kill_and_resume(runs, command, tmp_path / "run", kills=4, seed=seed)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), f"seed {seed}, moments {moments}"
+
+
+def test_sigkill_while_images_are_fetched_ahead(runs, outcome, tmp_path):
+    """The data's order, random keys, batch statistics, optimiser and the encoder handed over are the same."""
+    command = """--exp=barlow_twins --data=digits --updates=60 --batch-size=16 --projector-sizes 16 16
+        --run.log-period=2 --run.eval-period=30 --run.checkpoint-period=6""".split()
+    runs.finish(*command, f"--run.dir={tmp_path / 'whole'}")
+    moments = kill_and_resume(runs, command, tmp_path / "run", kills=3, seed=11)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), f"moments {moments}"
+    encoders = [(tmp_path / run / "encoder" / "seed0.safetensors").read_bytes() for run in ("whole", "run")]
+    assert encoders[0] == encoders[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,0 +1,214 @@
+"""Barlow Twins: features that agree on two views of an image and do not repeat each other (Zbontar et al. 2021).
+
+    python run.py --exp=barlow_twins
+
+C is the cross-correlation, over the batch, of the embeddings of two distorted views of the same images. The loss
+pulls C towards the identity (equation 1):
+
+    loss = sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2
+
+Its diagonal makes embeddings invariant to the distortions, the rest makes their components uncorrelated. As in the
+authors' code, each view passes the network alone (batch normalisation sees one view at a time), and the loss is
+multiplied by 196 / D. Deviations from the paper: AdamW unless --optimizer.name=lars; small networks for small images.
+Shapes: B images in a batch (on one device), H, W, C of an image, F features of the encoder, D of an embedding.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from missing_bits import collectives
+from missing_bits.augment import views
+from missing_bits.augment.views import Views
+from missing_bits.data.load import load
+from missing_bits.data.source import Batch, ImageSource
+from missing_bits.errors import require, require_positive
+from missing_bits.eval import collapse, pictures
+from missing_bits.eval.probes import Probes
+from missing_bits.nets import handover, layers, optimizers
+
+
+@dataclass(frozen=True)
+class Config:
+    """Barlow Twins. Periods and budgets count updates."""
+
+    data: str = "photos"
+    """Images: photos, digits, fashion_mnist, cifar10, npz:PATH, folder:PATH."""
+    data_dir: str = ""
+    """Where the files of fashion_mnist or cifar10 lie; empty for the usual places."""
+    image_size: int = 0
+    """Side to which pictures of a folder are resized, in pixels; 0 for 64."""
+    updates: int = 1_000
+    """Budget, in updates."""
+    batch_size: int = 256
+    """Images per update, each seen in two views, over all devices."""
+    network: Literal["convnet", "resnet18", "resnet50", "vit_tiny", "vit_small"] = "convnet"
+    """Encoder."""
+    init_from: str = ""
+    """Folder of a run whose encoder to start from; empty for a fresh one."""
+    bfloat16: bool = False
+    """Compute the encoder in bfloat16; parameters and statistics stay float32."""
+    projector_sizes: tuple[int, ...] = (512, 512, 512)
+    """Widths of the projector's layers, in units; the last is D."""
+    off_diagonal: float = 0.0051
+    """Weight of the off-diagonal terms: lambda."""
+    loss_scale: float = 196.0
+    """The loss is multiplied by this / D. Adaptive optimisers hardly notice it."""
+    views: Views = Views()
+    """How images are distorted."""
+    optimizer: optimizers.Optimizer = optimizers.Optimizer()
+    """How parameters move."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "digits": {"updates": 1_000},
+    "fashion_mnist": {"updates": 3_000},
+    # solo-learn's recipe for CIFAR-10 (da Costa et al. 2022), 1,000 epochs; it also clips the rate of LARS.
+    "cifar10": {
+        "network": "resnet18", "updates": 195_313, "projector_sizes": (2048, 2048, 2048), "loss_scale": 204.8,
+        "optimizer": {"name": "lars", "learning_rate": 0.3, "warmup": 0.01, "weight_decay": 1e-4, "trust": 0.02},
+    },
+    # The paper's, section 2.2 and its code: 1,000 epochs of batches of 2,048, rates 0.2 and 0.0048 times batch / 256.
+    "imagenet": {
+        "network": "resnet50", "updates": 625_571, "batch_size": 2048, "projector_sizes": (8192, 8192, 8192),
+        "views": {"blur": (1.0, 0.1)}, "bfloat16": True,
+        "optimizer": {"name": "lars", "learning_rate": 1.6, "vector_scale": 0.024, "warmup": 0.01,
+                      "weight_decay": 1.5e-6},
+    },
+}  # fmt: skip
+
+
+class State(NamedTuple):
+    """Everything a run knows."""
+
+    params: dict[str, Any]  # of "encoder" and "projector"
+    statistics: dict[str, Any]  # moving averages of batch normalisation, of the same two
+    opt_state: optax.OptState
+
+
+def correlation(z_a: jax.Array, z_b: jax.Array) -> jax.Array:
+    """The cross-correlation [D, D] of two embeddings [B, D] over the batch of all devices, in float32.
+
+    Equation 2. Embeddings are standardised with the biased deviation, over the same number of images that divides
+    the products: identical views have ones on the diagonal.
+    """
+    chex.assert_equal_shape([z_a, z_b])
+    chex.assert_rank(z_a, 2)
+
+    def standardised(z: jax.Array) -> jax.Array:
+        z = z.astype(jnp.float32)
+        z = z - collectives.mean(jnp.mean(z, axis=0, keepdims=True))
+        variance = collectives.mean(jnp.mean(jnp.square(z), axis=0, keepdims=True))
+        return z * jax.lax.rsqrt(variance + 1e-12)  # [B, D]
+
+    products = jnp.einsum("bi,bj->ij", standardised(z_a), standardised(z_b), preferred_element_type=jnp.float32)
+    return collectives.total(products) / (z_a.shape[0] * collectives.size())
+
+
+def objective(c: jax.Array, off_diagonal: float) -> tuple[jax.Array, jax.Array]:
+    """The two terms of equation 1 for a correlation [D, D]: invariance, and weighted redundancy."""
+    diagonal = jnp.diagonal(c)
+    redundancy = jnp.sum(jnp.square(c)) - jnp.sum(jnp.square(diagonal))
+    return jnp.sum(jnp.square(1 - diagonal)), off_diagonal * redundancy
+
+
+class BarlowTwins:
+    """The method, as functions on `State`."""
+
+    unit, unit_per_update, evaluations, small = "updates", 1, 4, False
+    split_over_devices = ("batch_size",)
+
+    def __init__(self, config: Config) -> None:
+        check(config)
+        self.config, self.budget = config, config.updates
+        self.data = load(config.data, config.data_dir, config.image_size)
+        self.data_digest = self.data.digest
+        mean, std = self.data.moments()
+        self.encoder = handover.ImageEncoder(config.network, self.data.shape, mean, std, config.bfloat16)
+        self.start = handover.load_for(self.encoder, config.init_from) if config.init_from else None
+        self.projector = hk.transform_with_state(
+            lambda features, is_training: layers.Projector(config.projector_sizes)(features, is_training)
+        )
+        self.optimizer = optimizers.make(config.optimizer, config.updates)
+        self.probes = Probes(self.data, self.encoder)
+        self.headline, self.baselines = self.probes.headline, self.probes.baselines
+
+    def source(self, seeds: Any) -> ImageSource:
+        """Batches of training images."""
+        return ImageSource(self.data.train, seeds, self.config.batch_size)
+
+    def init(self, key: jax.Array) -> State:
+        """The state before the first update."""
+        encoder_key, projector_key = jax.random.split(key)
+        encoder = self.start or self.encoder.init(encoder_key)
+        features = jax.eval_shape(self.encoder.apply, encoder, jnp.zeros((2, *self.data.shape)))[0]  # [2, F]
+        projector = self.projector.init(projector_key, jnp.zeros(features.shape), True)
+        params, statistics = ({"encoder": e, "projector": p} for e, p in zip(encoder, projector, strict=True))
+        return State(params, statistics, self.optimizer.init(params))
+
+    def embed(self, params: Any, statistics: Any, images: jax.Array, is_training: bool) -> tuple[Any, ...]:
+        """Features [B, F] and embeddings [B, D] of images [B, H, W, C] in [0, 1], and the new statistics."""
+        features, moved = self.encoder.apply(handover.encoder_of((params, statistics)), images, is_training)
+        z, projector = self.projector.apply(params["projector"], statistics["projector"], None, features, is_training)
+        return features, z, {"encoder": moved, "projector": projector}
+
+    def loss(self, params: Any, statistics: Any, x_a: jax.Array, x_b: jax.Array) -> tuple[jax.Array, Any]:
+        """The loss of two views [B, H, W, C] of the same images; the new statistics and what to log."""
+        _, z_a, statistics = self.embed(params, statistics, x_a, True)
+        features, z_b, statistics = self.embed(params, statistics, x_b, True)
+        c = correlation(z_a, z_b)
+        invariance, redundancy = objective(c, self.config.off_diagonal)
+        scale = self.config.loss_scale / c.shape[0]
+        metrics = {"train/invariance": scale * invariance, "train/redundancy": scale * redundancy}
+        metrics |= {"train/feature_deviation": collapse.feature_deviation(features)}
+        return scale * (invariance + redundancy), (statistics, metrics)
+
+    def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        """Draws two views of every image and makes one update."""
+        keys = collectives.shard(jax.random.split(key, self.config.batch_size))
+        x_a, x_b = views.two_views(keys, batch.images, self.config.views)
+        gradient = jax.value_and_grad(self.loss, has_aux=True)
+        (loss, (statistics, metrics)), grads = gradient(state.params, state.statistics, x_a, x_b)
+        grads = collectives.mean(grads)  # of a loss that is already one over all devices
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        metrics |= {"train/loss": loss, "train/gradient_norm": optax.tree.norm(grads)}
+        return State(optax.apply_updates(state.params, updates), statistics, opt_state), metrics
+
+    def learned(self, state: State) -> tuple[Any, Any]:
+        """Parameters and moving averages."""
+        return state.params, state.statistics
+
+    def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
+        """Probes of the encoder."""
+        return self.probes.scores(handover.encoder_of(learned))
+
+    def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
+        """Writes the encoder, without its projector."""
+        handover.save(path, self.encoder, handover.encoder_of(learned), facts)
+
+    def pictures(self, learned: Any, seed: int, folder: Path) -> None:
+        """Pairs of views, their cross-correlation over test images, and what the probes have to show."""
+        test = self.data.test.images
+        images = jnp.asarray(test[np.arange(min(512, test.shape[0]))])
+        keys = jax.random.split(jax.random.key(seed), images.shape[0])
+        x_a, x_b = jax.jit(views.two_views, static_argnums=2)(keys, images, self.config.views)
+        z_a, z_b = (jax.jit(self.embed, static_argnums=3)(*learned, x, False)[1] for x in (x_a, x_b))
+        pictures.pairs(x_a[:16], x_b[:16], folder / "views.png")
+        pictures.correlation(correlation(z_a, z_b), folder / "correlation.png")
+        self.probes.pictures(handover.encoder_of(learned), folder)
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` for settings that cannot run."""
+    require_positive(config, "updates", "projector_sizes", "off_diagonal", "loss_scale")
+    require(config.batch_size >= 2, f"--batch-size is {config.batch_size}; a correlation needs at least 2 images.")
+    require(len(config.projector_sizes) > 0, "--projector-sizes is empty; give at least one width.")
+    views.check(config.views)
+    optimizers.check(config.optimizer)

@@ -1,0 +1,143 @@
+"""The comparison: the same network, augmentation and optimiser, trained with labels.
+
+    python run.py --exp=supervised
+
+What labels add is the distance between the scores of this run and of a pretraining on the same data: the probes are
+the same. One distorted view per image; cross-entropy on a linear classifier of the encoder's features.
+Shapes: B images in a batch (on one device), H, W, C of an image, F features of the encoder, K classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from missing_bits import collectives
+from missing_bits.augment import views
+from missing_bits.augment.views import Views
+from missing_bits.data.load import load
+from missing_bits.data.source import Batch, ImageSource
+from missing_bits.errors import require, require_between, require_positive
+from missing_bits.eval.probes import Probes
+from missing_bits.nets import handover, optimizers
+
+
+@dataclass(frozen=True)
+class Config:
+    """Training with labels. Periods and budgets count updates."""
+
+    data: str = "photos"
+    """Labelled images: photos, digits, fashion_mnist, cifar10, npz:PATH, folder:PATH."""
+    data_dir: str = ""
+    """Where the files of fashion_mnist or cifar10 lie; empty for the usual places."""
+    image_size: int = 0
+    """Side to which pictures of a folder are resized, in pixels; 0 for 64."""
+    updates: int = 1_000
+    """Budget, in updates."""
+    batch_size: int = 256
+    """Images per update, over all devices."""
+    network: Literal["convnet", "resnet18", "resnet50", "vit_tiny", "vit_small"] = "convnet"
+    """Encoder."""
+    bfloat16: bool = False
+    """Compute the encoder in bfloat16; parameters and statistics stay float32."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes, 0 up to 1."""
+    views: Views = Views()
+    """How images are distorted."""
+    optimizer: optimizers.Optimizer = optimizers.Optimizer()
+    """How parameters move."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {}
+
+
+class State(NamedTuple):
+    """Everything a run knows."""
+
+    params: dict[str, Any]  # of "encoder" and "classifier"
+    statistics: dict[str, Any]  # moving averages of batch normalisation, of the encoder
+    opt_state: optax.OptState
+
+
+class Supervised:
+    """The method, as functions on `State`."""
+
+    unit, unit_per_update, evaluations, small = "updates", 1, 4, False
+    headline, split_over_devices = "eval/accuracy", ("batch_size",)
+
+    def __init__(self, config: Config) -> None:
+        check(config)
+        self.config, self.budget = config, config.updates
+        self.data = load(config.data, config.data_dir, config.image_size)
+        self.data_digest = self.data.digest
+        mean, std = self.data.moments()
+        self.encoder = handover.ImageEncoder(config.network, self.data.shape, mean, std, config.bfloat16)
+        self.classifier = hk.without_apply_rng(hk.transform(hk.Linear(len(self.data.classes))))
+        self.optimizer = optimizers.make(config.optimizer, config.updates)
+        self.probes = Probes(self.data, self.encoder)
+        require(self.probes.labelled, f"--data={config.data} has no labels; give some, or use --exp=barlow_twins.")
+        self.baselines = self.probes.baselines
+
+    def source(self, seeds: Any) -> ImageSource:
+        """Batches of training images with their labels."""
+        return ImageSource(self.data.train, seeds, self.config.batch_size, labelled=True)
+
+    def init(self, key: jax.Array) -> State:
+        """The state before the first update."""
+        encoder_key, classifier_key = jax.random.split(key)
+        encoder = self.encoder.init(encoder_key)
+        features = jax.eval_shape(self.encoder.apply, encoder, jnp.zeros((2, *self.data.shape)))[0]  # [2, F]
+        classifier = self.classifier.init(classifier_key, jnp.zeros(features.shape))
+        params = {"encoder": encoder.params, "classifier": classifier}
+        return State(params, {"encoder": encoder.state}, self.optimizer.init(params))
+
+    def loss(self, params: Any, statistics: Any, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
+        """Mean cross-entropy over images [B, H, W, C] with labels [B]; the new statistics and the accuracy."""
+        features, moved = self.encoder.apply(handover.encoder_of((params, statistics)), x, True)
+        logits = self.classifier.apply(params["classifier"], features)  # [B, K]
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), self.config.label_smoothing)
+        accuracy = jnp.mean((jnp.argmax(logits, axis=1) == labels).astype(jnp.float32))
+        return jnp.mean(optax.softmax_cross_entropy(logits, targets)), ({"encoder": moved}, accuracy)
+
+    def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        """Draws a view of every image and makes one update."""
+        keys = collectives.shard(jax.random.split(key, self.config.batch_size))
+        x = views.view(keys, batch.images, self.config.views, 0)
+        gradient = jax.value_and_grad(self.loss, has_aux=True)
+        (loss, (statistics, accuracy)), grads = gradient(state.params, state.statistics, x, batch.labels)
+        loss, accuracy, grads = collectives.mean((loss, accuracy, grads))
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        metrics = {"train/loss": loss, "train/accuracy": accuracy, "train/gradient_norm": optax.tree.norm(grads)}
+        return State(optax.apply_updates(state.params, updates), statistics, opt_state), metrics
+
+    def learned(self, state: State) -> tuple[Any, Any]:
+        """Parameters and moving averages."""
+        return state.params, state.statistics
+
+    def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
+        """The classifier's accuracy on the test split, and probes of the encoder."""
+        features = self.probes.features(handover.encoder_of(learned), self.data.test)
+        guesses = np.argmax(self.classifier.apply(learned[0]["classifier"], features), axis=1)
+        accuracy = float(np.mean(guesses == self.data.test.labels))
+        return {"eval/accuracy": accuracy, **self.probes.scores(handover.encoder_of(learned))}
+
+    def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
+        """Writes the encoder, without its classifier."""
+        handover.save(path, self.encoder, handover.encoder_of(learned), facts)
+
+    def pictures(self, learned: Any, seed: int, folder: Path) -> None:
+        """What the probes have to show."""
+        self.probes.pictures(handover.encoder_of(learned), folder)
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` for settings that cannot run."""
+    require_positive(config, "updates", "batch_size")
+    require_between(config, 0, 0.999, "label_smoothing")
+    views.check(config.views)
+    optimizers.check(config.optimizer)
