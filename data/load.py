@@ -7,17 +7,19 @@ from pathlib import Path
 from missing_bits.data.images import ImageSet
 from missing_bits.errors import require
 
-_FORMS = ("photos", "digits", "fashion_mnist", "cifar10", "npz:PATH", "folder:PATH")
-_IN_FILES = ("fashion_mnist", "cifar10")  # what --data-dir is for
+_FORMS = ("photos", "digits", "fashion_mnist", "cifar10", "imagenet", "npz:PATH", "folder:PATH")
+_IN_FILES = ("fashion_mnist", "cifar10", "imagenet")  # what --data-dir is for
+_SIDES = {"imagenet": 224, "folder": 64}  # pixels to which pictures are resized
 
 
 def load(data: str, data_dir: str = "", image_size: int = 0) -> ImageSet:
     """The set of images that `--data` names.
 
     Args:
-      data: photos, digits, fashion_mnist, cifar10, npz:PATH or folder:PATH.
-      data_dir: where the files of fashion_mnist or cifar10 lie; empty for the usual places.
-      image_size: side to which the pictures of a folder are resized, in pixels; 0 for 64.
+      data: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH or folder:PATH.
+      data_dir: where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places. ImageNet has none:
+        its folder has subfolders `train` and `val`, with one of pictures for each class below them.
+      image_size: side to which the pictures of imagenet or of a folder are resized, in pixels; 0 for 224 and 64.
 
     Raises:
       UserError: there is no such set, it cannot be read, or an option does not fit it.
@@ -29,16 +31,23 @@ def load(data: str, data_dir: str = "", image_size: int = 0) -> ImageSet:
     require(known, f"--data={data} is not a set of images. Did you mean {forms[close]}? It may be {', '.join(_FORMS)}.")
     require(bool(path) or not colon, f"--data={data} names no path; write {forms[close]}.")
     require(
-        not data_dir or name in _IN_FILES, f"--data-dir={data_dir} is for {' and '.join(_IN_FILES)}, not for {data}."
+        not data_dir or name in _IN_FILES, f"--data-dir={data_dir} is for {', '.join(_IN_FILES)}, not for {data}."
     )
     require(
-        not image_size or name == "folder",
-        f"--image-size={image_size} is for folder:PATH; the images of {data} have a size of their own.",
+        not image_size or name in _SIDES,
+        f"--image-size={image_size} is for imagenet and folder:PATH; the images of {data} have a size of their own.",
     )
-    require(image_size >= 0, f"--image-size is {image_size}; it must be above 0, or 0 for 64.")
+    require(image_size >= 0, f"--image-size is {image_size}; it must be above 0, or 0 for the usual size.")
+    require(
+        bool(data_dir) or name != "imagenet",
+        "--data=imagenet needs --data-dir: a folder with subfolders train and val, each with a subfolder of pictures "
+        "for each of the 1,000 classes, as unpacked from ImageNet's archives.",
+    )
+    if name in _SIDES:
+        from missing_bits.data import folder
+
+        return folder.load(Path(path or data_dir).expanduser(), image_size or _SIDES[name])
     module = importlib.import_module(f"missing_bits.data.{name}")  # only what is asked for: scikit-learn takes a second
     if name in _IN_FILES:
         return module.load(data_dir)
-    if name == "folder":
-        return module.load(Path(path).expanduser(), image_size or 64)
     return module.load(Path(path).expanduser()) if name == "npz" else module.load()

@@ -41,7 +41,7 @@ def feature_deviation(features: jax.Array) -> jax.Array:
     chex.assert_rank(features, 2)
     features = features.astype(jnp.float32)
     lengths = jnp.linalg.norm(features, axis=1, keepdims=True)
-    directions = features / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
+    directions = features / jnp.maximum(lengths, 1e-12)  # shorter ones count as zeros: they have no direction
     mean = collectives.mean(jnp.mean(directions, axis=0, keepdims=True))
     variance = collectives.mean(jnp.mean(jnp.square(directions - mean), axis=0))  # [D]
     return jnp.mean(jnp.sqrt(variance)) * jnp.sqrt(float(features.shape[1]))

@@ -74,8 +74,7 @@ def _search(train: jax.Array, queries: jax.Array, k: int, rows: int) -> tuple[ja
 def _directions(features: jax.Array) -> jax.Array:
     """Features [N, D] scaled to length 1; a feature of zeros stays, and is similar to none."""
     features = features.astype(jnp.float32)
-    features = features / jnp.maximum(jnp.max(jnp.abs(features), axis=1, keepdims=True), 1e-30)  # squares stay finite
-    return features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-30)
+    return features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 @partial(jax.jit, static_argnames="num_classes")

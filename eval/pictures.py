@@ -1,7 +1,7 @@
 """What an encoder of images sees and makes of it, as pictures: each function writes one PNG file.
 
 Images are uint8, or floats in [0, 1]; grey or RGB. They are enlarged by whole factors, so every pixel stays a square.
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+The first colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 Shapes: N features, D of a feature or embedding, Q queries, k neighbours, H, W, C of an image.
 """
 
@@ -16,8 +16,20 @@ _DPI = 100
 _TILE = 84  # pixels: about the side of an image after enlargement
 _WHITE, _CARD, _INK = "#ffffff", "#e9edf1", "#222222"
 _RIGHT, _WRONG = "#0072b2", "#d55e00"
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#222222", "#b8a800")
+_COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#222222",
+    "#b8a800",
+    "#882255",
+    "#999999",
+)
 _MARKERS = "osD^Xv"  # each with all colours in turn
+_NARROWEST = 480  # pixels: room for the texts above
 _COMPONENTS = 256  # of a correlation that are shown
 _POINTS = 1_500  # of a map, at most
 
@@ -73,8 +85,8 @@ def neighbours(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: 
     heads = [
         (0, "test image", _INK),
         (start, f"{k} nearest training images:", _INK),
-        (start + 215, "its class", _RIGHT),
-        (start + 290, "another", _WRONG),
+        (start + 180, "its class", _RIGHT),
+        (start + 245, "another", _WRONG),
     ]
     _save(canvas, "Nearest neighbours by cosine similarity", heads, path)
 
@@ -102,10 +114,11 @@ def correlation(c: jax.Array, path: Path) -> None:
 
 
 def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Draws features as points in the plane, coloured by class: t-SNE, or two principal components of few features.
+    """Draws features as points in the plane (t-SNE), coloured by class.
 
-    The same sample of at most 1,500 features is drawn at every call; of more classes than there are pairs of a
-    colour and a marker (48), the first ones.
+    Fewer than 10 features, or features that are all the same, are drawn by two principal components instead. The
+    same sample of at most 1,500 features is drawn at every call; of more classes than there are pairs of a
+    colour and a marker (60), the first ones.
 
     Args:
       features: [N, D].
@@ -142,18 +155,20 @@ def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 
 def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:
     """Points [N, 2] that stand for features [N, D], and the name of the method."""
+    features = features / max(float(np.abs(features).max()), 1e-30)  # t-SNE finds its own scale
     centred = features - features.mean(axis=0, keepdims=True)
-    centred /= max(float(np.abs(centred).max()), 1e-30)  # t-SNE finds its own scale
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
     components = left * values[None, :]  # [N, min(N, D)]
     components = np.pad(components, ((0, 0), (0, max(0, 2 - components.shape[1]))))
-    if len(features) < 10 or values[0] < 1e-5:
+    if len(features) < 10 or values[0] < 1e-6 * np.sqrt(features.size):  # few, or the same but for rounding
         return components[:, :2], "principal components"
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     start = components[:, :2] / components[:, 0].std() * 1e-4  # as small as its authors start
-    tsne = TSNE(init=start, perplexity=min(30, (len(features) - 1) / 3), random_state=0)
-    return tsne.fit_transform(components[:, :50]), "t-SNE"
+    tsne = TSNE(init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0)
+    with threadpool_limits(1):  # OpenMP's threads spin while they wait: on busy cores that takes ten times longer
+        return tsne.fit_transform(components[:, :50]), "t-SNE"
 
 
 def _tiles(images: jax.Array) -> np.ndarray:
@@ -178,7 +193,7 @@ def _rgb(colour: str) -> tuple[int, ...]:
 def _save(canvas: np.ndarray, title: str, heads: Sequence[tuple[int, str, str]], path: Path) -> None:
     """Writes a canvas [height, width, 3], pixel by pixel, below a title and a line of texts (x in pixels, colour)."""
     margin, top = 16, 66 if heads else 44
-    height, width = canvas.shape[0] + margin + top, canvas.shape[1] + 2 * margin
+    height, width = canvas.shape[0] + margin + top, max(canvas.shape[1] + 2 * margin, _NARROWEST)
     plt = _pyplot()
     figure = plt.figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=_WHITE)
     figure.figimage(canvas, margin, margin, origin="upper")

@@ -74,7 +74,8 @@ class Probes:
         queries = np.linspace(0, len(test.labels) - 1, 8).astype(int)
         near = knn.neighbours(train_features, test_features[queries], 7)
         shown = train.images[near.ravel()].reshape(*near.shape, *train.images.shape[1:])
-        pictures.neighbours(test.images[queries], shown, folder / "neighbours.png")
+        right = train.labels[near] == test.labels[queries][:, None]
+        pictures.neighbours(test.images[queries], shown, right, folder / "neighbours.png")
 
     @functools.cached_property
     def _pixel_accuracies(self) -> tuple[float, float]:

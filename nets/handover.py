@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from missing_bits.augment import color
 from missing_bits.errors import UserError, require
 from missing_bits.nets import vision
 
@@ -62,7 +63,7 @@ class ImageEncoder:
         """
         if images.dtype == jnp.uint8:
             images = images.astype(jnp.float32) / 255
-        images = (images - jnp.array(self.mean)[None, None, None]) / jnp.array(self.std)[None, None, None]
+        images = color.normalise(images, self.mean, self.std)
         return self._network.apply(variables.params, variables.state, None, images, is_training)
 
     @property

@@ -77,6 +77,7 @@ class ResNet(hk.Module):
                 x = self._block(x, 64 * 2**stage, 2 if stage > 0 and i == 0 else 1, is_training)
         return jnp.mean(x, axis=(1, 2))
 
+    @hk.transparent
     def _block(self, x: jax.Array, width: int, stride: int, is_training: bool) -> jax.Array:
         if self._bottleneck:
             y = jax.nn.relu(_conv_norm(x, width, 1, 1, is_training))

@@ -40,11 +40,11 @@ class Config:
     """Barlow Twins. Periods and budgets count updates."""
 
     data: str = "photos"
-    """Images: photos, digits, fashion_mnist, cifar10, npz:PATH, folder:PATH."""
+    """Images: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH, folder:PATH."""
     data_dir: str = ""
-    """Where the files of fashion_mnist or cifar10 lie; empty for the usual places."""
+    """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
     image_size: int = 0
-    """Side to which pictures of a folder are resized, in pixels; 0 for 64."""
+    """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
     updates: int = 1_000
     """Budget, in updates."""
     batch_size: int = 256

@@ -1,7 +1,10 @@
 """The option --data."""
 
+import itertools
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from missing_bits.data.load import load
 from missing_bits.errors import UserError
@@ -16,13 +19,15 @@ from missing_bits.errors import UserError
         (("digits:x",), r"Did you mean digits\?"),
         (("",), "is not a set of images"),
         (("npz:",), "names no path; write npz:PATH"),
-        (("digits", "somewhere"), "--data-dir=somewhere is for fashion_mnist and cifar10, not for digits"),
-        (("photos", "", 64), "--image-size=64 is for folder:PATH"),
+        (("digits", "somewhere"), "--data-dir=somewhere is for fashion_mnist, cifar10, imagenet, not for digits"),
+        (("photos", "", 64), "--image-size=64 is for imagenet and folder:PATH"),
         (("folder:x", "", -1), "--image-size is -1"),
         (("folder:no/such/folder",), "There is no folder no/such/folder"),
         (("npz:no/such.npz",), "There is no file no/such.npz"),
         (("cifar10", "no/such/folder"), "CIFAR-10 is not in --data-dir=no/such/folder.*cifar-10-binary.tar.gz"),
         (("fashion_mnist", "no/such/folder"), "no/such/folder is not a folder"),
+        (("imagenet",), "--data=imagenet needs --data-dir.*train and val"),
+        (("imagenet", "no/such/folder"), "There is no folder no/such/folder"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, message):
@@ -39,3 +44,12 @@ def test_a_path_may_hold_colons_and_a_tilde(tmp_path, monkeypatch):
 
 def test_digits_come_through_the_door():
     assert load("digits").classes == tuple("0123456789")
+
+
+def test_imagenet_is_a_folder_of_a_usual_size(tmp_path):
+    for part, name in itertools.product(("train", "val"), ("n01", "n02")):
+        (tmp_path / part / name).mkdir(parents=True)
+        Image.fromarray(np.full((300, 250, 3), 7, np.uint8)).save(tmp_path / part / name / "a.png")
+    found = load("imagenet", str(tmp_path))
+    assert (found.shape, found.classes) == ((224, 224, 3), ("n01", "n02"))
+    assert load("imagenet", str(tmp_path), 96).shape == (96, 96, 3)

@@ -1,0 +1,102 @@
+"""Weighted nearest neighbours against a slow version, and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from missing_bits.eval import knn
+
+
+def slow(train, train_labels, test, test_labels, k, temperature):
+    """The accuracy, one image and one neighbour at a time, in float64."""
+    right = 0
+    for feature, label in zip(test.astype(float), test_labels, strict=True):
+        lengths = np.linalg.norm(train, axis=1) * np.linalg.norm(feature)
+        similarities = train.astype(float) @ feature / lengths
+        votes = np.zeros(train_labels.max() + 1)
+        for i in np.argsort(-similarities, kind="stable")[:k]:
+            votes[train_labels[i]] += math.exp(similarities[i] / temperature)
+        right += votes.argmax() == label
+    return right / len(test)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    n=st.sampled_from([1, 7, 101]),
+    m=st.sampled_from([1, 5, 53]),
+    k=st.sampled_from([1, 3, 20]),
+    temperature=st.sampled_from([0.07, 1.0]),
+)
+def test_accuracy_equals_a_slow_version(seed, n, m, k, temperature):
+    rng = np.random.default_rng(seed)
+    train, test = rng.normal(size=(n, 6)).astype("f"), rng.normal(size=(m, 6)).astype("f")
+    labels, test_labels = rng.integers(0, 4, n), rng.integers(0, 4, m)
+    found = knn.accuracy(train, labels, test, test_labels, k, temperature)
+    assert found == pytest.approx(slow(train, labels, test, test_labels, k, temperature))
+
+
+@pytest.mark.parametrize(("temperature", "winner"), [(1.0, 1), (0.1, 0)])
+def test_votes_by_hand(temperature, winner):
+    """One neighbour of similarity 1 against two of 0.6.
+
+    At temperature 1: e^1 = 2.72 against 2 e^0.6 = 3.64. At 0.1: e^10 = 22026 against 2 e^6 = 807.
+    """
+    train = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8], [-1, 0]])
+    labels = np.array([0, 1, 1, 2])
+    for label in range(3):
+        accuracy = knn.accuracy(train, labels, np.array([[5.0, 0.0]]), np.array([label]), 3, temperature)
+        assert accuracy == (label == winner)
+
+
+def test_a_tiny_temperature_stays_finite_and_asks_the_nearest_alone():
+    train, labels = np.array([[1.0, 0.0], [0.9, 0.1], [0.9, -0.1]]), np.array([0, 1, 1])
+    assert knn.accuracy(train, labels, np.array([[1.0, 0.0]]), np.array([0]), 3, 1e-4) == 1
+
+
+@pytest.fixture
+def clouds():
+    """Return three overlapping clouds: train and test features and labels."""
+    rng = np.random.default_rng(0)
+    labels, test_labels = rng.integers(0, 3, 203), rng.integers(0, 3, 97)
+    centres = 1.2 * rng.normal(size=(3, 8))
+    train, test = (centres[which] + rng.normal(size=(len(which), 8)) for which in (labels, test_labels))
+    return train, labels, test, test_labels
+
+
+def test_lengths_of_features_do_not_count(clouds):
+    train, labels, test, test_labels = clouds
+    lengths, test_lengths = (np.random.default_rng(1).uniform(0.01, 100, (len(x), 1)) for x in (train, test))
+    accuracy = knn.accuracy(train, labels, test, test_labels)
+    assert 0.5 < accuracy < 1
+    assert knn.accuracy(train * lengths, labels, test * test_lengths, test_labels) == accuracy
+
+
+@pytest.mark.parametrize("rows", [1, 10, 97, 10_000])
+def test_a_search_in_parts_finds_the_same(clouds, monkeypatch, rows):
+    train, labels, test, test_labels = clouds
+    accuracy, indices = knn.accuracy(train, labels, test, test_labels), knn.neighbours(train, test, 4)
+    monkeypatch.setattr(knn, "_SIMILARITIES", rows * len(train))
+    np.testing.assert_array_equal(knn.neighbours(train, test, 4), indices)
+    assert knn.accuracy(train, labels, test, test_labels) == accuracy
+
+
+def test_neighbours_come_nearest_first_and_equal_ones_by_index():
+    train = np.array([[0, 1], [1, 1], [1, 0], [2, 2], [-1, 0], [3, 0]])
+    np.testing.assert_array_equal(knn.neighbours(train, np.array([[1, 0]]), 6), [[2, 5, 1, 3, 0, 4]])
+    np.testing.assert_array_equal(knn.neighbours(train, np.array([[1, 0], [0, 9]]), 2), [[2, 5], [0, 1]])
+
+
+def test_more_neighbours_than_images_are_all_of_them(clouds):
+    train, labels, test, test_labels = clouds
+    everyone = knn.accuracy(train, labels, test, test_labels, len(train))
+    assert knn.accuracy(train, labels, test, test_labels, 10 * len(train)) == everyone
+    assert knn.neighbours(train[:5], test, 20).shape == (len(test), 5)
+
+
+def test_a_feature_of_zeros_is_no_trouble_and_an_unknown_class_is_never_right():
+    train, labels = np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([0, 1])
+    assert knn.accuracy(train, labels, np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([7, 1])) == 0.5

@@ -1,0 +1,165 @@
+"""Pictures hold what they were given: pixels of images, colours of classes, values of a correlation."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from missing_bits.eval import pictures
+
+RNG = np.random.default_rng(0)
+BLUE, VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+
+
+def read(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def holds(picture, image, factor):
+    """Return at how many places a picture holds an image [H, W, 3] enlarged by a factor, pixel by pixel."""
+    tile = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    height, width = tile.shape[:2]
+    found = 0
+    for y, x in np.argwhere(np.all(picture == tile[0, 0], axis=-1)):
+        found += np.array_equal(picture[y : y + height, x : x + width], tile)
+    return found
+
+
+def share(picture, colour):
+    return np.mean(np.all(np.abs(picture.astype(int) - colour) < 12, axis=-1))
+
+
+@pytest.mark.parametrize(("side", "channels", "factor"), [(28, 1, 3), (32, 3, 3), (8, 1, 10), (96, 3, 1)])
+def test_pairs_show_every_pixel_of_both_views(tmp_path, side, channels, factor):
+    images = RNG.integers(0, 256, (2, 5, side, side, channels)).astype(np.uint8)
+    images[:, :, 0, 0] = [[[0], [50], [100], [150], [200]]] * 2  # few places to look at
+    pictures.pairs(images[0], images[1], tmp_path / "views.png")
+    picture = read(tmp_path / "views.png")
+    for image in images.reshape(10, side, side, channels):
+        assert holds(picture, np.broadcast_to(image, (side, side, 3)), factor) == 1
+
+
+def test_views_of_one_image_are_nearer_than_those_of_two(tmp_path):
+    shades = np.linspace(0.1, 0.9, 8)  # of four images in two views, all different
+    a, b = (np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1)) for s in (shades[::2], shades[1::2]))
+    pictures.pairs(a, b, tmp_path / "views.png")
+    picture = read(tmp_path / "views.png")[..., 0]
+    columns = [np.flatnonzero(np.any(picture == round(255 * s), axis=0)) for s in shades]
+    middle = [column.mean() for column in columns]
+    assert np.all(np.diff(middle) > 0)
+    gaps = np.diff(middle)
+    assert max(gaps[::2]) < min(gaps[1::2])
+
+
+def test_floats_and_bytes_look_the_same(tmp_path):
+    images = RNG.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    pictures.pairs(images, images, tmp_path / "bytes.png")
+    pictures.pairs(images / 255, images / np.float32(255), tmp_path / "floats.png")
+    np.testing.assert_array_equal(read(tmp_path / "bytes.png"), read(tmp_path / "floats.png"))
+
+
+@pytest.mark.parametrize(("count", "k"), [(4, 7), (1, 1)])
+def test_neighbours_are_framed_by_class(tmp_path, count, k):
+    queries = RNG.integers(0, 256, (count, 28, 28, 1)).astype(np.uint8)
+    shown = RNG.integers(0, 256, (count, k, 28, 28, 1)).astype(np.uint8)
+    right = np.ones((count, k), bool)
+    pictures.neighbours(queries, shown, right, tmp_path / "all.png")
+    right[0, 0] = False
+    pictures.neighbours(queries, shown, right, tmp_path / "one.png")
+    all_right, one_wrong = read(tmp_path / "all.png"), read(tmp_path / "one.png")
+    for image in [*queries, *shown.reshape(-1, 28, 28, 1)]:
+        assert holds(one_wrong, np.broadcast_to(image, (28, 28, 3)), 3) == 1
+    changed = np.argwhere(np.any(all_right != one_wrong, axis=-1))
+    assert len(changed) == 92**2 - 84**2, "one frame, 4 pixels wide around 84, is of another colour"
+    assert set(map(tuple, all_right[tuple(changed.T)])) == {BLUE}
+    assert set(map(tuple, one_wrong[tuple(changed.T)])) == {VERMILION}
+
+
+def drawn(monkeypatch, draw, *arguments):
+    """Return the figure of a drawing function."""
+    import matplotlib.pyplot as plt
+
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    draw(*arguments)
+    monkeypatch.undo()
+    plt.close(figures[0])
+    return figures[0]
+
+
+@pytest.mark.parametrize(("size", "shown"), [(1, 1), (16, 16), (2048, 256)])
+def test_the_identity_is_a_red_diagonal_on_white(tmp_path, monkeypatch, size, shown):
+    figure = drawn(monkeypatch, pictures.correlation, np.eye(size), tmp_path / "c.png")
+    image = figure.axes[0].get_images()[0]
+    np.testing.assert_array_equal(image.get_array(), np.eye(shown))
+    assert image.get_clim() == (-1, 1)
+    red, white, blue = (image.cmap(image.norm(value)) for value in (1.0, 0.0, -1.0))
+    assert red[0] > 2 * red[2]
+    assert min(white[:3]) > 0.9
+    assert blue[2] > 2 * blue[0]
+    picture = read(tmp_path / "c.png")
+    assert share(picture, [round(255 * c) for c in red[:3]]) > 0.002
+    assert max(picture.shape) < 1000
+
+
+def test_a_correlation_is_summed_up_in_its_title(tmp_path, monkeypatch):
+    """Diagonal 0.9, 0.5: mean 0.7. Off it 0.3, -0.1: root of (0.09 + 0.01) / 2 = 0.224."""
+    c = np.array([[0.9, 0.3], [-0.1, 0.5]])
+    title = drawn(monkeypatch, pictures.correlation, c, tmp_path / "c.png").axes[0].get_title()
+    assert "mean 0.70" in title
+    assert "square 0.224" in title
+
+
+def test_a_map_keeps_classes_apart_in_place_and_colour(tmp_path, monkeypatch):
+    labels = np.arange(60) % 3
+    features = 20 * np.eye(3)[labels] + RNG.normal(size=(60, 3))
+    figure = drawn(monkeypatch, pictures.feature_map, features, labels, ["cat", "dog", "emu"], tmp_path / "map.png")
+    points = [np.asarray(c.get_offsets()) for c in figure.axes[0].collections]
+    assert [len(p) for p in points] == [20, 20, 20]
+    centres = np.array([p.mean(axis=0) for p in points])
+    for label, mine in enumerate(points):
+        distances = np.linalg.norm(mine[:, None] - centres[None], axis=-1)  # [20, 3]
+        np.testing.assert_array_equal(distances.argmin(axis=1), label)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog", "emu"]
+    assert "t-SNE of 60 images" in figure.axes[0].get_title()
+    picture = read(tmp_path / "map.png")
+    assert share(picture, BLUE) > 0
+
+
+def test_a_map_of_many_classes_names_them_beside_it(tmp_path, monkeypatch):
+    names = [f"a class of number {i}" for i in range(80)]
+    labels = np.arange(160) % 80
+    figure = drawn(monkeypatch, pictures.feature_map, RNG.normal(size=(160, 8)), labels, names, tmp_path / "map.png")
+    looks = {(tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in figure.axes[0].collections}
+    assert len(looks) == 60
+    assert figure.legends[0].get_title().get_text() == "first 60 of 80 classes"
+    assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == 120
+    legend, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent()
+    assert legend.x0 > axes.x1
+    assert legend.x1 <= figure.bbox.x1
+    assert legend.y0 >= 0
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 4), (2, 1), (5, 300), (9, 2), (10, 1), (12, 3)])
+def test_a_map_of_few_features_is_drawn_all_the_same(tmp_path, n, d):
+    pictures.feature_map(RNG.normal(size=(n, d)), np.arange(n) % 2, ["odd", "even"], tmp_path / "map.png")
+    assert share(read(tmp_path / "map.png"), BLUE) > 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_a_map_of_collapsed_features_is_drawn_all_the_same(tmp_path, monkeypatch, value):
+    features, labels = np.full((40, 5), value), np.arange(40) % 2
+    figure = drawn(monkeypatch, pictures.feature_map, features, labels, ["odd", "even"], tmp_path / "map.png")
+    assert "principal components" in figure.axes[0].get_title()
+
+
+def test_a_map_is_the_same_at_every_call_and_closes_its_figure(tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(pictures, "_POINTS", 200)
+    features, labels = RNG.normal(size=(500, 4)), RNG.integers(0, 2, 500)
+    for name in ("a.png", "b.png"):
+        pictures.feature_map(features, labels, ["odd", "even"], tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert plt.get_fignums() == []
