@@ -6,26 +6,31 @@ Shapes: N features (on one device), D of a feature.
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.special
 
 from missing_bits import collectives
 
 
-def effective_rank(features: jax.Array) -> jax.Array:
+def effective_rank(features: np.ndarray) -> float:
     """The exponential of the entropy of the singular values, scaled to sum 1 (Roy & Vetterli 2007).
 
     Features are not centred, as in RankMe (Garrido et al. 2023): features that are the same for all images but for
-    some noise count as one dimension, which centring would turn into as many as the noise has.
+    some noise count as one dimension, which centring would turn into as many as the noise has. On the host, in
+    float64, where the eigenvalues of the products of features are exact enough.
 
     Args:
-      features: [N, D], all of them on one device.
+      features: [N, D].
 
     Returns:
-      A scalar from 1 (all features are multiples of one) to min(N, D); 1 for features of zeros too.
+      A number from 1 (all features are multiples of one) to min(N, D); 1 for features of zeros too.
     """
+    features = np.asarray(features, np.float64)
     chex.assert_rank(features, 2)
-    values = jnp.linalg.svd(features.astype(jnp.float32), compute_uv=False)  # [min(N, D)]
-    shares = values / jnp.maximum(jnp.sum(values), jnp.finfo(jnp.float32).tiny)
-    return jnp.exp(jnp.sum(jax.scipy.special.entr(shares)))
+    short = features.T if features.shape[0] > features.shape[1] else features
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(short @ short.T), 0))  # singular values [min(N, D)]
+    shares = values / max(values.sum(), np.finfo(np.float64).tiny)
+    return float(np.exp(scipy.special.entr(shares).sum()))
 
 
 def feature_deviation(features: jax.Array) -> jax.Array:

@@ -131,7 +131,7 @@ def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     looks = [(colour, marker) for marker in _MARKERS for colour in _COLOURS][: len(classes)]
     drawable = np.flatnonzero(labels < len(looks))
     drawn = np.random.default_rng(0).permutation(drawable)[:_POINTS]
-    points, method = _plane(np.asarray(features, np.float32)[drawn])
+    points, method = _plane(np.asarray(features, np.float64)[drawn])
     labels = labels[drawn]
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(8.4, 6), layout="constrained")
@@ -157,10 +157,10 @@ def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:
     """Points [N, 2] that stand for features [N, D], and the name of the method."""
     features = features / max(float(np.abs(features).max()), 1e-30)  # t-SNE finds its own scale
     centred = features - features.mean(axis=0, keepdims=True)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    components = left * values[None, :]  # [N, min(N, D)]
-    components = np.pad(components, ((0, 0), (0, max(0, 2 - components.shape[1]))))
-    if len(features) < 10 or values[0] < 1e-6 * np.sqrt(features.size):  # few, or the same but for rounding
+    squares, axes = np.linalg.eigh(centred @ centred.T)  # [N], [N, N], ascending
+    components = axes[:, ::-1] * np.sqrt(np.maximum(squares[::-1], 0))[None, :]
+    components = np.pad(components, ((0, 0), (0, max(0, 2 - len(features)))))
+    if len(features) < 10 or squares[-1] < 1e-12 * features.size:  # few, or the same but for rounding
         return components[:, :2], "principal components"
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits

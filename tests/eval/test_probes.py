@@ -1,0 +1,90 @@
+"""Probes of an encoder: what they see, what they must not, and what they say of a collapse."""
+
+import dataclasses
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from missing_bits.data.images import Split, in_memory
+from missing_bits.eval.probes import Probes
+from missing_bits.nets.handover import ImageEncoder, Variables
+
+ENCODER = ImageEncoder("convnet", (12, 12, 1), (0.5,), (0.3,))
+
+
+def striped(count, seed):
+    """Images of horizontal or vertical stripes under noise: easy for a random convolution."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count).astype(np.int32)
+    rows = np.where(np.arange(12) % 4 < 2, 200, 50)[None, :, None]
+    images = np.where(labels[:, None, None] == 0, rows, rows.swapaxes(1, 2)) + rng.normal(0, 30, (count, 12, 12))
+    return Split(np.clip(images, 0, 255).astype(np.uint8)[..., None], labels)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return in_memory(striped(90, 0), striped(53, 1), ("rows", "columns"))
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return jax.device_get(ENCODER.init(jax.random.key(0)))
+
+
+def test_features_are_the_encoders_outside_of_training(data, variables):
+    """However many images are encoded at once: 53 are no multiple of 20."""
+    features = Probes(data, ENCODER, batch_size=20).features(variables, data.test)
+    expected = ENCODER.apply(variables, data.test.images, is_training=False)[0]
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    assert features.shape[0] == 53
+
+
+def test_scores_and_baselines_by_name(data, variables):
+    probes = Probes(data, ENCODER)
+    scores = probes.scores(variables)
+    assert set(scores) == {
+        "eval/knn_accuracy", "eval/linear_accuracy", "eval/effective_rank", "eval/feature_deviation",
+    }  # fmt: skip
+    assert scores["eval/linear_accuracy"] == 1.0
+    baselines = probes.baselines(jax.random.key(1))
+    assert set(baselines) == {
+        f"baseline/{who}_{probe}_accuracy" for who in ("pixels", "random") for probe in ("knn", "linear")
+    }
+    assert all(0.5 <= accuracy <= 1 for accuracy in baselines.values())
+
+
+def test_test_labels_choose_nothing(data, variables):
+    """With the other class for every test label, each probe is right exactly where it was wrong."""
+    probes, scores = Probes(data, ENCODER), []
+    flipped = dataclasses.replace(data, test=Split(data.test.images, 1 - data.test.labels))
+    scores = [Probes(which, ENCODER).scores(variables) for which in (data, flipped)]
+    for name in ("eval/knn_accuracy", "eval/linear_accuracy"):
+        assert scores[0][name] + scores[1][name] == pytest.approx(1)
+    for name in ("eval/effective_rank", "eval/feature_deviation"):
+        assert scores[0][name] == scores[1][name]
+    assert probes.headline == "eval/knn_accuracy"
+
+
+def test_without_labels_only_the_spread_is_told(data, variables):
+    probes = Probes(in_memory(Split(data.train.images, None), Split(data.test.images, None), ()), ENCODER)
+    assert set(probes.scores(variables)) == {"eval/effective_rank", "eval/feature_deviation"}
+    assert probes.headline == "eval/effective_rank"
+    assert probes.baselines(jax.random.key(0)) == {}
+
+
+def test_a_collapse_warns(data, variables):
+    """With almost nothing left of the images the features are nearly the same for all of them."""
+    params = jax.tree.map(lambda p: p * 1e-4, variables.params)
+    offsets = {name: {leaf: p + (leaf == "offset") for leaf, p in leaves.items()} for name, leaves in params.items()}
+    with pytest.warns(UserWarning, match="features have collapsed: their deviation is 0.00"):
+        scores = Probes(data, ENCODER).scores(Variables(offsets, variables.state))
+    assert scores["eval/effective_rank"] < 1.5
+    with warnings.catch_warnings(action="error"):
+        Probes(data, ENCODER).scores(variables)
+
+
+def test_pictures_are_drawn_where_there_are_labels(data, variables, tmp_path):
+    Probes(data, ENCODER).pictures(variables, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"features.png", "neighbours.png"}
