@@ -141,7 +141,9 @@ def main() -> None:
     rates = {name: statistics.median(run["pairs_per_second"] for run in done) for name, done in runs.items()}
     best_peer = max(rate for name, rate in rates.items() if name.startswith("torch"))
     print(f"{platform.machine()}, {os.cpu_count()} cores; matrix product {top:.0f} GFLOP/s\n")
-    print("| case | pairs/s | min | max | to the faster peer | GFLOP/s | of the product |\n|---|---|---|---|---|---|---|")
+    print(
+        "| case | pairs/s | min | max | to the faster peer | GFLOP/s | of the product |\n|---|---|---|---|---|---|---|"
+    )
     for name, done in runs.items():
         every = [run["pairs_per_second"] for run in done]
         gflops = statistics.median(run.get("gflops", 0) for run in done)
@@ -149,7 +151,9 @@ def main() -> None:
         work = f"{gflops:.0f} | {100 * gflops / top:.0f} %" if gflops else " | "
         print(f"| {name} | {rates[name]:.1f} | {min(every):.1f} | {max(every):.1f} | {ratio} | {work} |")
     hidden = statistics.median(run["ratio"] for run in runs["pipeline"])
-    print(f"\nThe default preset with its source runs at {100 * hidden:.1f} % of its rate with a batch that lies ready.")
+    print(
+        f"\nThe default preset with its source runs at {100 * hidden:.1f} % of its rate with a batch that lies ready."
+    )
     if args.out:
         args.out.write_text(json.dumps({"runs": runs, "matrix_product": ceilings}, indent=2) + "\n")
 

@@ -17,8 +17,8 @@ def load(data: str, data_dir: str = "", image_size: int = 0) -> ImageSet:
 
     Args:
       data: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH or folder:PATH.
-      data_dir: where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places. ImageNet has none:
-        its folder has subfolders `train` and `val`, with one of pictures for each class below them.
+      data_dir: where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places. ImageNet has
+        none: its folder has subfolders `train` and `val`, with one of pictures for each class below them.
       image_size: side to which the pictures of imagenet or of a folder are resized, in pixels; 0 for 224 and 64.
 
     Raises:
@@ -30,9 +30,7 @@ def load(data: str, data_dir: str = "", image_size: int = 0) -> ImageSet:
     known = name in forms and bool(colon) == (":" in forms[name])
     require(known, f"--data={data} is not a set of images. Did you mean {forms[close]}? It may be {', '.join(_FORMS)}.")
     require(bool(path) or not colon, f"--data={data} names no path; write {forms[close]}.")
-    require(
-        not data_dir or name in _IN_FILES, f"--data-dir={data_dir} is for {', '.join(_IN_FILES)}, not for {data}."
-    )
+    require(not data_dir or name in _IN_FILES, f"--data-dir={data_dir} is for {', '.join(_IN_FILES)}, not for {data}.")
     require(
         not image_size or name in _SIDES,
         f"--image-size={image_size} is for imagenet and folder:PATH; the images of {data} have a size of their own.",

@@ -15,7 +15,7 @@ class Optimizer:
 
     name: Literal["adamw", "lars"] = "adamw"
     """AdamW (Loshchilov and Hutter 2019) or LARS with momentum (You et al. 2017)."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Largest step size, whatever the batch size."""
     warmup: float = 0.05
     """Share of the budget over which the step size rises, 0 up to 1."""

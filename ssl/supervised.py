@@ -39,7 +39,7 @@ class Config:
     """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
     updates: int = 1_000
     """Budget, in updates."""
-    batch_size: int = 256
+    batch_size: int = 128
     """Images per update, over all devices."""
     network: Literal["convnet", "resnet18", "resnet50", "vit_tiny", "vit_small"] = "convnet"
     """Encoder."""
@@ -53,7 +53,10 @@ class Config:
     """How parameters move."""
 
 
-PRESETS: dict[str, dict[str, Any]] = {}
+PRESETS: dict[str, dict[str, Any]] = {  # the budgets and distortions of barlow_twins
+    "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarise": (0.0, 0.0)}},
+    "fashion_mnist": {"updates": 3_500, "views": {"crop_scale": (0.2, 1.0)}},
+}
 
 
 class State(NamedTuple):
@@ -75,9 +78,8 @@ class Supervised:
         self.config, self.budget = config, config.updates
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest = self.data.digest
-        mean, std = self.data.moments()
-        self.encoder = handover.ImageEncoder(config.network, self.data.shape, mean, std, config.bfloat16)
-        self.classifier = hk.without_apply_rng(hk.transform(hk.Linear(len(self.data.classes))))
+        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *self.data.moments(), config.bfloat16)
+        self.classifier = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(len(self.data.classes))(x)))
         self.optimizer = optimizers.make(config.optimizer, config.updates)
         self.probes = Probes(self.data, self.encoder)
         require(self.probes.labelled, f"--data={config.data} has no labels; give some, or use --exp=barlow_twins.")

@@ -54,8 +54,9 @@ def test_sigkill_with_environments_on_the_device(runs, tiny, outcome, tmp_path):
 
 def test_sigkill_while_images_are_fetched_ahead(runs, outcome, tmp_path):
     """The data's order, random keys, batch statistics, optimiser and the encoder handed over are the same."""
-    command = """--exp=barlow_twins --data=digits --updates=60 --batch-size=16 --projector-sizes 16 16
-        --run.log-period=2 --run.eval-period=30 --run.checkpoint-period=6""".split()
+    sizes = ["--updates=60", "--batch-size=16", "--projector-sizes", "16", "16"]
+    periods = ["--run.log-period=2", "--run.eval-period=30", "--run.checkpoint-period=6"]
+    command = ["--exp=barlow_twins", "--data=digits", *sizes, *periods]
     runs.finish(*command, f"--run.dir={tmp_path / 'whole'}")
     moments = kill_and_resume(runs, command, tmp_path / "run", kills=3, seed=11)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), f"moments {moments}"
