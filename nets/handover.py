@@ -45,6 +45,12 @@ class ImageEncoder:
     bfloat16: bool = False
     """Compute in bfloat16."""
 
+    @property
+    def num_features(self) -> int:
+        """D, the width of a feature."""
+        variables = jax.eval_shape(self.init, jax.random.key(0))
+        return jax.eval_shape(self.apply, variables, jnp.zeros((2, *self.image_shape)))[0].shape[1]
+
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""
         images = jnp.zeros((2, *self.image_shape), jnp.float32)

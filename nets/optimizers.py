@@ -31,14 +31,6 @@ class Optimizer:
     """Factor on the step size of biases and normalisation parameters."""
 
 
-def check(config: Optimizer, prefix: str = "optimizer.") -> None:
-    """Raises `UserError` for settings that cannot train."""
-    require_positive(config, "learning_rate", "trust", "vector_scale", prefix=prefix)
-    require_between(config, 0, 1, "end", prefix=prefix)
-    require_between(config, 0, 0.999, "warmup", "momentum", prefix=prefix)
-    require_between(config, 0, float("inf"), "weight_decay", prefix=prefix)
-
-
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:
     """The step size at each update of a budget of `updates`."""
     warmup, peak = int(config.warmup * updates), config.learning_rate
@@ -46,12 +38,16 @@ def schedule(config: Optimizer, updates: int) -> optax.Schedule:
 
 
 def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
-    """The optimiser for a budget of `updates`.
+    """The optimiser for a budget of `updates`; raises `UserError` for settings that cannot train.
 
     Parameters with at most one axis, biases and those of normalisation, are excluded from weight decay and from the
     adaptation of LARS, as published (Grill et al. 2020, appendix J; Zbontar et al. 2021, section 2.2). As in their
     code, the step size multiplies what momentum has gathered.
     """
+    require_positive(config, "learning_rate", "trust", "vector_scale", prefix="optimizer.")
+    require_between(config, 0, 1, "end", prefix="optimizer.")
+    require_between(config, 0, 0.999, "warmup", "momentum", prefix="optimizer.")
+    require_between(config, 0, float("inf"), "weight_decay", prefix="optimizer.")
 
     def weights(params: Any) -> Any:
         return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -93,8 +93,7 @@ class Supervised:
         """The state before the first update."""
         encoder_key, classifier_key = jax.random.split(key)
         encoder = self.encoder.init(encoder_key)
-        features = jax.eval_shape(self.encoder.apply, encoder, jnp.zeros((2, *self.data.shape)))[0]  # [2, F]
-        classifier = self.classifier.init(classifier_key, jnp.zeros(features.shape))
+        classifier = self.classifier.init(classifier_key, jnp.zeros((2, self.encoder.num_features)))
         params = {"encoder": encoder.params, "classifier": classifier}
         return State(params, {"encoder": encoder.state}, self.optimizer.init(params))
 
@@ -142,4 +141,3 @@ def check(config: Config) -> None:
     require_positive(config, "updates", "batch_size")
     require_between(config, 0, 0.999, "label_smoothing")
     views.check(config.views)
-    optimizers.check(config.optimizer)

@@ -96,4 +96,4 @@ def test_a_quadratic_is_solved():
 )
 def test_settings_that_cannot_train_are_refused_by_name(changed, named):
     with pytest.raises(UserError, match=named):
-        optimizers.check(Optimizer(**changed))
+        optimizers.make(Optimizer(**changed), 10)
