@@ -17,8 +17,10 @@ format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bench:  ## environment steps per second of DQN against its peers
+bench:  ## speeds against the peers: DQN, two views of images, a training step of Barlow Twins
 	$(PYTHON) benchmarks/dqn_speed.py
+	$(PYTHON) benchmarks/augment_speed.py
+	$(PYTHON) benchmarks/barlow_speed.py
 
 constraints:  ## resolve every version anew on Python 3.11, 3.12 and 3.13
 	$(PYTHON) .ci/constraints.py
