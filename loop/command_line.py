@@ -129,5 +129,10 @@ def _check_names(config_class: type, arguments: Sequence[str]) -> None:
             continue
         name = re.sub("_", "-", argument[2:].partition("=")[0])
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+            close = max(names, key=lambda known: _likeness(name, known))
             raise UserError(f"--{name} is not an option. Did you mean --{close}? --help shows all.")
+
+
+def _likeness(name: str, known: str) -> float:
+    """How much a name is like an option's, with or without the group before its dot."""
+    return max(difflib.SequenceMatcher(None, name, part).ratio() for part in (known, known.rpartition(".")[2]))

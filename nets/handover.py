@@ -45,6 +45,9 @@ class ImageEncoder:
     bfloat16: bool = False
     """Compute in bfloat16."""
 
+    def __post_init__(self) -> None:
+        vision.check(self.network, self.image_shape)
+
     @property
     def num_features(self) -> int:
         """D, the width of a feature."""

@@ -109,13 +109,8 @@ class VisionTransformer(hk.Module):
         self._width, self._heads, self._layers = width, heads, layers
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        """Features [B, width] of images [B, H, W, C]: patches of 16 pixels a side, 4 for small images."""
-        patch = 4 if min(x.shape[1:3]) < _SMALL else 16
-        require(
-            x.shape[1] % patch == 0 and x.shape[2] % patch == 0,
-            f"Images of {x.shape[1]} x {x.shape[2]} pixels cannot be cut into patches of {patch} x {patch}: choose "
-            "another --network, or images whose sides are multiples.",
-        )
+        """Features [B, width] of images [B, H, W, C]."""
+        patch = _patch(x.shape[1:])
         x = Conv2D(self._width, patch, patch, padding="VALID")(x)
         positions = transformer.grid_positions(*x.shape[1:3], self._width)
         x = x.reshape(x.shape[0], -1, self._width) + jnp.asarray(positions, x.dtype)[None]
@@ -129,6 +124,21 @@ _NETWORKS = {
     "vit_tiny": lambda: VisionTransformer(192, 3),
     "vit_small": lambda: VisionTransformer(384, 6),
 }
+
+
+def check(name: str, image_shape: tuple[int, int, int]) -> None:
+    """Raises `UserError` if the network `name` cannot take images of a shape (H, W, C)."""
+    (height, width, _), patch = image_shape, _patch(image_shape)
+    require(
+        not name.startswith("vit") or (height % patch == 0 and width % patch == 0),
+        f"--network={name} cuts images into patches of {patch} x {patch} pixels, but they are {height} x {width}: "
+        "choose another network, or images whose sides are multiples.",
+    )
+
+
+def _patch(image_shape: tuple[int, int, int]) -> int:
+    """The side of a patch, in pixels."""
+    return 4 if min(image_shape[:2]) < _SMALL else 16
 
 
 def make(name: str, bfloat16: bool = False) -> hk.TransformedWithState:

@@ -258,6 +258,16 @@ def test_as_a_process_there_is_no_traceback_either(root, earlier):
     assert done.stderr.startswith("error: ")
 
 
+def test_a_reader_that_has_had_enough_gets_no_traceback(root):
+    """`python run.py --help | head`: the reader's end is closed before anything is written."""
+    command = [sys.executable, "run.py", "--exp=dqn", "--help"]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
 def test_an_interrupt_before_training_is_one_line(run, capsys, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
@@ -317,7 +327,7 @@ def test_the_default_in_the_table_is_the_configurations(name, run):
 @pytest.mark.parametrize("name", experiments())
 def test_help_explains_every_option_with_its_default(name, run, capsys, monkeypatch):
     """Every field has a docstring, and --help shows it beside the default."""
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as stop:
         run.main([f"--exp={name}", "--help"])
     assert stop.value.code == 0

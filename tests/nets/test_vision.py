@@ -73,8 +73,11 @@ def test_a_fresh_residual_block_is_the_identity():
 
 
 def test_images_that_do_not_divide_into_patches_are_refused():
-    with pytest.raises(UserError, match="30 x 32 pixels cannot be cut into patches of 4 x 4"):
-        vision.make("vit_tiny").init(jax.random.key(0), jnp.zeros((1, 30, 32, 3)), True)
+    vision.check("vit_tiny", (28, 32, 3))
+    vision.check("convnet", (30, 32, 3))
+    for shape, told in (((30, 32, 3), "patches of 4 x 4 pixels, but they are 30 x 32"), ((224, 100, 3), "16 x 16")):
+        with pytest.raises(UserError, match=told):
+            vision.check("vit_tiny", shape)
 
 
 def test_positions_are_sines_and_cosines_by_row_and_column():
