@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from missing_bits.nets.conv import Conv2D
+
 
 def mlp(hidden_sizes: Sequence[int], num_actions: int, x: jax.Array) -> jax.Array:
     """A ReLU network for vectors [B, features]."""
@@ -34,7 +36,7 @@ def nature(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array
     scale = 255.0 if observation.dtype == jnp.uint8 else 1.0
     x = observation.astype(jnp.float32) / scale
     for channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-        x = jax.nn.relu(hk.Conv2D(channels, kernel, stride, padding="VALID")(x))
+        x = jax.nn.relu(Conv2D(channels, kernel, stride, padding="VALID")(x))
     return mlp(hidden_sizes, num_actions, hk.Flatten()(x))  # [B, A]
 
 

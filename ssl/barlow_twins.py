@@ -8,8 +8,7 @@ pulls C towards the identity (equation 1):
     loss = sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2
 
 The first sum asks for invariance to the distortions, the second for uncorrelated components. As in the authors' code,
-each view passes the network alone, and the loss is multiplied by 196 / D. Deviations: AdamW unless --optimizer.name is
-lars; small networks for small images.
+each view passes the network alone, and the loss is multiplied by 196 / D. Deviation: AdamW unless --optimizer.name=lars.
 Shapes: B images in a batch (on one device), H, W, C of an image, F features of the encoder, D of an embedding.
 """
 
@@ -153,11 +152,11 @@ class BarlowTwins:
         _, z_a, statistics = self.embed(params, statistics, x_a, True)
         features, z_b, statistics = self.embed(params, statistics, x_b, True)
         c = correlation(z_a, z_b)
-        invariance, redundancy = objective(c, self.config.off_diagonal)
         scale = self.config.loss_scale / c.shape[0]
-        metrics = {"train/invariance": scale * invariance, "train/redundancy": scale * redundancy}
+        invariance, redundancy = (scale * term for term in objective(c, self.config.off_diagonal))
+        metrics = {"train/invariance": invariance, "train/redundancy": redundancy}
         metrics["train/feature_deviation"] = collapse.feature_deviation(features)
-        return scale * (invariance + redundancy), (statistics, metrics)
+        return invariance + redundancy, (statistics, metrics)
 
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         """Draws two views of every image and makes one update."""
