@@ -8,7 +8,7 @@ pulls C towards the identity (equation 1):
     loss = sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2
 
 The first sum asks for invariance to the distortions, the second for uncorrelated components. As in the authors' code,
-each view passes the network alone, and the loss is multiplied by 196 / D. Deviation: AdamW unless --optimizer.name=lars.
+each view passes the network alone, and the loss is multiplied by 196 / D. Deviation from the paper: AdamW by default.
 Shapes: B images in a batch (on one device), H, W, C of an image, F features of the encoder, D of an embedding.
 """
 
