@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from missing_bits import collectives
 from missing_bits.errors import UserError
 from missing_bits.loop.config import replace
+from missing_bits.loop.parallel import Layout
 from missing_bits.ssl import barlow_twins
 from missing_bits.ssl.barlow_twins import Config, correlation, objective
 
@@ -161,3 +162,21 @@ def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, 
     np.savez("odd.npz", images=np.random.default_rng(0).integers(0, 256, (40, 30, 30, 3), np.uint8))
     with pytest.raises(UserError, match=named):
         barlow_twins.BarlowTwins(replace(TINY, changed)).source([0])
+
+
+def test_it_learns_photos_beyond_raw_pixels_and_a_random_encoder():
+    """A hundred updates, where the default run makes a thousand."""
+    settings = {"data": "photos", "updates": 100, "batch_size": 64, "projector_sizes": (256, 256)}
+    experiment, layout = barlow_twins.BarlowTwins(Config(**settings)), Layout([0], 1)
+    source = experiment.source([0])
+    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(100)))
+    source.close()
+    state, _ = layout.updates(experiment)(layout.init(experiment), batches, 0, 100)
+    scores = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))
+    baselines = experiment.baselines(jax.random.key(0))
+    for probe in ("knn", "linear"):
+        learned, others = (
+            scores[f"eval/{probe}_accuracy"],
+            [f"baseline/{w}_{probe}_accuracy" for w in ("pixels", "random")],
+        )
+        assert learned > max(baselines[name] for name in others) + 0.03, (probe, scores, baselines)

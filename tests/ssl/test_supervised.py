@@ -7,6 +7,7 @@ import pytest
 
 from missing_bits.errors import UserError
 from missing_bits.loop.config import replace
+from missing_bits.loop.parallel import Layout
 from missing_bits.ssl import supervised
 from missing_bits.ssl.supervised import Config, Supervised
 
@@ -73,3 +74,13 @@ def test_presets_are_of_sets_that_exist():
     from missing_bits.data.load import _FORMS
 
     assert set(supervised.PRESETS) <= set(_FORMS)
+
+
+def test_it_learns_digits():
+    experiment, layout = Supervised(replace(TINY, {"updates": 150, "batch_size": 64})), Layout([0], 1)
+    source = experiment.source([0])
+    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(150)))
+    source.close()
+    state, _ = layout.updates(experiment)(layout.init(experiment), batches, 0, 150)
+    scores = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))
+    assert scores["eval/accuracy"] > 0.9
