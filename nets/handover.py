@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from missing_bits.augment import color
 from missing_bits.errors import UserError, require
@@ -95,7 +95,7 @@ def save(path: Path, encoder: ImageEncoder, variables: Variables, facts: Mapping
             tensors |= {f"{kind}:{module}:{name}": np.asarray(leaf) for name, leaf in leaves.items()}
     card = {"encoder": dataclasses.asdict(encoder), **facts}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"card": json.dumps(card)})
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={"card": json.dumps(card)}))
     path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
 
 
