@@ -15,12 +15,12 @@ EXPERIMENTS = {
     ),
     "barlow_twins": (
         "missing_bits.ssl.barlow_twins:BarlowTwins",
-        "Features that agree on two views and do not repeat each other (Zbontar 2021)",
+        "Barlow Twins: views agree, features do not repeat (Zbontar 2021)",
         "photos",
     ),
     "supervised": (
         "missing_bits.ssl.supervised:Supervised",
-        "The same networks and augmentation, trained with labels: what to compare with",
+        "The same networks trained with labels: what to compare with",
         "photos",
     ),
 }
