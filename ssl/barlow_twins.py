@@ -1,6 +1,6 @@
 """Barlow Twins: features that agree on two views of an image and do not repeat each other (Zbontar et al. 2021).
 
-    python run.py --exp=barlow_twins
+    python run.py --exp=barlow_twins  # three minutes on two cores: kNN 77 %, raw pixels 54 % (docs/results.md)
 
 C is the cross-correlation, over the batch, of the embeddings of two distorted views of the same images. The loss
 pulls C towards the identity (equation 1):
@@ -114,8 +114,7 @@ def objective(c: jax.Array, off_diagonal: float) -> tuple[jax.Array, jax.Array]:
 class BarlowTwins:
     """The method, as functions on `State`."""
 
-    unit, unit_per_update, evaluations, small = "updates", 1, 4, False
-    split_over_devices = ("batch_size",)
+    unit, unit_per_update, evaluations, small, split_over_devices = "updates", 1, 4, False, ("batch_size",)
 
     def __init__(self, config: Config) -> None:
         check(config)
@@ -183,7 +182,8 @@ class BarlowTwins:
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """Pairs of views, their cross-correlation over test images, and what the probes have to show."""
-        images = jnp.asarray(self.data.test.images[np.arange(min(512, self.data.test.images.shape[0]))])
+        test = self.data.test.images
+        images = jnp.asarray(test[np.random.default_rng(seed).permutation(test.shape[0])[:512]])
         x_a, x_b = views.two_views(jax.random.split(jax.random.key(seed), len(images)), images, self.config.views)
         z_a, z_b = (jax.jit(self.embed, static_argnums=3)(*learned, x, False)[1] for x in (x_a, x_b))
         pictures.pairs(x_a[:16], x_b[:16], folder / "views.png")
