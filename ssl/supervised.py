@@ -1,6 +1,6 @@
 """The comparison: the same network, augmentation and optimiser, trained with labels.
 
-    python run.py --exp=supervised
+    python run.py --exp=supervised  # two minutes on two cores: kNN 88 %, raw pixels 54 % (docs/results.md)
 
 What labels add is the distance between the scores of this run and of a pretraining on the same data: the probes are
 the same. One distorted view per image; cross-entropy on a linear classifier of the encoder's features.
