@@ -57,14 +57,13 @@ def test_scores_and_baselines_by_name(data, variables):
 
 def test_test_labels_choose_nothing(data, variables):
     """With the other class for every test label, each probe is right exactly where it was wrong."""
-    probes, scores = Probes(data, ENCODER), []
     flipped = dataclasses.replace(data, test=Split(data.test.images, 1 - data.test.labels))
     scores = [Probes(which, ENCODER).scores(variables) for which in (data, flipped)]
     for name in ("eval/knn_accuracy", "eval/linear_accuracy"):
         assert scores[0][name] + scores[1][name] == pytest.approx(1)
     for name in ("eval/effective_rank", "eval/feature_deviation"):
         assert scores[0][name] == scores[1][name]
-    assert probes.headline == "eval/knn_accuracy"
+    assert Probes(data, ENCODER).headline == "eval/knn_accuracy"
 
 
 def test_without_labels_only_the_spread_is_told(data, variables):
