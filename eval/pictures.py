@@ -41,20 +41,17 @@ def pairs(x_a: jax.Array, x_b: jax.Array, path: Path) -> None:
       x_a, x_b: [n, H, W, C], views of the same images in the same order.
       path: the file to write.
     """
-    chex.assert_equal_shape([x_a, x_b])
-    a, b = _tiles(x_a), _tiles(x_b)
-    height, width = a.shape[1:3]
-    edge, gap = 5, 14
-    card_height, card_width = height + 2 * edge, 2 * width + 3 * edge
-    columns = min(4, len(a))
-    rows = -(-len(a) // columns)
-    canvas = _canvas(rows * (card_height + gap) - gap, columns * (card_width + gap) - gap)
-    for i in range(len(a)):
-        y, x = i // columns * (card_height + gap), i % columns * (card_width + gap)
-        canvas[y : y + card_height, x : x + card_width] = _rgb(_CARD)
-        canvas[y + edge : y + edge + height, x + edge : x + edge + width] = a[i]
-        canvas[y + edge : y + edge + height, x + 2 * edge + width : x + 2 * edge + 2 * width] = b[i]
-    _save(canvas, "Two views of an image on each card", [], path)
+    _cards([x_a, x_b], 4, "Two views of an image on each card", path)
+
+
+def reconstructions(images: jax.Array, masked: jax.Array, restored: jax.Array, path: Path) -> None:
+    """Draws each of n images as it is, masked, and reconstructed, side by side on a card, three cards in a row.
+
+    Args:
+      images, masked, restored: [n, H, W, C], in the same order.
+      path: the file to write.
+    """
+    _cards([images, masked, restored], 3, "Original, masked and reconstructed", path)
 
 
 def neighbours(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: Path) -> None:
@@ -169,6 +166,25 @@ def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:
     tsne = TSNE(init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0)
     with threadpool_limits(1):  # OpenMP's threads spin while they wait: on busy cores that takes ten times longer
         return tsne.fit_transform(components[:, :50]), "t-SNE"
+
+
+def _cards(images: Sequence[jax.Array], most: int, title: str, path: Path) -> None:
+    """Writes n cards, at most so many in a row; each shows one image of each of k sets [n, H, W, C], in order."""
+    chex.assert_equal_shape(images)
+    sets = [_tiles(x) for x in images]
+    count, height, width = sets[0].shape[:3]
+    edge, gap = 5, 14
+    card_height, card_width = height + 2 * edge, edge + len(sets) * (width + edge)
+    columns = min(most, count)
+    rows = -(-count // columns)
+    canvas = _canvas(rows * (card_height + gap) - gap, columns * (card_width + gap) - gap)
+    for i in range(count):
+        y, x = i // columns * (card_height + gap), i % columns * (card_width + gap)
+        canvas[y : y + card_height, x : x + card_width] = _rgb(_CARD)
+        for k, tiles in enumerate(sets):
+            left = x + edge + k * (width + edge)
+            canvas[y + edge : y + edge + height, left : left + width] = tiles[i]
+    _save(canvas, title, [], path)
 
 
 def _tiles(images: jax.Array) -> np.ndarray:

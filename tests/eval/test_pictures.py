@@ -52,6 +52,32 @@ def test_views_of_one_image_are_nearer_than_those_of_two(tmp_path):
     assert max(gaps[::2]) < min(gaps[1::2])
 
 
+@pytest.mark.parametrize(("count", "side", "channels", "factor"), [(7, 32, 3, 3), (1, 28, 1, 3), (4, 96, 3, 1)])
+def test_reconstructions_show_every_pixel_of_all_three(tmp_path, count, side, channels, factor):
+    images = RNG.integers(0, 256, (3, count, side, side, channels)).astype(np.uint8)
+    images[:, :, 0, 0] = (10 * np.arange(3 * count)).reshape(3, count, 1)  # few places to look at
+    original, masked, restored = images[0], images[1] / 255, images[2] / np.float32(255)
+    pictures.reconstructions(original, masked, restored, tmp_path / "restored.png")
+    picture = read(tmp_path / "restored.png")
+    for image in images.reshape(-1, side, side, channels):
+        assert holds(picture, np.broadcast_to(image, (side, side, 3)), factor) == 1
+
+
+def test_reconstructions_stand_original_masked_restored_and_three_cards_in_a_row(tmp_path):
+    """Twelve shades of four images, in the order in which a card after the other shows them: 9 in a row, then 3."""
+    shades = np.linspace(0.1, 0.9, 12)
+    sets = (np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1)) for s in (shades[::3], shades[1::3], shades[2::3]))
+    pictures.reconstructions(*sets, tmp_path / "restored.png")
+    picture = read(tmp_path / "restored.png")[40:, :, 0]  # below the title, whose edges have all shades
+    y, x = np.array([np.argwhere(picture == round(255 * s)).mean(axis=0) for s in shades]).T
+    assert np.ptp(y[:9]) == np.ptp(y[9:]) == 0
+    assert y[9] > y[0]
+    np.testing.assert_array_equal(x[9:], x[:3])
+    gaps = np.diff(x[:9])  # between neighbours: two on a card, one between cards, two on a card, ...
+    assert np.all(gaps > 0)
+    assert max(gaps[[0, 1, 3, 4, 6, 7]]) < min(gaps[[2, 5]])
+
+
 def test_floats_and_bytes_look_the_same(tmp_path):
     images = RNG.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
     pictures.pairs(images, images, tmp_path / "bytes.png")
