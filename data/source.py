@@ -1,32 +1,24 @@
-"""Batches of images, gathered while the device works."""
+"""Batches of examples, gathered while the device works."""
 
 import contextlib
 import itertools
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from missing_bits.data.images import Split
 from missing_bits.errors import require
 
 _INNER_STEPS = 10  # enough to hide what a jitted call costs
 _STACKED = 64 << 20  # bytes that the batches of one call may take
 
 
-class Batch(NamedTuple):
-    """Images for one update of S seeds."""
-
-    images: np.ndarray  # uint8 [S, B, H, W, C]
-    labels: np.ndarray | None  # int32 [S, B]
-
-
 class Order:
-    """Which images an update sees: for each seed and epoch another permutation, one after the other.
+    """Which examples an update sees: for each seed and epoch another permutation, one after the other.
 
-    The last batch of an epoch goes on into the next one: over an epoch every image comes once.
+    A batch that an epoch cannot fill goes on into the next one: over an epoch every example comes once.
     """
 
     def __init__(self, size: int, seeds: Sequence[int], batch_size: int) -> None:
@@ -38,10 +30,12 @@ class Order:
         return np.stack([self._indices(seed, update * self._batch_size) for seed in self._seeds])
 
     def _indices(self, seed: int, start: int) -> np.ndarray:
-        epoch, offset = divmod(start, self._size)
-        indices = self._permutation(seed, epoch)[offset : offset + self._batch_size]
-        missing = self._batch_size - len(indices)
-        return np.concatenate([indices, self._permutation(seed, epoch + 1)[:missing]]) if missing else indices
+        end, parts = start + self._batch_size, []
+        while start < end:
+            epoch, offset = divmod(start, self._size)
+            parts.append(self._permutation(seed, epoch)[offset : offset + end - start])
+            start += len(parts[-1])
+        return np.concatenate(parts)
 
     def _permutation(self, seed: int, epoch: int) -> np.ndarray:
         if self._last.get(seed, (None,))[0] != epoch:
@@ -49,34 +43,37 @@ class Order:
         return self._last[seed][1]
 
 
-class ImageSource:
+class BatchSource:
     """The batches of several seeds, a pure function of seed and update (`Source` in loop/experiment.py).
 
     A thread gathers the next ones while the device works.
 
     Args:
-      split: the images.
+      examples: a NamedTuple of arrays [N, ...], such as `Split`; the first may be decoded when asked for, others may
+        be None. Batches are NamedTuples of the same class, with leaves [S, B, ...].
       seeds: a batch for each.
-      batch_size: images per seed and update.
-      labelled: whether batches carry labels.
+      batch_size: examples per seed and update.
+      pools: for each seed, indices [M] of the only examples it sees, over and over; by default it sees all.
 
     Raises:
-      UserError: the batch is larger than the split.
+      UserError: the batch is larger than the set.
     """
 
-    def __init__(self, split: Split, seeds: Sequence[int], batch_size: int, labelled: bool = False) -> None:
-        count, *shape = split.images.shape
+    def __init__(
+        self, examples: Any, seeds: Sequence[int], batch_size: int, pools: Sequence[np.ndarray] | None = None
+    ) -> None:
+        count, *shape = examples[0].shape
         require(
-            batch_size <= count,
-            f"--batch-size is {batch_size}, but there are {count} images to train on; give at most that many.",
+            batch_size <= count or pools is not None,
+            f"--batch-size is {batch_size}, but there are {count} examples to train on; give at most that many.",
         )
-        self._split, self._seeds, self._batch_size, self._labelled = split, tuple(seeds), batch_size, labelled
+        self._examples, self._seeds, self._batch_size, self._pools = examples, tuple(seeds), batch_size, pools
         most = _STACKED // (len(self._seeds) * batch_size * int(np.prod(shape)))
-        self.inner_steps = min(_INNER_STEPS, max(1, most)) if isinstance(split.images, np.ndarray) else 1
+        self.inner_steps = min(_INNER_STEPS, max(1, most)) if isinstance(examples[0], np.ndarray) else 1
         self._ahead: _Ahead | None = None
         self._update = 0  # what the thread hands over next
 
-    def next(self, act: Any, update: int) -> Batch:
+    def next(self, act: Any, update: int) -> Any:
         """The batch of an update; the next ones are on their way if it is asked for in order."""
         if self._ahead is None or update != self._update:
             self.close()
@@ -105,13 +102,20 @@ class ImageSource:
             self._ahead.close()
             self._ahead = None
 
-    def _batches(self, start: int) -> Iterator[Batch]:
-        images, labels = self._split
-        order = Order(images.shape[0], self._seeds, self._batch_size)
+    def _batches(self, start: int) -> Iterator[Any]:
+        pools = self._pools
+        size = self._examples[0].shape[0] if pools is None else len(pools[0])
+        order = Order(size, self._seeds, self._batch_size)
         for update in itertools.count(start):
             indices = order(update)  # [S, B]
-            batch = images[indices.ravel()].reshape(*indices.shape, *images.shape[1:])
-            yield Batch(batch, labels[indices] if self._labelled else None)
+            if pools is not None:
+                indices = np.stack([pool[row] for pool, row in zip(pools, indices, strict=True)])
+            yield type(self._examples)(*(None if x is None else _take(x, indices) for x in self._examples))
+
+
+def _take(array: Any, indices: np.ndarray) -> np.ndarray:
+    """Examples [S, B, ...] of an array [N, ...], which may be one that takes flat indices only."""
+    return array[indices.ravel()].reshape(*indices.shape, *array.shape[1:])
 
 
 class _Ahead:

@@ -1,4 +1,7 @@
-"""Encoders as they are handed over: what a run has learned, in a file that says what it is."""
+"""Encoders as they are handed over: what a run has learned, in a file that says what it is.
+
+An encoder of either kind, of images or of text, maps its inputs and `Variables` to one feature vector each.
+"""
 
 import dataclasses
 import json
@@ -15,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 
 from missing_bits.augment import color
 from missing_bits.errors import UserError, require
-from missing_bits.nets import vision
+from missing_bits.nets import text, vision
 
 
 class Variables(NamedTuple):
-    """What an encoder needs besides images."""
+    """What an encoder needs besides its inputs."""
 
     params: Any
     state: Any  # moving averages of batch normalisation
@@ -57,7 +60,7 @@ class ImageEncoder:
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""
         images = jnp.zeros((2, *self.image_shape), jnp.float32)
-        return Variables(*self._network.init(key, images, True))
+        return Variables(*vision.make(self.network, self.bfloat16).init(key, images, True))
 
     def apply(self, variables: Variables, images: jax.Array, is_training: bool = False) -> tuple[jax.Array, Any]:
         """Features of images.
@@ -70,17 +73,91 @@ class ImageEncoder:
         Returns:
           Features [B, D], float32, and the new state.
         """
+        network = vision.make(self.network, self.bfloat16)
+        return network.apply(variables.params, variables.state, None, self._normalised(images), is_training)
+
+    def tokens(self, variables: Variables, images: jax.Array, **masking: jax.Array) -> jax.Array:
+        """Tokens of a vision transformer, float32: the class token [B, 1, D], then the patches'.
+
+        Args:
+          variables: of this encoder.
+          images: as for `apply`.
+          masking: `kept`, or `mask` and `mask_token`, as `vision.VisionTransformer.tokens` takes them.
+        """
+        inputs = self._normalised(images), *(masking.get(name) for name in ("kept", "mask", "mask_token"))
+        return vision.tokens_of(self.network, self.bfloat16)(variables.params, *inputs)
+
+    def _normalised(self, images: jax.Array) -> jax.Array:
         if images.dtype == jnp.uint8:
             images = images.astype(jnp.float32) / 255
-        images = color.normalise(images, self.mean, self.std)
-        return self._network.apply(variables.params, variables.state, None, images, is_training)
+        return color.normalise(images, self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """An encoder of text with its tokeniser: all that its file must say besides its variables."""
+
+    network: str
+    """A name that `text.make` knows."""
+    vocabulary: int
+    """Number of different tokens."""
+    length: int
+    """The longest row, in tokens."""
+    tokenizer: str
+    """The JSON that Hugging Face's `tokenizers` reads."""
+    dropout: float = 0.0
+    """Share that `tokens` drops where it is given keys."""
+    bfloat16: bool = False
+    """Compute in bfloat16."""
+
+    @property
+    def num_features(self) -> int:
+        """D, the width of a feature."""
+        params = jax.eval_shape(self.init, jax.random.key(0)).params
+        return params["text_transformer/embed"]["embeddings"].shape[1]
+
+    def init(self, key: jax.Array) -> Variables:
+        """Fresh variables."""
+        row = jnp.zeros((1, self.length), jnp.int32)
+        return Variables(self._network.init(key, row, row, None), {})
+
+    def apply(self, variables: Variables, tokens: jax.Array, is_training: bool = False) -> tuple[jax.Array, Any]:
+        """Features of texts: means over their tokens.
+
+        Args:
+          variables: of this encoder.
+          tokens: int [B, L], padded at the end with `text.PADDING`.
+          is_training: makes no difference.
+
+        Returns:
+          Features [B, D], float32, and the state as it was.
+        """
+        real = (tokens != text.PADDING).astype(jnp.int32)
+        each = self.tokens(variables, tokens, real)  # [B, L, D]
+        count = jnp.maximum(jnp.sum(real, axis=1, keepdims=True), 1)
+        return jnp.sum(each * real[:, :, None], axis=1) / count, variables.state
+
+    def tokens(
+        self, variables: Variables, tokens: jax.Array, segments: jax.Array, keys: jax.Array | None = None
+    ) -> jax.Array:
+        """Encoded tokens [B, L, D], float32, of packed rows; the arguments are those of `text.TextTransformer`."""
+        return self._network.apply(variables.params, None, tokens, segments, keys)
 
     @property
     def _network(self) -> Any:
-        return vision.make(self.network, self.bfloat16)
+        return text.make(self.network, self.vocabulary, self.length, self.dropout, self.bfloat16)
 
 
-def save(path: Path, encoder: ImageEncoder, variables: Variables, facts: Mapping[str, Any]) -> None:
+Encoder = ImageEncoder | TextEncoder
+_KINDS: dict[str, type[Encoder]] = {"images": ImageEncoder, "text": TextEncoder}
+
+
+def kind_of(encoder: Encoder) -> str:
+    """What an encoder encodes: "images" or "text"."""
+    return next(kind for kind, encoder_class in _KINDS.items() if isinstance(encoder, encoder_class))
+
+
+def save(path: Path, encoder: Encoder, variables: Variables, facts: Mapping[str, Any], head: Any = None) -> None:
     """Writes variables as safetensors, with a card: what is in it, in its header and beside it as JSON.
 
     Args:
@@ -88,12 +165,13 @@ def save(path: Path, encoder: ImageEncoder, variables: Variables, facts: Mapping
       encoder: what the variables belong to.
       variables: as arrays on the host.
       facts: what else is known: the configuration, the hash of the data, the scores.
+      head: Haiku parameters to keep beside the encoder, such as those that guess masked words.
     """
     tensors = {}
-    for kind, tree in variables._asdict().items():
+    for kind, tree in {**variables._asdict(), "head": head or {}}.items():
         for module, leaves in tree.items():
             tensors |= {f"{kind}:{module}:{name}": np.asarray(leaf) for name, leaf in leaves.items()}
-    card = {"encoder": dataclasses.asdict(encoder), **facts}
+    card = {"kind": kind_of(encoder), "encoder": dataclasses.asdict(encoder), **facts}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(safetensors.numpy.save(tensors, metadata={"card": json.dumps(card)}))
     path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
@@ -102,13 +180,15 @@ def save(path: Path, encoder: ImageEncoder, variables: Variables, facts: Mapping
 class Loaded(NamedTuple):
     """An encoder from a run."""
 
-    encoder: ImageEncoder
+    encoder: Encoder
     variables: Variables
+    head: dict[str, Any]
+    """Parameters of the head that was saved with it; empty without one."""
     card: dict[str, Any]
 
-    def __call__(self, images: Any) -> jax.Array:
-        """Features [B, D] of images [B, H, W, C], uint8 or float in [0, 1]."""
-        return self.encoder.apply(self.variables, jnp.asarray(images))[0]
+    def __call__(self, inputs: Any) -> jax.Array:
+        """Features [B, D] of images [B, H, W, C], uint8 or float in [0, 1], or of padded tokens int [B, L]."""
+        return self.encoder.apply(self.variables, jnp.asarray(inputs))[0]
 
 
 def load(run: str | Path, seed: int | None = None) -> Loaded:
@@ -132,19 +212,20 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
         )
         path = found[0] if seed is None else path / "encoder" / f"seed{seed}.safetensors"
         require(path in found, f"{run} has no encoder of seed {seed}; it has {', '.join(p.stem for p in found)}.")
-    trees: dict[str, dict[str, dict[str, np.ndarray]]] = {"params": {}, "state": {}}
+    trees: dict[str, dict[str, dict[str, np.ndarray]]] = {"params": {}, "state": {}, "head": {}}
     try:
         with safe_open(path, "numpy") as file:
             card = json.loads(file.metadata()["card"])
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 kind, module, leaf = name.split(":")
                 trees[kind].setdefault(module, {})[leaf] = file.get_tensor(name)
+        encoder_class, saved = _KINDS[card["kind"]], card["encoder"]
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}. Name the folder of a finished run.") from error
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged or was not written by this suite: {error}.") from error
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in card["encoder"].items()}
-    return Loaded(ImageEncoder(**fields), Variables(**trees), card)
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
+    return Loaded(encoder_class(**fields), Variables(trees["params"], trees["state"]), trees["head"], card)
 
 
 def load_for(encoder: ImageEncoder, run: str) -> Variables:
@@ -154,6 +235,10 @@ def load_for(encoder: ImageEncoder, run: str) -> Variables:
       UserError: the run's network or its images are of another kind.
     """
     loaded = load(run)
+    require(
+        isinstance(loaded.encoder, ImageEncoder),
+        f"--init-from={run} holds an encoder of {kind_of(loaded.encoder)}; this run needs one of images.",
+    )
     for what in ("network", "image_shape"):
         have, want = getattr(loaded.encoder, what), getattr(encoder, what)
         require(have == want, f"--init-from={run} holds an encoder whose {what} is {have}; this run needs {want}.")

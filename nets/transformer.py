@@ -1,4 +1,7 @@
-"""The pre-norm transformer (Vaswani et al. 2017; Xiong et al. 2020) and fixed positions on a grid."""
+"""The pre-norm transformer (Vaswani et al. 2017; Xiong et al. 2020), for images and text, and fixed positions.
+
+Shapes: B examples, L tokens, D the width of a token.
+"""
 
 import chex
 import haiku as hk
@@ -7,28 +10,47 @@ import jax.numpy as jnp
 import numpy as np
 
 
+GLOROT = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")  # Glorot and Bengio 2010
+
+
 class Block(hk.Module):
     """Self-attention, then an MLP of four times the width; each normalises its input and adds to it.
 
     Args:
       heads: of attention; the width must be a multiple.
+      dropout: share of what attention and MLP add that is dropped where `keys` are given, 0 up to 1.
       name: of the module.
     """
 
-    def __init__(self, heads: int, name: str | None = None):
+    def __init__(self, heads: int, dropout: float = 0.0, name: str | None = None):
         super().__init__(name)
-        self._heads = heads
+        self._heads, self._dropout = heads, dropout
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Tokens [B, L, D] to tokens [B, L, D]."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None) -> jax.Array:
+        """Tokens [B, L, D] to tokens [B, L, D].
+
+        Args:
+          x: tokens.
+          mask: bool [B, L, L], whether a token (second axis) attends to another (last axis); None: to all.
+          keys: random keys [B] for dropout; None for none.
+        """
         chex.assert_rank(x, 3)
         width = x.shape[2]
         qkv = _linear(3 * width, "qkv")(_norm(x, "attention_norm"))
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self._heads, -1), 2, 0)  # each [B, L, heads, D / heads]
-        mixed = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
-        x += _linear(width, "mix")(mixed)
+        heads_mask = None if mask is None else mask[:, None]  # the same for all heads
+        mixed = jax.nn.dot_product_attention(q, k, v, mask=heads_mask).reshape(x.shape)
+        x += self._drop(_linear(width, "mix")(mixed), keys, 0)
         hidden = jax.nn.gelu(_linear(4 * width, "widen")(_norm(x, "mlp_norm")))
-        return x + _linear(width, "narrow")(hidden)
+        return x + self._drop(_linear(width, "narrow")(hidden), keys, 1)
+
+    def _drop(self, x: jax.Array, keys: jax.Array | None, place: int) -> jax.Array:
+        """What is left of x, scaled to the same mean; an example's mask depends on its own key alone."""
+        if keys is None or self._dropout == 0:
+            return x
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self._dropout, x.shape[1:]))(keys)
+        return jnp.where(kept, x / (1 - self._dropout), 0)
 
 
 class Transformer(hk.Module):
@@ -37,28 +59,36 @@ class Transformer(hk.Module):
     Args:
       layers: number of blocks.
       heads: of attention in each.
+      dropout: of each block.
       name: of the module.
     """
 
-    def __init__(self, layers: int, heads: int, name: str | None = None):
+    def __init__(self, layers: int, heads: int, dropout: float = 0.0, name: str | None = None):
         super().__init__(name)
-        self._layers, self._heads = layers, heads
+        self._layers, self._heads, self._dropout = layers, heads, dropout
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Tokens [B, L, D] to tokens [B, L, D]."""
-        for _ in range(self._layers):
-            x = Block(self._heads)(x)
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None) -> jax.Array:
+        """Tokens [B, L, D] to tokens [B, L, D]; `mask` and `keys` as for `Block`."""
+        for layer in range(self._layers):
+            layer_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
+            x = Block(self._heads, self._dropout)(x, mask, layer_keys)
         return _norm(x, "norm")
 
 
 def _linear(size: int, name: str) -> hk.Linear:
-    return hk.Linear(size, w_init=hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform"), name=name)
+    return hk.Linear(size, w_init=GLOROT, name=name)
 
 
 def _norm(x: jax.Array, name: str) -> jax.Array:
     """Layer normalisation of tokens, computed in float32."""
     norm = hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)
     return norm(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def same_segment(segments: jax.Array) -> jax.Array:
+    """The mask [B, L, L] that keeps attention within a segment of packed rows [B, L]; padding is a segment too."""
+    chex.assert_rank(segments, 2)
+    return segments[:, :, None] == segments[:, None, :]
 
 
 def grid_positions(rows: int, columns: int, width: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Encoders of images in Haiku: images [B, H, W, C] to features [B, D]."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import haiku as hk
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import jmp
 
+from missing_bits.augment import masking
 from missing_bits.errors import require
 from missing_bits.nets import transformer
 from missing_bits.nets.conv import Conv2D
@@ -95,7 +96,7 @@ class ResNet(hk.Module):
 
 
 class VisionTransformer(hk.Module):
-    """Vision transformer (Dosovitskiy et al. 2021) on patches with fixed positions; features are means over tokens.
+    """Vision transformer (Dosovitskiy et al. 2021): a class token and patches with fixed positions.
 
     Args:
       width: of a token.
@@ -109,18 +110,48 @@ class VisionTransformer(hk.Module):
         self._width, self._heads, self._layers = width, heads, layers
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        """Features [B, width] of images [B, H, W, C]."""
-        patch = _patch(x.shape[1:])
-        x = Conv2D(self._width, patch, patch, padding="VALID")(x)
-        positions = transformer.grid_positions(*x.shape[1:3], self._width)
-        x = x.reshape(x.shape[0], -1, self._width) + jnp.asarray(positions, x.dtype)[None]
-        return jnp.mean(transformer.Transformer(self._layers, self._heads)(x), axis=1)
+        """Features [B, 2 width] of images [B, H, W, C]: the class token beside the mean over patches."""
+        return summary(self.tokens(x))
+
+    @hk.name_like("__call__")
+    def tokens(
+        self, x: jax.Array, kept: jax.Array | None = None, mask: jax.Array | None = None,
+        mask_token: jax.Array | None = None,
+    ) -> jax.Array:  # fmt: skip
+        """The class token and those of L patches, [B, 1 + L, width].
+
+        Args:
+          x: images [B, H, W, C].
+          kept: int [B, K], the patches that are seen: tokens [B, 1 + K, width] are of these, in this order.
+          mask: bool [B, L], where `mask_token` [width] stands in place of a patch.
+          mask_token: see `mask`.
+        """
+        side = patch_side(x.shape[1:])
+        patches = masking.patchify(x, side)  # [B, L, side side C]
+        rows, columns = x.shape[1] // side, x.shape[2] // side
+        positions = jnp.asarray(transformer.grid_positions(rows, columns, self._width), x.dtype)[None]
+        if kept is not None:
+            patches = jnp.take_along_axis(patches, kept[:, :, None], axis=1)
+            positions = positions[0][kept]
+        x = hk.Linear(self._width, w_init=transformer.GLOROT, name="embed")(patches)
+        if mask is not None:
+            x = jnp.where(mask[:, :, None], mask_token.astype(x.dtype)[None, None], x)
+        class_token = hk.get_parameter("class_token", (self._width,), init=hk.initializers.TruncatedNormal(0.02))
+        first = jnp.broadcast_to(class_token.astype(x.dtype), (x.shape[0], 1, self._width))
+        x = jnp.concatenate([first, x + positions], axis=1)
+        return transformer.Transformer(self._layers, self._heads)(x)
+
+
+def summary(tokens: jax.Array) -> jax.Array:
+    """Features [B, 2 D] of tokens [B, 1 + L, D]: the first, which is the class token, beside the others' mean."""
+    return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, 1:], axis=1)], axis=1)
 
 
 _NETWORKS = {
     "convnet": lambda: ConvNet(),
     "resnet18": lambda: ResNet((2, 2, 2, 2), bottleneck=False),
     "resnet50": lambda: ResNet((3, 4, 6, 3), bottleneck=True),
+    "vit_micro": lambda: VisionTransformer(128, 4, 6),
     "vit_tiny": lambda: VisionTransformer(192, 3),
     "vit_small": lambda: VisionTransformer(384, 6),
 }
@@ -128,7 +159,7 @@ _NETWORKS = {
 
 def check(name: str, image_shape: tuple[int, int, int]) -> None:
     """Raises `UserError` if the network `name` cannot take images of a shape (H, W, C)."""
-    (height, width, _), patch = image_shape, _patch(image_shape)
+    (height, width, _), patch = image_shape, patch_side(image_shape)
     require(
         not name.startswith("vit") or (height % patch == 0 and width % patch == 0),
         f"--network={name} cuts images into patches of {patch} x {patch} pixels, but they are {height} x {width}: "
@@ -136,7 +167,7 @@ def check(name: str, image_shape: tuple[int, int, int]) -> None:
     )
 
 
-def _patch(image_shape: tuple[int, int, int]) -> int:
+def patch_side(image_shape: tuple[int, int, int]) -> int:
     """The side of a patch, in pixels."""
     return 4 if min(image_shape[:2]) < _SMALL else 16
 
@@ -145,11 +176,11 @@ def make(name: str, bfloat16: bool = False) -> hk.TransformedWithState:
     """An encoder by name: a Haiku transform of (images, is_training) to float32 features.
 
     Args:
-      name: convnet, resnet18, resnet50, vit_tiny or vit_small.
+      name: convnet, resnet18, resnet50, vit_micro, vit_tiny or vit_small.
       bfloat16: compute in bfloat16; parameters, statistics and features stay float32.
     """
     network = hk.transform_with_state(lambda images, is_training: _NETWORKS[name]()(images, is_training))
-    policy = jmp.get_policy(f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32")
+    policy = _policy(bfloat16)
 
     def apply(params: Any, state: Any, key: Any, images: jax.Array, is_training: bool) -> tuple[jax.Array, Any]:
         params, images = policy.cast_to_compute((params, images))
@@ -157,3 +188,21 @@ def make(name: str, bfloat16: bool = False) -> hk.TransformedWithState:
         return policy.cast_to_output(features), state
 
     return hk.TransformedWithState(network.init, apply)
+
+
+def tokens_of(name: str, bfloat16: bool = False) -> Callable[..., jax.Array]:
+    """The function (params, images, kept, mask, mask_token) to float32 tokens of a vision transformer by name.
+
+    It shares its parameters with `make`; `VisionTransformer.tokens` tells what the arguments are.
+    """
+    network = hk.without_apply_rng(hk.transform(lambda *inputs: _NETWORKS[name]().tokens(*inputs)))
+    policy = _policy(bfloat16)
+
+    def apply(params: Any, *inputs: jax.Array | None) -> jax.Array:
+        return policy.cast_to_output(network.apply(*policy.cast_to_compute((params, *inputs))))
+
+    return apply
+
+
+def _policy(bfloat16: bool) -> jmp.Policy:
+    return jmp.get_policy(f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32")

@@ -26,8 +26,9 @@ import optax
 from missing_bits import collectives
 from missing_bits.augment import views
 from missing_bits.augment.views import Views
+from missing_bits.data.images import Split
 from missing_bits.data.load import load
-from missing_bits.data.source import Batch, ImageSource
+from missing_bits.data.source import BatchSource
 from missing_bits.errors import require, require_positive
 from missing_bits.eval import collapse, pictures
 from missing_bits.eval.probes import Probes
@@ -48,7 +49,7 @@ class Config:
     """Budget, in updates."""
     batch_size: int = 128
     """Images per update, each seen in two views, over all devices."""
-    network: Literal["convnet", "resnet18", "resnet50", "vit_tiny", "vit_small"] = "convnet"
+    network: Literal["convnet", "resnet18", "resnet50", "vit_micro", "vit_tiny", "vit_small"] = "convnet"
     """Encoder."""
     init_from: str = ""
     """Folder of a run whose encoder to start from; empty for a fresh one."""
@@ -118,8 +119,11 @@ class BarlowTwins:
 
     def __init__(self, config: Config) -> None:
         check(config)
-        self.config, self.budget = config, config.updates
-        self.data = load(config.data, config.data_dir, config.image_size)
+        self.config, self.budget, self.data = (
+            config,
+            config.updates,
+            load(config.data, config.data_dir, config.image_size),
+        )
         self.data_digest = self.data.digest
         self.encoder = handover.ImageEncoder(config.network, self.data.shape, *self.data.moments(), config.bfloat16)
         self.start = handover.load_for(self.encoder, config.init_from) if config.init_from else None
@@ -128,9 +132,9 @@ class BarlowTwins:
         self.probes = Probes(self.data, self.encoder)
         self.headline, self.baselines = self.probes.headline, self.probes.baselines
 
-    def source(self, seeds: Any) -> ImageSource:
+    def source(self, seeds: Any) -> BatchSource:
         """Batches of training images."""
-        return ImageSource(self.data.train, seeds, self.config.batch_size)
+        return BatchSource(self.data.train._replace(labels=None), seeds, self.config.batch_size)
 
     def init(self, key: jax.Array) -> State:
         """The state before the first update."""
@@ -157,7 +161,7 @@ class BarlowTwins:
         metrics["train/feature_deviation"] = collapse.feature_deviation(features)
         return invariance + redundancy, (statistics, metrics)
 
-    def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(self, state: State, batch: Split, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         """Draws two views of every image and makes one update."""
         keys = collectives.shard(jax.random.split(key, self.config.batch_size))
         x_a, x_b = views.two_views(keys, batch.images, self.config.views)

@@ -20,8 +20,9 @@ import optax
 from missing_bits import collectives
 from missing_bits.augment import views
 from missing_bits.augment.views import Views
+from missing_bits.data.images import Split
 from missing_bits.data.load import load
-from missing_bits.data.source import Batch, ImageSource
+from missing_bits.data.source import BatchSource
 from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval.probes import Probes
 from missing_bits.nets import handover, optimizers
@@ -41,7 +42,7 @@ class Config:
     """Budget, in updates."""
     batch_size: int = 128
     """Images per update, over all devices."""
-    network: Literal["convnet", "resnet18", "resnet50", "vit_tiny", "vit_small"] = "convnet"
+    network: Literal["convnet", "resnet18", "resnet50", "vit_micro", "vit_tiny", "vit_small"] = "convnet"
     """Encoder."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16; parameters and statistics stay float32."""
@@ -85,9 +86,9 @@ class Supervised:
         require(self.probes.labelled, f"--data={config.data} has no labels; give some, or use --exp=barlow_twins.")
         self.baselines = self.probes.baselines
 
-    def source(self, seeds: Any) -> ImageSource:
+    def source(self, seeds: Any) -> BatchSource:
         """Batches of training images with their labels."""
-        return ImageSource(self.data.train, seeds, self.config.batch_size, labelled=True)
+        return BatchSource(self.data.train, seeds, self.config.batch_size)
 
     def init(self, key: jax.Array) -> State:
         """The state before the first update."""
@@ -105,7 +106,7 @@ class Supervised:
         accuracy = jnp.mean((jnp.argmax(logits, axis=1) == labels).astype(jnp.float32))
         return jnp.mean(optax.softmax_cross_entropy(logits, targets)), ({"encoder": moved}, accuracy)
 
-    def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(self, state: State, batch: Split, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         """Draws a view of every image and makes one update."""
         keys = collectives.shard(jax.random.split(key, self.config.batch_size))
         x = views.view(keys, batch.images, self.config.views, 0)

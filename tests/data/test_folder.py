@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from missing_bits.data import folder
-from missing_bits.data.source import ImageSource, Order
+from missing_bits.data.source import BatchSource, Order
 from missing_bits.errors import UserError
 
 RED, GREEN, BLUE = (200, 10, 20), (20, 200, 10), (10, 20, 200)
@@ -179,7 +179,7 @@ def test_mistakes_are_told_in_one_line(tmp_path):
 def test_batches_are_pure_and_moments_cheap(pictures):
     found = folder.load(pictures, 8)
     assert found.moments()[0] == pytest.approx(np.mean([RED, BLUE], axis=0) / 255, abs=0.01)
-    images, source = everything(found.train), ImageSource(found.train, [1, 2], 5, labelled=True)
+    images, source = everything(found.train), BatchSource(found.train, [1, 2], 5)
     assert source.inner_steps == 1
     for update in (0, 1, 7, 8, 2):
         batch, indices = source.next(None, update), Order(16, [1, 2], 5)(update)

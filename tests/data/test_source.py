@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from missing_bits.data.images import Split
-from missing_bits.data.source import ImageSource, Order
+from missing_bits.data.source import BatchSource, Order
 from missing_bits.errors import UserError
 
 
@@ -26,8 +26,8 @@ def threads() -> int:
 def make():
     made = []
 
-    def make(*arguments, **options) -> ImageSource:
-        made.append(ImageSource(*arguments, **options))
+    def make(*arguments, **options) -> BatchSource:
+        made.append(BatchSource(*arguments, **options))
         return made[-1]
 
     yield make
@@ -39,7 +39,7 @@ def make():
 @settings(deadline=None)
 def test_every_image_once_per_epoch(size, data, seed):
     """The concatenation of batches, cut at multiples of the size, is one permutation after the other."""
-    batch_size = data.draw(st.integers(1, size))
+    batch_size = data.draw(st.integers(1, 3 * size))  # up to three epochs at once
     order = Order(size, [seed], batch_size)
     seen = np.concatenate([order(update)[0] for update in range(-(-3 * size // batch_size))])
     epochs = seen[: 3 * size].reshape(3, size)
@@ -63,7 +63,7 @@ def test_seeds_differ_and_stand_alone():
 
 
 def test_batches_carry_what_their_order_says(make):
-    source = make(numbered(17), [3, 4], 5, labelled=True)
+    source = make(numbered(17), [3, 4], 5)
     for update in (0, 1, 2, 3, 9, 10, 4, 4, 0):  # in order, ahead, back, again
         batch, expected = source.next(None, update), Order(17, [3, 4], 5)(update)
         assert batch.images.dtype == np.uint8
@@ -71,7 +71,7 @@ def test_batches_carry_what_their_order_says(make):
         assert (batch.images[..., 0, 0, 0] == expected).all()
         assert batch.labels.dtype == np.int32
         assert (batch.labels == expected).all()
-    assert make(numbered(17), [3, 4], 5).next(None, 0).labels is None
+    assert make(numbered(17)._replace(labels=None), [3, 4], 5).next(None, 0).labels is None
 
 
 def test_nothing_is_saved(make):
@@ -139,6 +139,15 @@ def test_close_ends_the_thread_wherever_it_is(make):
 
 
 def test_a_batch_larger_than_the_set(make):
-    with pytest.raises(UserError, match="--batch-size is 6, but there are 5 images"):
+    with pytest.raises(UserError, match="--batch-size is 6, but there are 5 examples"):
         make(numbered(5), [0], 6)
     assert sorted(make(numbered(5), [0], 5).next(None, 0).images.ravel()) == [0, 1, 2, 3, 4]
+
+
+def test_a_pool_is_all_that_its_seed_sees(make):
+    """Each seed its own five examples, all of them once per epoch: batches of 7 in an epoch of 5."""
+    pools = [np.arange(10, 15), np.arange(3, 8)]
+    source = make(numbered(17), [0, 1], 7, pools=pools)
+    seen = np.concatenate([source.next(None, update).labels for update in range(5)], axis=1)  # [2, 35]
+    for row, pool in zip(seen, pools, strict=True):
+        assert (np.sort(row.reshape(7, 5), axis=1) == pool).all()
