@@ -11,7 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
-PINS = {"dqn": "requirements.txt", "vision": "requirements-vision.txt"}  # in peers/
+PINS = {"dqn": "requirements.txt", "vision": "requirements-vision.txt", "torch": "requirements-torch.txt"}  # in peers/
 
 
 def call(command: list, **environment: str) -> str:

@@ -1,0 +1,165 @@
+"""Measure what masked images save, and training steps of masked language against torch, in one run.
+
+    python benchmarks/masked_speed.py --out=masked_speed.json
+
+Images: updates of a masked autoencoder, whose encoder sees the visible quarter of the patches, against the same updates
+with an encoder that works on all patches. Language: BERT's "mini" size, batch 32, rows of 128 tokens, a vocabulary of
+4096; ours draws its masks, the peer has them ready. The cases take turns, each in a process of its own. See README.md
+beside this file.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from peers_env import call, machine_facts, peers_python, summary, versions
+
+HERE = Path(__file__).resolve().parent
+NETWORKS = ("vit_micro", "vit_tiny")  # the first is the method's default
+IMAGES, ROWS, LENGTH, VOCABULARY, DROPOUT = 64, 32, 128, 4096, 0.1
+WIDTH, LAYERS, PLACES = 256, 4, 19  # of bert_mini; 15 % of a row
+ALL, OURS = "all patches", "ours"
+
+
+class SeesAll:
+    """An encoder that works on all patches and keeps of its tokens those of the visible ones."""
+
+    def __init__(self, encoder: Any):
+        self._encoder = encoder
+
+    def tokens(self, variables: Any, images: Any, kept: Any) -> Any:
+        """The tokens [B, 1 + K, D] of the class and of the kept patches [B, K]."""
+        import jax.numpy as jnp
+
+        tokens = self._encoder.tokens(variables, images)  # [B, 1 + L, D]
+        return jnp.concatenate([tokens[:, :1], jnp.take_along_axis(tokens[:, 1:], kept[:, :, None], axis=1)], axis=1)
+
+
+def row_flops() -> int:
+    """Count the floating-point operations of one row in an update: matrix products alone.
+
+    Four products of the width and two of four times the width in each block; scores and mixtures of attention; at each
+    place to guess one product of the width and one with the vocabulary. A backward pass costs two forward passes.
+    """
+    blocks = LAYERS * LENGTH * 12 * WIDTH**2
+    attention = LAYERS * 2 * LENGTH**2 * WIDTH
+    head = PLACES * (WIDTH**2 + WIDTH * VOCABULARY)
+    return 3 * 2 * (blocks + attention + head)
+
+
+def run_updates(case: str, network: str, seconds: float) -> dict:
+    """Time the suite's own updates in this process, on one batch that lies ready.
+
+    Args:
+      case: "visible" or "all" patches of images, or "language".
+      network: the encoder.
+      seconds: how long to measure.
+    """
+    import jax
+    import numpy as np
+
+    from missing_bits.loop.parallel import Layout
+    from missing_bits.loop.train import _stack
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
+    if case == "language":
+        from missing_bits.ssl.masked_language import Config, MaskedLanguage
+
+        config = Config(batch_size=ROWS, network=network, length=LENGTH, vocabulary=VOCABULARY, dropout=DROPOUT)
+        experiment, examples = MaskedLanguage(config), ROWS * LENGTH
+    else:
+        from missing_bits.ssl.masked_image import Config, MaskedImage
+
+        experiment, examples = MaskedImage(Config(batch_size=IMAGES, network=network)), IMAGES
+    layout, source = Layout([0], 1), experiment.source([0])
+    ready, state, done = _stack([source.next(None, 0)], 1), layout.init(experiment), 0
+    source.close()
+    if case == "all":
+        experiment.encoder = SeesAll(experiment.encoder)
+    updates, rates = layout.updates(experiment), []
+    state, _ = updates(state, ready, 0, 0)  # compiles
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rates) < 3:
+        start = time.perf_counter()
+        state, metrics = updates(state, ready, done, 1)
+        jax.block_until_ready(state)
+        rates.append(examples / (time.perf_counter() - start))
+        done += 1
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(experiment.learned(state)))
+    loss = float(np.asarray(metrics["train/loss"]))
+    return {"per_second": statistics.median(rates), "steps": done, "parameters": parameters, "loss": loss}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=["visible", "all", "language"], help="run this case here; print its result")
+    parser.add_argument("--network", help="the encoder of --case")
+    parser.add_argument("--only", choices=["images", "language"], help="one of the two comparisons; by default both")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long each case is measured")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each case; the median counts")
+    parser.add_argument("--peers-python", help="a Python that has torch; without, it is put into .peers/torch")
+    parser.add_argument("--out", type=Path, help="write everything measured to this JSON file")
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(run_updates(args.case, args.network, args.seconds)))
+        return
+
+    machine = machine_facts() | {"ours": versions(sys.executable, ["jax", "numpy"])}
+    timing, images, language = f"--seconds={args.seconds}", {}, {}
+    if args.only != "language":
+        for network in NETWORKS:
+            ours = [sys.executable, __file__, f"--network={network}", timing]
+            images[f"{network}, visible patches"] = [*ours, "--case=visible"]
+            images[f"{network}, {ALL}"] = [*ours, "--case=all"]
+    if args.only != "images":
+        peers = args.peers_python or peers_python("torch")
+        machine["peer"] = versions(peers, ["torch"])
+        peer = [peers, HERE / "peers" / "transformer.py", f"--width={WIDTH}", f"--layers={LAYERS}", timing]
+        peer += [f"--batch-size={ROWS}", f"--length={LENGTH}", f"--vocabulary={VOCABULARY}"]
+        peer += [f"--places={PLACES}", f"--dropout={DROPOUT}"]
+        language[OURS] = [sys.executable, __file__, "--case=language", "--network=bert_mini", timing]
+        language["torch"], language["torch, attention masked"] = peer, [*peer, "--masked"]
+    cases = images | language
+    ceiling = [sys.executable, HERE / "matmul.py", f"--cores={os.cpu_count()}"]
+
+    runs: dict[str, list[dict]] = {name: [] for name in cases}
+    ceilings: list[float] = []
+    for repeat in range(args.repeats):
+        for name, command in cases.items():
+            runs[name].append(json.loads(call(command).splitlines()[-1]))
+            print(f"{repeat + 1}/{args.repeats} {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
+        ceilings.append(json.loads(call(ceiling))["gflops"])
+    machine["load_average_after"] = os.getloadavg()[0]
+
+    top = statistics.median(ceilings)
+    rates = {name: summary([run["per_second"] for run in done]) for name, done in runs.items()}
+    print("\n".join(f"- {name}: {fact}" for name, fact in machine.items()))
+    print(f"- matrix product: {top:.0f} GFLOP/s")
+    if images:
+        print("\n| encoder | images/s | min | max | to all patches |\n|---|---|---|---|---|")
+        for name in images:
+            rate, base = rates[name], rates[f"{name.split(',')[0]}, {ALL}"]
+            ratio = f"{rate['median'] / base['median']:.2f}"
+            print(f"| {name} | {rate['median']:.1f} | {rate['min']:.1f} | {rate['max']:.1f} | {ratio} |")
+    if language:
+        best_peer = max(rates[name]["median"] for name in language if name != OURS)
+        print("\n| language | tokens/s | min | max | to the faster peer | GFLOP/s | of the product | parameters |")
+        print("|---|---|---|---|---|---|---|---|")
+        for name in language:
+            rate, gflops = rates[name], rates[name]["median"] / LENGTH * row_flops() / 1e9
+            print(
+                f"| {name} | {rate['median']:,.0f} | {rate['min']:,.0f} | {rate['max']:,.0f} "
+                f"| {rate['median'] / best_peer:.2f} | {gflops:.0f} | {100 * gflops / top:.0f} % "
+                f"| {runs[name][0]['parameters']:,} |"
+            )
+    if args.out:
+        args.out.write_text(json.dumps({"machine": machine, "runs": runs, "matrix_product": ceilings}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
