@@ -1,4 +1,7 @@
-"""The door: `python run.py --exp=NAME` trains an experiment; `--list` and `--help` tell what there is."""
+"""The door: `python run.py --exp=NAME` trains an experiment; `--list` and `--help` tell what there is.
+
+`python run.py fill --from=RUN --text="..."` asks a language model for what it would write in place of [MASK].
+"""
 
 import difflib
 import importlib
@@ -17,6 +20,21 @@ EXPERIMENTS = {
         "missing_bits.ssl.barlow_twins:BarlowTwins",
         "Barlow Twins: views agree, features do not repeat (Zbontar 2021)",
         "photos",
+    ),
+    "masked_image": (
+        "missing_bits.ssl.masked_image:MaskedImage",
+        "Masked image modelling: MAE (He 2022) and SimMIM (Xie 2022)",
+        "photos",
+    ),
+    "masked_language": (
+        "missing_bits.ssl.masked_language:MaskedLanguage",
+        "Masked language modelling: guess hidden tokens (BERT, Devlin 2019)",
+        "topics",
+    ),
+    "finetune": (
+        "missing_bits.ssl.finetune:Finetune",
+        "Fine-tune an encoder on few labels: full, linear or LoRA (Hu 2021)",
+        "of the run",
     ),
     "supervised": (
         "missing_bits.ssl.supervised:Supervised",
@@ -51,6 +69,8 @@ def _dispatch(arguments: list[str]) -> int:
         for name, (_, summary, default) in EXPERIMENTS.items():
             print(f"{name:<18}{summary:<76}{default}")
         return 0
+    if arguments[:1] == ["fill"]:
+        return _fill(arguments[1:])
     name, rest = command_line.take(arguments, "--exp")
     if name is None:
         print(f"{__doc__}\n\nExperiments: {', '.join(EXPERIMENTS)}. Options of one: python run.py --exp=NAME --help")
@@ -64,6 +84,26 @@ def _dispatch(arguments: list[str]) -> int:
     from missing_bits.loop.train import train
 
     train(name, getattr(module, class_name), config, run)
+    return 0
+
+
+def _fill(arguments: list[str]) -> int:
+    from missing_bits.errors import require
+    from missing_bits.loop import command_line
+
+    usage = 'python run.py fill --from=RUN --text="The [MASK] statement ..." [--top=5]'
+    run, rest = command_line.take(arguments, "--from")
+    text, rest = command_line.take(rest, "--text")
+    top, rest = command_line.take(rest, "--top")
+    if {"--help", "-h"} & set(rest):
+        print(f"{usage}\n\nPrints the likeliest tokens for each [MASK], with their probabilities.")
+        return 0
+    require(not rest, f"{' '.join(rest)} is not an option of fill: {usage}")
+    require(run is not None and text is not None, f"fill needs --from and --text: {usage}")
+    require(top is None or top.isdecimal(), f"--top={top} is not a number of candidates, such as 5.")
+    from missing_bits.eval.fill import fill
+
+    print(fill(run, text, int(top or 5)))
     return 0
 
 

@@ -19,7 +19,7 @@ class Packed(NamedTuple):
     words: np.ndarray  # int32 [N, L], the word, numbered from 0 in each row; -1 for padding
 
 
-def pack(documents: Sequence[Encoded], length: int) -> Packed:
+def pack(documents: Sequence[Encoded], length: int, what: str = "text") -> Packed:
     """Puts documents one after the other, each with SEP at its end, and cuts them into rows.
 
     A SEP is a word of its own. A word or document that the end of a row cuts begins anew in the next.
@@ -27,6 +27,7 @@ def pack(documents: Sequence[Encoded], length: int) -> Packed:
     Args:
       documents: each of n tokens, perhaps none.
       length: L, in tokens.
+      what: the documents are, for the error.
 
     Raises:
       UserError: all documents together are shorter than a row.
@@ -35,8 +36,8 @@ def pack(documents: Sequence[Encoded], length: int) -> Packed:
     total = int(lengths.sum())
     require(
         total >= length,
-        f"--length={length} is longer than all there is: the text has only {total} tokens; ask for less, or give more "
-        "text.",
+        f"--length={length} is longer than all there is: the {what} has only {total} tokens; ask for less, or give "
+        "more text.",
     )
     sep, none = np.array([SEP], np.int32), np.array([-1], np.int32)
     tokens = np.concatenate([part for document in documents for part in (document.ids, sep)])  # [total]

@@ -3,6 +3,8 @@
 Shapes: N features (on one device), D of a feature.
 """
 
+import warnings
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,8 @@ import numpy as np
 import scipy.special
 
 from missing_bits import collectives
+
+_COLLAPSED = 0.1  # feature deviation: 1 where features fill the sphere evenly, 0 where all inputs have the same
 
 
 def effective_rank(features: np.ndarray) -> float:
@@ -50,3 +54,15 @@ def feature_deviation(features: jax.Array) -> jax.Array:
     mean = collectives.mean(jnp.mean(directions, axis=0, keepdims=True))
     variance = collectives.mean(jnp.mean(jnp.square(directions - mean), axis=0))  # [D]
     return jnp.mean(jnp.sqrt(variance)) * jnp.sqrt(float(features.shape[1]))
+
+
+def spread(features: np.ndarray) -> dict[str, float]:
+    """The metrics "eval/effective_rank" and "eval/feature_deviation" of features [N, D]; warns if they collapsed."""
+    deviation = float(feature_deviation(features))
+    if deviation < _COLLAPSED:
+        warnings.warn(
+            f"The features have collapsed: their deviation is {deviation:.3f} (0: the same for all inputs; 1: spread "
+            "evenly). Try a smaller learning rate or a longer warm-up.",
+            stacklevel=3,
+        )
+    return {"eval/effective_rank": effective_rank(features), "eval/feature_deviation": deviation}

@@ -31,6 +31,7 @@ _COLOURS = (
 _MARKERS = "osD^Xv"  # each with all colours in turn
 _NARROWEST = 480  # pixels: room for the texts above
 _COMPONENTS = 256  # of a correlation that are shown
+_CLASSES = 40  # of a confusion, at most
 _POINTS = 1_500  # of a map, at most
 
 
@@ -147,6 +148,35 @@ def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """Draws how many of each class's examples are taken for which class, in percent of the class.
+
+    Args:
+      labels: [N] integers in [0, len(classes)).
+      guesses: [N], likewise.
+      classes: the names of the classes; of more than 40, the first.
+      path: the file to write.
+    """
+    chex.assert_equal_shape([labels, guesses])
+    count = len(classes)
+    counts = np.bincount(labels * count + guesses, minlength=count**2).reshape(count, count)  # [class, guess]
+    shares = (100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[:_CLASSES, :_CLASSES]
+    shown = classes[:_CLASSES]
+    plt = _pyplot()
+    side = 2.2 + 0.5 * len(shown)
+    figure, axes = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.5:
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color="white" if share > 55 else _INK)
+    ticks = np.arange(len(shown))
+    axes.set(xticks=ticks, yticks=ticks, yticklabels=shown, xlabel="taken for", ylabel="class")
+    axes.set_xticks(ticks, shown, rotation=45, ha="right")
+    axes.set_title(f"Test examples, in percent of their class\n{100 * np.mean(labels == guesses):.1f} % are right")
+    figure.savefig(path, dpi=_DPI)
     plt.close(figure)
 
 

@@ -1,17 +1,15 @@
 """What frozen encoders are worth: probes, simpler encoders to compare with, pictures."""
 
 import functools
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from missing_bits.data.images import ImageSet, Split
+from missing_bits.data.images import ImageSet, Lazy, Split
 from missing_bits.eval import collapse, knn, linear_probe, pictures
 from missing_bits.nets.handover import ImageEncoder, Variables
-
-_COLLAPSED = 0.1  # feature deviation: 1 where features fill the sphere evenly, 0 where all images have the same
 
 
 class Probes:
@@ -34,19 +32,12 @@ class Probes:
 
     def features(self, variables: Variables, split: Split) -> np.ndarray:
         """Features [N, D] of a split's images."""
-        return np.concatenate([self._some(variables, images) for images in self._batches(split)])
+        return in_batches(functools.partial(self._encode, variables), split.images, self._batch_size)
 
     def scores(self, variables: Variables) -> dict[str, float]:
         """The metrics "eval/..." of an encoder; warns if its features have collapsed."""
         test = self.features(variables, self._data.test)
-        deviation = float(collapse.feature_deviation(test))
-        if deviation < _COLLAPSED:
-            warnings.warn(
-                f"The features have collapsed: their deviation is {deviation:.3f} (0: the same for all images; 1: "
-                "spread evenly). Try a smaller learning rate or a longer warm-up.",
-                stacklevel=2,
-            )
-        spread = {"eval/effective_rank": float(collapse.effective_rank(test)), "eval/feature_deviation": deviation}
+        spread = collapse.spread(test)
         if not self.labelled:
             return spread
         knn_accuracy, linear_accuracy = self._accuracies(self.features(variables, self._data.train), test)
@@ -86,17 +77,23 @@ class Probes:
         nearest = knn.accuracy(train, labels[0], test, labels[1])
         return nearest, linear_probe.accuracy(train, labels[0], test, labels[1], len(self._data.classes))
 
-    def _batches(self, split: Split):
-        count = split.images.shape[0]
-        return (split.images[np.arange(i, min(i + self._batch_size, count))] for i in range(0, count, self._batch_size))
-
-    def _some(self, variables: Variables, images: np.ndarray) -> np.ndarray:
-        """Features of a batch, which is padded to the one size that is compiled."""
-        missing = self._batch_size - len(images)
-        padded = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
-        return np.asarray(self._encode(variables, padded))[: len(images)]
-
 
 def _pixels(split: Split) -> np.ndarray:
     images = split.images[np.arange(split.images.shape[0])]
     return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def in_batches(fn: Callable[[np.ndarray], jax.Array], examples: np.ndarray | Lazy, batch_size: int) -> np.ndarray:
+    """The rows [N, ...] that a jitted function makes of examples [N, ...], compiled for one size of batches.
+
+    Args:
+      fn: maps [batch_size, ...] to [batch_size, ...].
+      examples: an array, or images that are decoded when asked for.
+      batch_size: examples at once; the last batch is padded with zeros.
+    """
+    count, found = examples.shape[0], []
+    for start in range(0, count, batch_size):
+        batch = examples[np.arange(start, min(start + batch_size, count))]
+        padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)
+        found.append(np.asarray(fn(np.concatenate([batch, padding])))[: len(batch)])
+    return np.concatenate(found)

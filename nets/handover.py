@@ -74,7 +74,7 @@ class ImageEncoder:
           Features [B, D], float32, and the new state.
         """
         network = vision.make(self.network, self.bfloat16)
-        return network.apply(variables.params, variables.state, None, self._normalised(images), is_training)
+        return network.apply(variables.params, variables.state, None, self.normalised(images), is_training)
 
     def tokens(self, variables: Variables, images: jax.Array, **masking: jax.Array) -> jax.Array:
         """Tokens of a vision transformer, float32: the class token [B, 1, D], then the patches'.
@@ -84,10 +84,11 @@ class ImageEncoder:
           images: as for `apply`.
           masking: `kept`, or `mask` and `mask_token`, as `vision.VisionTransformer.tokens` takes them.
         """
-        inputs = self._normalised(images), *(masking.get(name) for name in ("kept", "mask", "mask_token"))
+        inputs = self.normalised(images), *(masking.get(name) for name in ("kept", "mask", "mask_token"))
         return vision.tokens_of(self.network, self.bfloat16)(variables.params, *inputs)
 
-    def _normalised(self, images: jax.Array) -> jax.Array:
+    def normalised(self, images: jax.Array) -> jax.Array:
+        """Images as the network gets them: float32 [B, H, W, C], each channel of mean 0 and deviation 1."""
         if images.dtype == jnp.uint8:
             images = images.astype(jnp.float32) / 255
         return color.normalise(images, self.mean, self.std)
@@ -113,8 +114,11 @@ class TextEncoder:
     @property
     def num_features(self) -> int:
         """D, the width of a feature."""
-        params = jax.eval_shape(self.init, jax.random.key(0)).params
-        return params["text_transformer/embed"]["embeddings"].shape[1]
+        return self.table(jax.eval_shape(self.init, jax.random.key(0)).params).shape[1]
+
+    def table(self, params: Any) -> jax.Array:
+        """The embeddings [V, D] of tokens in this encoder's parameters."""
+        return params["text_transformer/embed"]["embeddings"]
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""

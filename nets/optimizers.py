@@ -1,12 +1,13 @@
 """Optimisers of pretraining: AdamW and LARS with a warm-up, a cosine, and the published exclusions."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import optax
 
-from missing_bits.errors import require_between, require_positive
+from missing_bits.errors import require, require_between, require_positive
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Optimizer:
     """Decay of weights, coupled to the step size; biases and normalisation parameters are left alone."""
     momentum: float = 0.9
     """Momentum of LARS, and AdamW's average of gradients, 0 up to 1."""
+    squares: float = 0.999
+    """AdamW's average of squared gradients, 0 up to 1."""
     trust: float = 0.001
     """LARS: length of a step as a share of its weights' length, before the step size multiplies it."""
     vector_scale: float = 1.0
@@ -46,7 +49,7 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     """
     require_positive(config, "learning_rate", "trust", "vector_scale", prefix="optimizer.")
     require_between(config, 0, 1, "end", prefix="optimizer.")
-    require_between(config, 0, 0.999, "warmup", "momentum", prefix="optimizer.")
+    require_between(config, 0, 0.9999, "warmup", "momentum", "squares", prefix="optimizer.")
     require_between(config, 0, float("inf"), "weight_decay", prefix="optimizer.")
 
     def weights(params: Any) -> Any:
@@ -59,6 +62,35 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     slow_vectors = optax.masked(optax.scale(config.vector_scale), vectors)
     decay = optax.add_decayed_weights(config.weight_decay, weights)
     if config.name == "adamw":
-        return optax.chain(optax.scale_by_adam(b1=config.momentum), decay, slow_vectors, step_size)
+        return optax.chain(optax.scale_by_adam(b1=config.momentum, b2=config.squares), decay, slow_vectors, step_size)
     adapt = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=config.trust), weights)
     return optax.chain(decay, adapt, optax.trace(config.momentum), slow_vectors, step_size)
+
+
+def layerwise(decay: float, encoder: Any) -> optax.GradientTransformation:
+    """Smaller steps for lower layers of a transformer (Clark et al. 2020, "ELECTRA", appendix): the last to transform.
+
+    With n blocks, updates of what embeds are multiplied by decay^(n + 1), those of block i (from 0) by decay^(n - i),
+    and all others, the last normalisation and whatever stands on the encoder, by 1.
+
+    Args:
+      decay: factor from a layer to the one below, in (0, 1].
+      encoder: Haiku parameters of the encoder, to count its blocks.
+
+    Raises:
+      UserError: the encoder is no transformer.
+    """
+    blocks = {found[1] for module in encoder if (found := _BLOCK.search(module))}
+    require(bool(blocks), f"--layer-decay is {decay}, but the encoder is no transformer; leave it at 1.")
+
+    def scaled(path: Any, update: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path)
+        if found := _BLOCK.search(name):
+            return update * decay ** (len(blocks) - int(found[1] or 0))
+        return update * decay ** (len(blocks) + 1) if _EMBEDS.search(name) else update
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates))
+
+
+_BLOCK = re.compile(r"transformer/block(?:_(\d+))?/")
+_EMBEDS = re.compile(r"transformer/(?:embed|positions)|class_token")

@@ -54,6 +54,18 @@ class TextTransformer(hk.Module):
         return stack(x, transformer.same_segment(segments), keys)
 
 
+class WordHead(hk.Module):
+    """Guesses tokens: a dense layer, GELU, normalisation, and the embeddings once more (Press and Wolf 2017)."""
+
+    def __call__(self, x: jax.Array, table: jax.Array) -> jax.Array:
+        """Logits [..., V] of encoded tokens [..., D], for a table [V, D] of embeddings."""
+        chex.assert_equal(x.shape[-1], table.shape[1])
+        x = jax.nn.gelu(hk.Linear(x.shape[-1], w_init=transformer.GLOROT, name="dense")(x))
+        x = hk.LayerNorm(-1, create_scale=True, create_offset=True, name="norm")(x)
+        bias = hk.get_parameter("bias", table.shape[:1], init=jnp.zeros)
+        return x @ table.T + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 def places(segments: jax.Array) -> jax.Array:
     """The place of each token within its segment, from 0, for segments [B, L] that lie one after the other."""
     here = jnp.arange(segments.shape[1], dtype=jnp.int32)[None]  # [1, L]
@@ -78,3 +90,8 @@ def make(name: str, vocabulary: int, length: int, dropout: float = 0.0, bfloat16
         return policy.cast_to_output(network.apply(policy.cast_to_compute(params), key, *inputs))
 
     return hk.Transformed(network.init, apply)
+
+
+def word_head() -> hk.Transformed:
+    """The head of masked language models: a Haiku transform of (encoded tokens, table of embeddings) to logits."""
+    return hk.without_apply_rng(hk.transform(lambda x, table: WordHead()(x, table)))

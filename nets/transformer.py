@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 GLOROT = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")  # Glorot and Bengio 2010
 
 
@@ -18,7 +17,7 @@ class Block(hk.Module):
 
     Args:
       heads: of attention; the width must be a multiple.
-      dropout: share of what attention and MLP add that is dropped where `keys` are given, 0 up to 1.
+      dropout: share of what attention and MLP add that is dropped where `keys` are given, 0 up to 1, in 256ths.
       name: of the module.
     """
 
@@ -46,11 +45,14 @@ class Block(hk.Module):
 
     def _drop(self, x: jax.Array, keys: jax.Array | None, place: int) -> jax.Array:
         """What is left of x, scaled to the same mean; an example's mask depends on its own key alone."""
-        if keys is None or self._dropout == 0:
+        dropped = round(256 * self._dropout)  # of 256: a random number of 32 bits is drawn for four elements
+        if keys is None or dropped == 0:
             return x
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
-        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self._dropout, x.shape[1:]))(keys)
-        return jnp.where(kept, x / (1 - self._dropout), 0)
+        words = (x.shape[1], -(-x.shape[2] // 4))
+        bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, place), words))(keys)  # [B, L, D / 4]
+        parts = bits[..., None] >> jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 1, 4) & 255
+        kept = parts.reshape(*x.shape[:2], -1)[:, :, : x.shape[2]] >= dropped
+        return jnp.where(kept, x * (256 / (256 - dropped)), 0)
 
 
 class Transformer(hk.Module):

@@ -1,0 +1,83 @@
+"""Images or passages of text with the classes they belong to: what fine-tuning needs of either."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from missing_bits.data import packing
+from missing_bits.data.load import load, load_text
+from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.errors import require
+
+
+class Examples(NamedTuple):
+    """Examples of one purpose."""
+
+    inputs: Any  # images uint8 [N, H, W, C], perhaps decoded when asked for; or tokens int32 [N, L]
+    labels: np.ndarray  # int32 [N]
+
+
+class Labelled(NamedTuple):
+    """Examples for training, and others that training never sees."""
+
+    train: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    digest: str
+
+
+def images(data: str, data_dir: str, image_size: int) -> Labelled:
+    """The set of images that `--data` names.
+
+    Raises:
+      UserError: there is no such set, or it has no labels.
+    """
+    found = load(data, data_dir, image_size)
+    labelled = found.train.labels is not None and found.test.labels is not None
+    require(labelled, f"--data={data} has no labels; fine-tuning needs some in both splits.")
+    return Labelled(Examples(*found.train), Examples(*found.test), found.classes, found.digest)
+
+
+def text(data: str, tokenizer: Tokenizer, length: int) -> Labelled:
+    """Passages of `length` tokens of the documents that `--data` names; training and test are of different documents.
+
+    Raises:
+      UserError: there is no such text, or its documents have no classes.
+    """
+    corpus = load_text(data)
+    require(
+        len(corpus.classes) > 0,
+        f"--data={data} has no classes to tell apart; use stdlib, or txt:PATH of a folder with a subfolder per class.",
+    )
+    splits = (
+        Examples(*packing.passages(documents, tokenizer, length, corpus.classes))
+        for documents in (corpus.train, corpus.test)
+    )
+    return Labelled(*splits, corpus.classes, corpus.digest)
+
+
+def few(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -> np.ndarray:
+    """Indices of `per_class` examples of each class, drawn by `seed`; of all examples if `per_class` is 0.
+
+    Args:
+      labels: int [N], of all examples.
+      classes: their names.
+      per_class: how many of each, from 0.
+      seed: another draw for each.
+
+    Raises:
+      UserError: a class has fewer.
+    """
+    if per_class == 0:
+        return np.arange(len(labels))
+    rng, drawn = np.random.default_rng((seed, 1)), []
+    for number, name in enumerate(classes):
+        mine = np.flatnonzero(labels == number)
+        require(
+            len(mine) >= per_class,
+            f"--labels-per-class={per_class}, but class {name} has {len(mine)} examples to train on; ask for at most "
+            "that many, or for 0, which takes all there are.",
+        )
+        drawn.append(rng.choice(mine, per_class, replace=False))
+    return np.concatenate(drawn)
