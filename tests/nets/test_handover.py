@@ -6,12 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from missing_bits.errors import UserError
 from missing_bits.nets import handover
 
 ENCODER = handover.ImageEncoder("convnet", (28, 28, 1), (0.3,), (0.2,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+TOKENIZER = '{"model": {"vocab": {"[PAD]": 0, "naïve": 1, "\\"": 2}}}'  # all that JSON has to escape twice
+TEXT = handover.TextEncoder("bert_tiny", 7, 5, TOKENIZER, dropout=0.1)
+TOKENS = np.array([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0]], np.int32)
+HEAD = {"head/linear": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}}
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +28,14 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    variables = jax.device_get(jax.jit(TEXT.init)(jax.random.key(0)))
+    handover.save(folder / "encoder" / "seed0.safetensors", TEXT, variables, {"step": 9}, HEAD)
+    return folder
+
+
 @pytest.mark.parametrize(("seed", "loaded_seed"), [(None, 3), (3, 3), (10, 10)])
 def test_round_trip(run, seed, loaded_seed):
     """Parameters, statistics and features, bit for bit; the first seed is the least number, not the least name."""
@@ -30,8 +43,35 @@ def test_round_trip(run, seed, loaded_seed):
     variables = ENCODER.init(jax.random.key(loaded_seed))
     assert loaded.encoder == ENCODER
     assert loaded.card["step"] == loaded_seed
+    assert loaded.card["kind"] == handover.kind_of(loaded.encoder) == "images"
+    assert loaded.head == {}
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
     np.testing.assert_array_equal(loaded(IMAGES), ENCODER.apply(variables, jnp.asarray(IMAGES))[0])
+
+
+def test_round_trip_of_an_encoder_of_text_and_its_head(text_run):
+    """The tokeniser too, to the letter; what lies beside the encoder is not taken for a part of it."""
+    loaded = handover.load(text_run)
+    variables = jax.jit(TEXT.init)(jax.random.key(0))
+    assert loaded.encoder == TEXT
+    assert loaded.card["kind"] == handover.kind_of(loaded.encoder) == "text"
+    assert loaded.card["step"] == 9
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+    jax.tree.map(np.testing.assert_array_equal, loaded.head, HEAD)
+    np.testing.assert_array_equal(loaded(TOKENS), TEXT.apply(variables, jnp.asarray(TOKENS))[0])
+
+
+def test_a_head_lies_beside_an_encoder_of_images(tmp_path):
+    variables = jax.device_get(ENCODER.init(jax.random.key(0)))
+    handover.save(tmp_path / "one.safetensors", ENCODER, variables, {}, HEAD)
+    loaded = handover.load(tmp_path / "one.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, loaded.head, HEAD)
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+
+
+def test_the_encoders_part_of_what_a_method_has_learned():
+    learned = {"encoder": {"a": 1}, "projector": {"b": 2}}, {"encoder": {"c": 3}, "projector": {}}
+    assert handover.encoder_of(learned) == handover.Variables({"a": 1}, {"c": 3})
 
 
 def test_the_card_lies_beside_the_file_and_within_it(run):
@@ -54,13 +94,15 @@ def test_images_are_normalised_by_the_encoders_own_figures():
     np.testing.assert_allclose(ENCODER.apply(variables, x)[0], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_what_does_not_fit_is_refused_by_name(run):
+def test_what_does_not_fit_is_refused_by_name(run, text_run):
     assert handover.load_for(ENCODER, str(run)).params
     other = handover.ImageEncoder("convnet", (32, 32, 3), (0.3,) * 3, (0.2,) * 3)
     with pytest.raises(UserError, match=r"image_shape is \(28, 28, 1\); this run needs \(32, 32, 3\)"):
         handover.load_for(other, str(run))
     with pytest.raises(UserError, match="network is convnet; this run needs resnet18"):
         handover.load_for(handover.ImageEncoder("resnet18", (28, 28, 1), (0.3,), (0.2,)), str(run))
+    with pytest.raises(UserError, match="holds an encoder of text; this run needs one of images"):
+        handover.load_for(ENCODER, str(text_run))
 
 
 def test_missing_and_damaged_files_are_told_in_a_line(run, tmp_path):
@@ -77,3 +119,13 @@ def test_missing_and_damaged_files_are_told_in_a_line(run, tmp_path):
         (tmp_path / "torn.safetensors").write_bytes(content)
         with pytest.raises(UserError, match="is damaged or was not written by this suite"):
             handover.load(tmp_path / "torn.safetensors")
+
+
+@pytest.mark.parametrize("change", [{"kind": "sounds"}, {"kind": None}, {"kind": ["text"]}, {"encoder": None}])
+def test_a_card_that_names_no_known_kind_is_told_in_a_line(text_run, tmp_path, change):
+    """None stands for an entry that is missing."""
+    card = {name: value for name, value in (handover.load(text_run).card | change).items() if value is not None}
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(safetensors.numpy.save({"params:a:w": np.ones(2)}, metadata={"card": json.dumps(card)}))
+    with pytest.raises(UserError, match="is damaged or was not written by this suite"):
+        handover.load(path)

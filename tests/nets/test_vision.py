@@ -1,18 +1,23 @@
-"""Shapes, sizes and numeric types of the encoders."""
+"""Shapes, sizes and numeric types of the encoders, and what a vision transformer sees of an image."""
+
+import functools
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from missing_bits.errors import UserError
-from missing_bits.nets import transformer, vision
+from missing_bits.nets import vision
+from missing_bits.nets.handover import ImageEncoder
 
 # Millions of parameters as published, without the classifier: torchvision's resnet18 has 11.69 with 512 x 1000 + 1000
 # = 0.513 in it, resnet50 25.56 with 2.049. The stem for small images has 27 x 64 weights for 147 x 64: 0.0077 less.
-# ViT-Tiny has 5.72 and ViT-Small 22.05 with a classifier (0.193 and 0.385), learned positions of 197 tokens (0.038 and
-# 0.076) and a class token, which ours have not.
+# ViT-Tiny has 5.72 and ViT-Small 22.05 with a classifier (0.193 and 0.385) and learned positions of 197 tokens (0.038
+# and 0.076), which ours have not.
 PUBLISHED = {
     ("resnet18", 224): 11.69 - 0.513,
     ("resnet18", 32): 11.69 - 0.513 - 0.0077,
@@ -37,7 +42,7 @@ def test_networks_have_the_published_number_of_parameters(name, side):
         ("convnet", (33, 47, 3), None),
         ("resnet18", (32, 32, 3), 512),
         ("resnet50", (64, 64, 3), 2048),
-        ("vit_tiny", (28, 28, 1), 192),
+        ("vit_tiny", (28, 28, 1), 2 * 192),
     ],
 )
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -54,9 +59,11 @@ def test_features_are_float32_and_finite_and_so_is_all_that_is_kept(name, shape,
 
 def test_bfloat16_computes_something_else_but_near():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)), jnp.float32)
-    params, state = vision.make("convnet").init(jax.random.key(0), images, True)
-    wide, _ = vision.make("convnet").apply(params, state, None, images, True)
-    narrow, _ = vision.make("convnet", True).apply(params, state, None, images, True)
+    params, state = jax.jit(vision.make("convnet").init, static_argnums=2)(jax.random.key(0), images, True)
+    wide, narrow = (
+        jax.jit(vision.make("convnet", bfloat16).apply, static_argnums=4)(params, state, None, images, True)[0]
+        for bfloat16 in (False, True)
+    )
     error = float(jnp.abs(wide - narrow).max() / jnp.abs(wide).max())
     assert 1e-5 < error < 0.1
 
@@ -80,38 +87,134 @@ def test_images_that_do_not_divide_into_patches_are_refused():
             vision.check("vit_tiny", shape)
 
 
-def test_positions_are_sines_and_cosines_by_row_and_column():
-    """A grid of 2 x 3, width 8: frequencies 10000^0 = 1 and 10000^(-1/2) = 0.01; the last place is row 1, column 2."""
-    positions = transformer.grid_positions(2, 3, 8)
-    assert positions.shape == (6, 8)
-    expected = [np.sin(1), np.sin(0.01), np.cos(1), np.cos(0.01), np.sin(2), np.sin(0.02), np.cos(2), np.cos(0.02)]
-    np.testing.assert_allclose(positions[5], expected, rtol=1e-6)
-    assert len({tuple(row) for row in positions.round(5)}) == 6
+# Tokens of a vision transformer: images of 3 x 4 patches of 4 x 4 pixels.
+
+VIT = ImageEncoder("vit_micro", (12, 16, 3), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+PATCHES, WIDTH, KEPT = 12, 128, 5
+IMAGES = np.random.default_rng(0).random((2, 12, 16, 3)).astype(np.float32)
+MASK_TOKEN = np.random.default_rng(1).normal(size=WIDTH).astype(np.float32)
+TOKENS = jax.jit(VIT.tokens)
 
 
-def test_attention_against_its_definition():
-    """softmax(q k' / sqrt(d)) v per head (Vaswani 2017, equation 1), with the block's own parameters in numpy."""
-    net = hk.without_apply_rng(hk.transform(lambda x: transformer.Block(2)(x)))
-    x = np.random.default_rng(0).normal(size=(1, 5, 8)).astype(np.float32)
-    params = net.init(jax.random.key(1), jnp.asarray(x))
-    rng = np.random.default_rng(2)
-    params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+@functools.cache
+def variables():
+    return jax.jit(VIT.init)(jax.random.key(0))
 
-    def linear(x, name):
-        return x @ np.asarray(params[f"block/{name}"]["w"]) + np.asarray(params[f"block/{name}"]["b"])
 
-    def norm(x, name):
-        leaves = params[f"block/{name}"]
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-        return x * np.asarray(leaves["scale"]) + np.asarray(leaves["offset"])
+@functools.cache
+def plain():
+    """Tokens [2, 1 + 12, WIDTH] of all that there is."""
+    return np.asarray(TOKENS(variables(), IMAGES))
 
-    tokens = x[0]
-    q, k, v = np.split(linear(norm(tokens, "attention_norm"), "qkv"), 3, axis=1)
-    heads = []
-    for h in (slice(0, 4), slice(4, 8)):
-        scores = np.exp(q[:, h] @ k[:, h].T / np.sqrt(4))
-        heads.append(scores / scores.sum(1, keepdims=True) @ v[:, h])
-    tokens = tokens + linear(np.concatenate(heads, 1), "mix")
-    hidden = np.asarray(jax.nn.gelu(linear(norm(tokens, "mlp_norm"), "widen")))
-    expected = tokens + linear(hidden, "narrow")
-    np.testing.assert_allclose(net.apply(params, jnp.asarray(x))[0], expected, rtol=1e-4, atol=1e-4)
+
+def pixels(patches):
+    """Bool [2, 12, 16, 3] from bool [2, 12]: the pixels of some patches. Patch i is in row i // 4, column i % 4."""
+    where = np.zeros(IMAGES.shape, bool)
+    for image, i in np.argwhere(patches):
+        top, left = 4 * (i // 4), 4 * (i % 4)
+        where[image, top : top + 4, left : left + 4] = True
+    return where
+
+
+def hidden_from(kept):
+    """Bool [2, 12], the patches that are not among [2, K]."""
+    return ~(kept[:, :, None] == np.arange(PATCHES)).any(axis=1)
+
+
+def gradient(**masking):
+    """The gradient of a number that every token has part in, with respect to pixels."""
+    weights = np.random.default_rng(2).normal(size=WIDTH).astype(np.float32)
+    found = jax.jit(jax.grad(lambda x: jnp.sum(VIT.tokens(variables(), x, **masking) @ weights)))(IMAGES)
+    return np.asarray(found)
+
+
+def orders(count):
+    """Some patches of each of two images, in any order: int [2, count]."""
+    order = st.permutations(range(PATCHES)).map(lambda order: order[:count])
+    return st.tuples(order, order).map(lambda both: np.array(both, np.int32))
+
+
+def test_features_are_the_class_token_beside_the_mean_over_patches():
+    features, state = jax.jit(VIT.apply)(variables(), IMAGES)
+    assert features.shape == (2, VIT.num_features) == (2, 2 * WIDTH)
+    np.testing.assert_allclose(features[:, :WIDTH], plain()[:, 0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(features[:, WIDTH:], plain()[:, 1:].mean(axis=1), rtol=1e-5, atol=1e-5)
+    assert state == {}
+
+
+def test_a_summary_by_hand():
+    """Of tokens (1, 2), (3, 5) and (5, 9): the first beside ((3 + 5) / 2, (5 + 9) / 2)."""
+    np.testing.assert_array_equal(vision.summary(jnp.array([[[1.0, 2.0], [3.0, 5.0], [5.0, 9.0]]])), [[1, 2, 4, 7]])
+
+
+@settings(max_examples=20, deadline=None)
+@given(orders(PATCHES))
+def test_all_patches_in_any_order_are_the_plain_tokens_in_that_order(kept):
+    tokens = np.asarray(TOKENS(variables(), IMAGES, kept=kept))
+    np.testing.assert_allclose(tokens[:, 0], plain()[:, 0], rtol=1e-4, atol=1e-4)
+    expected = np.take_along_axis(plain()[:, 1:], kept[:, :, None], axis=1)
+    np.testing.assert_allclose(tokens[:, 1:], expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(orders(KEPT))
+def test_some_patches_in_another_order_are_the_same_tokens_in_that_order(kept):
+    tokens = np.asarray(TOKENS(variables(), IMAGES, kept=kept))
+    turned = np.asarray(TOKENS(variables(), IMAGES, kept=kept[:, ::-1]))
+    np.testing.assert_allclose(turned[:, 0], tokens[:, 0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(turned[:, 1:], tokens[:, :0:-1], rtol=1e-4, atol=1e-4)
+    # A token tells of all that is seen: fewer patches make other tokens.
+    assert np.abs(tokens[:, 0] - plain()[:, 0]).max() > 1e-3
+
+
+@settings(max_examples=20, deadline=None)
+@given(orders(KEPT))
+def test_no_bit_of_a_dropped_patch_is_seen(kept):
+    before = np.asarray(TOKENS(variables(), IMAGES, kept=kept))
+    hidden = hidden_from(kept)
+    assert hidden.sum() == 2 * (PATCHES - KEPT)
+    after = TOKENS(variables(), np.where(pixels(hidden), 1 - IMAGES, IMAGES), kept=kept)
+    np.testing.assert_array_equal(after, before)
+    one = np.arange(PATCHES)[None] == kept[:, :1]  # in each image one that is seen: all tokens change
+    after = TOKENS(variables(), np.where(pixels(one), 1 - IMAGES, IMAGES), kept=kept)
+    assert np.abs(after - before).max(axis=2).min() > 1e-4
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.booleans(), min_size=2 * PATCHES, max_size=2 * PATCHES))
+def test_no_bit_under_the_mask_is_seen(drawn):
+    mask = np.array(drawn).reshape(2, PATCHES)
+    before = np.asarray(TOKENS(variables(), IMAGES, mask=mask, mask_token=MASK_TOKEN))
+    assert before.shape == plain().shape
+    changed = np.where(pixels(mask), 1 - IMAGES, IMAGES)
+    np.testing.assert_array_equal(TOKENS(variables(), changed, mask=mask, mask_token=MASK_TOKEN), before)
+    # An image without a masked patch is encoded as ever, and one with any is not.
+    same = np.abs(before - plain()).max(axis=(1, 2)) < 1e-4
+    np.testing.assert_array_equal(same, ~mask.any(axis=1))
+
+
+def test_pixels_that_are_not_seen_have_no_gradient():
+    kept = np.array([[7, 0, 3, 11, 4], [1, 2, 10, 9, 5]], np.int32)
+    hidden = hidden_from(kept)
+    for found in (gradient(kept=kept), gradient(mask=jnp.asarray(hidden), mask_token=jnp.asarray(MASK_TOKEN))):
+        np.testing.assert_array_equal(found[pixels(hidden)], 0)
+        assert (found[pixels(~hidden)] != 0).mean() > 0.99
+
+
+def test_masked_patches_keep_their_places():
+    """With all patches masked, what distinguishes tokens are their positions."""
+    everything = np.ones((2, PATCHES), bool)
+    tokens = np.asarray(TOKENS(variables(), IMAGES, mask=everything, mask_token=MASK_TOKEN))
+    np.testing.assert_allclose(tokens[0], tokens[1], rtol=1e-4, atol=1e-4)
+    apart = np.abs(tokens[0, 1:, None] - tokens[0, None, 1:]).max(axis=2)
+    assert apart[~np.eye(PATCHES, dtype=bool)].min() > 1e-3
+
+
+def test_tokens_of_bytes_and_in_bfloat16():
+    levels = (255 * IMAGES).astype(np.uint8)
+    exact = np.asarray(TOKENS(variables(), (levels / 255).astype(np.float32)))
+    np.testing.assert_allclose(TOKENS(variables(), levels), exact, rtol=1e-4, atol=1e-4)
+    narrow = ImageEncoder(VIT.network, VIT.image_shape, VIT.mean, VIT.std, bfloat16=True)
+    found = jax.jit(narrow.tokens)(variables(), levels)
+    assert found.dtype == jnp.float32
+    assert 1e-4 < np.abs(found - exact).max() / np.abs(exact).max() < 0.05
