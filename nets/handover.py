@@ -223,13 +223,13 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 kind, module, leaf = name.split(":")
                 trees[kind].setdefault(module, {})[leaf] = file.get_tensor(name)
-        encoder_class, saved = _KINDS[card["kind"]], card["encoder"]
+        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in card["encoder"].items()}
+        encoder = _KINDS[card["kind"]](**fields)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}. Name the folder of a finished run.") from error
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged or was not written by this suite: {error}.") from error
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
-    return Loaded(encoder_class(**fields), Variables(trees["params"], trees["state"]), trees["head"], card)
+    return Loaded(encoder, Variables(trees["params"], trees["state"]), trees["head"], card)
 
 
 def load_for(encoder: ImageEncoder, run: str) -> Variables:

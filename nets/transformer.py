@@ -17,7 +17,7 @@ class Block(hk.Module):
 
     Args:
       heads: of attention; the width must be a multiple.
-      dropout: share of what attention and MLP add that is dropped where `keys` are given, 0 up to 1, in 256ths.
+      dropout: share of what attention and MLP add that is dropped where `keys` are given, 0 to 0.9, in 256ths.
       name: of the module.
     """
 

@@ -2,7 +2,8 @@
 
     python run.py --exp=finetune --init-from=RUN  # RESULT
 
-A linear classifier on the encoder's features, under the cross-entropy. Beside it moves the whole encoder (`full`,
+A linear classifier on the encoder's features, normalised over the batch (He et al. 2022, appendix A.1), under the
+cross-entropy. Beside it moves the whole encoder (`full`,
 perhaps with smaller steps in lower layers), nothing else (`linear`), or low-rank matrices that are added to the
 encoder's weights (`lora`: Hu et al. 2021), which are merged into them when the encoder is handed over.
 `--from-scratch` starts the same network anew: what to compare with.
@@ -32,6 +33,7 @@ from missing_bits.errors import require, require_positive
 from missing_bits.eval import pictures
 from missing_bits.eval.probes import in_batches
 from missing_bits.nets import handover, lora, optimizers
+from missing_bits.nets.layers import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class State(NamedTuple):
 
     params: dict[str, Any]  # what moves: "classifier", and "encoder" or "adapters" or nothing else
     frozen: dict[str, Any]  # what does not: the "encoder", unless it moves
-    statistics: Any  # moving averages of batch normalisation, of the encoder
+    statistics: dict[str, Any]  # moving averages of batch normalisation, of "encoder" and "classifier"
     opt_state: optax.OptState
 
 
@@ -94,12 +96,15 @@ class Finetune:
         self.encoder, self.start = loaded.encoder, None if config.from_scratch else loaded.variables
         self.data = _read(config, loaded)
         self.data_digest = self.data.digest
-        self.classifier = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(len(self.data.classes))(x)))
+        self.classifier = hk.transform_with_state(self._classifier)
         self.optimizer = optimizers.make(config.optimizer, config.updates)
         if config.layer_decay < 1:
             smaller = optimizers.layerwise(config.layer_decay, loaded.variables.params)
             self.optimizer = optax.chain(self.optimizer, smaller)
         self._classify = jax.jit(lambda learned, inputs: self.logits(*learned, inputs, False)[0])
+
+    def _classifier(self, features: jax.Array, is_training: bool) -> jax.Array:
+        return hk.Linear(len(self.data.classes))(BatchNorm(affine=False)(features, is_training))
 
     def source(self, seeds: Any) -> BatchSource:
         """Batches of the few labelled examples, each seed its own."""
@@ -110,13 +115,15 @@ class Finetune:
     def init(self, key: jax.Array) -> State:
         """The state before the first update."""
         encoder_key, classifier_key, adapter_key = jax.random.split(key, 3)
-        encoder, statistics = self.start or self.encoder.init(encoder_key)
-        features = jnp.zeros((1, self.encoder.num_features))
-        moves, frozen = {"classifier": self.classifier.init(classifier_key, features)}, {"encoder": encoder}
+        encoder, encoder_state = self.start or self.encoder.init(encoder_key)
+        features = jnp.zeros((2, self.encoder.num_features))
+        classifier, classifier_state = self.classifier.init(classifier_key, features, True)
+        moves, frozen = {"classifier": classifier}, {"encoder": encoder}
         if self.config.method == "full":
             moves, frozen = moves | frozen, {}
         if self.config.method == "lora":
             moves["adapters"] = lora.init(adapter_key, encoder, self.config.lora_rank)
+        statistics = {"encoder": encoder_state, "classifier": classifier_state}
         return State(moves, frozen, statistics, self.optimizer.init(moves))
 
     def merged(self, params: Any, frozen: Any, statistics: Any) -> handover.Variables:
@@ -124,13 +131,15 @@ class Finetune:
         encoder = (params | frozen)["encoder"]
         if self.config.method == "lora":
             encoder = lora.merge(encoder, params["adapters"], self.config.lora_alpha / self.config.lora_rank)
-        return handover.Variables(encoder, statistics)
+        return handover.Variables(encoder, statistics["encoder"])
 
     def logits(self, params: Any, frozen: Any, statistics: Any, inputs: Any, is_training: bool) -> tuple[Any, Any]:
-        """Logits [B, K] of images or passages, and the new statistics, which stay where the encoder is frozen."""
-        moves = is_training and self.config.method == "full"
-        features, statistics = self.encoder.apply(self.merged(params, frozen, statistics), inputs, moves)
-        return self.classifier.apply(params["classifier"], features), statistics
+        """Logits [B, K] of images or passages, and the new statistics; the encoder's stay unless all of it moves."""
+        encoder, moves = self.merged(params, frozen, statistics), is_training and self.config.method == "full"
+        features, encoder_state = self.encoder.apply(encoder, inputs, moves)
+        classifier = params["classifier"], statistics["classifier"]
+        logits, classifier_state = self.classifier.apply(*classifier, None, features, is_training)
+        return logits, {"encoder": encoder_state, "classifier": classifier_state}
 
     def loss(self, params: Any, frozen: Any, statistics: Any, inputs: Any, labels: jax.Array) -> tuple[jax.Array, Any]:
         """Mean cross-entropy of examples with labels [B]; the new statistics and the accuracy."""
@@ -172,8 +181,9 @@ class Finetune:
         return {"baseline/commonest_accuracy": float(counts.max() / counts.sum())}
 
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
-        """Writes the encoder, additions merged, and the classifier as its head."""
-        handover.save(path, self.encoder, self.merged(*learned), facts, learned[0]["classifier"])
+        """Writes the encoder, additions merged, and the classifier with its statistics as its head."""
+        head = learned[0]["classifier"] | learned[2]["classifier"]
+        handover.save(path, self.encoder, self.merged(*learned), facts, head)
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """Which classes are taken for which."""
