@@ -44,7 +44,7 @@ class Config:
     """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
     image_size: int = 0
     """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
-    updates: int = 3_000
+    updates: int = 1_000
     """Budget, in updates."""
     batch_size: int = 128
     """Images per update, over all devices."""
@@ -72,7 +72,7 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0}},
-    "fashion_mnist": {"updates": 5_000},
+    "fashion_mnist": {"updates": 3_000},
     # The papers' recipe for ImageNet, 800 epochs, step size 1.5e-4 times batch / 256, with the small network.
     "imagenet": {"network": "vit_small", "updates": 250_228, "batch_size": 4096, "decoder_width": 512,
                  "decoder_layers": 8, "decoder_heads": 16, "optimizer": {"learning_rate": 2.4e-3, "end": 0.0}},
