@@ -1,5 +1,7 @@
 """Effective rank and feature deviation, from full spread to collapse."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,3 +72,27 @@ def test_the_deviation_is_one_over_all_devices():
     whole = collapse.feature_deviation(features.reshape(24, 4))
     np.testing.assert_allclose(together, np.full(4, whole), rtol=1e-6)
     assert whole == pytest.approx(np.sqrt(1 / 4 * 3 / 4) * 2)  # deviation of a one among three zeros, times sqrt(4)
+
+
+def test_spread_of_features_that_fill_the_sphere_tells_both_measures_without_a_warning():
+    features = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    assert collapse.spread(features) == {
+        "eval/effective_rank": collapse.effective_rank(features),
+        "eval/feature_deviation": float(collapse.feature_deviation(jnp.asarray(features))),
+    }
+
+
+@pytest.mark.parametrize(("deviation", "warns"), [(0.09, True), (0.12, False)])
+def test_spread_warns_below_a_tenth_of_full_deviation(deviation, warns):
+    """Directions (cos a, +-sin a) deviate by 0 and by sin a: the mean sin a / 2, times sqrt(2), is sin(a) / sqrt(2).
+
+    The sine is chosen such that this is `deviation`.
+    """
+    sine = deviation * np.sqrt(2)
+    features = np.array([[np.sqrt(1 - sine**2), sign * sine] for sign in (1, -1)] * 3, np.float32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scores = collapse.spread(features)
+    assert scores["eval/feature_deviation"] == pytest.approx(deviation, rel=1e-4)
+    assert len(caught) == warns
+    assert not warns or "collapsed: their deviation is 0.090" in str(caught[0].message)

@@ -151,3 +151,23 @@ def test_sizes_are_those_of_the_names():
         assert count == 30_522 * d + 512 * d + n * (12 * d * d + 13 * d) + 2 * d
         assert encoder.num_features == d
     assert abs(count / 1e6 - (110 - 0.6)) < 0.6
+
+
+def test_logits_of_words_by_hand():
+    """x = (100, 0) is exchanged to (0, 100), which GELU leaves, and normalised to (-1, 1): mean 50, deviation 50.
+
+    Times (2, 3), plus (1, 0): (-1, 3). With the embeddings (1, 0), (0, 1), (2, 1): -1, 3, -2 + 3 = 1. Plus the bias
+    (0.5, 0, -4): -0.5, 3, -3. The head knows no other table than the one it is given.
+    """
+    head, table = text.word_head(), np.array([[1, 0], [0, 1], [2, 1]], np.float32)
+    params = jax.device_get(head.init(jax.random.key(0), table[:1], table))
+    assert {name: set(leaves) for name, leaves in params.items()} == {
+        "word_head": {"bias"}, "word_head/dense": {"w", "b"}, "word_head/norm": {"scale", "offset"},
+    }  # fmt: skip
+    np.testing.assert_array_equal(params["word_head"]["bias"], np.zeros(3))  # all tokens start alike
+    params["word_head"]["bias"] = np.array([0.5, 0, -4], np.float32)
+    params["word_head/dense"] = {"w": np.array([[0, 1], [1, 0]], np.float32), "b": np.zeros(2, np.float32)}
+    params["word_head/norm"] = {"scale": np.array([2, 3], np.float32), "offset": np.array([1, 0], np.float32)}
+    for shape in [(2,), (1, 2), (1, 1, 2)]:
+        logits = head.apply(params, np.array([100, 0], np.float32).reshape(shape), table)
+        np.testing.assert_allclose(logits, np.array([-0.5, 3, -3]).reshape(*shape[:-1], 3), atol=1e-4)
