@@ -175,7 +175,9 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     ticks = np.arange(len(shown))
     axes.set(xticks=ticks, yticks=ticks, yticklabels=shown, xlabel="taken for", ylabel="class")
     axes.set_xticks(ticks, shown, rotation=45, ha="right")
-    axes.set_title(f"Test examples, in percent of their class\n{100 * np.mean(labels == guesses):.1f} % are right")
+    some = "" if len(shown) == count else f"; the first {len(shown)} of {count:,} classes"
+    right = f"{100 * np.mean(labels == guesses):.1f} % are right"
+    axes.set_title(f"Test examples, in percent of their class\n{right}{some}")
     figure.savefig(path, dpi=_DPI)
     plt.close(figure)
 

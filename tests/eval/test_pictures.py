@@ -189,3 +189,45 @@ def test_a_map_is_the_same_at_every_call_and_closes_its_figure(tmp_path, monkeyp
         pictures.feature_map(features, labels, ["odd", "even"], tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert plt.get_fignums() == []
+
+
+def test_a_confusion_tells_percents_of_each_class(tmp_path, monkeypatch):
+    """Of four cats three are right and one is taken for an emu; both dogs are taken for cats; there is no emu."""
+    labels, guesses = np.array([0, 0, 1, 0, 1, 0]), np.array([0, 2, 0, 0, 0, 0])
+    figure = drawn(monkeypatch, pictures.confusion, labels, guesses, ["cat", "dog", "emu"], tmp_path / "c.png")
+    axes = figure.axes[0]
+    np.testing.assert_array_equal(axes.get_images()[0].get_array(), [[75, 0, 25], [100, 0, 0], [0, 0, 0]])
+    written = {text.get_position(): text.get_text() for text in axes.texts}  # (guess, class)
+    assert written == {(0, 0): "75", (2, 0): "25", (0, 1): "100"}
+    assert "50.0 % are right" in axes.get_title()  # three of six
+    assert "first" not in axes.get_title()
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [tick.get_text() for tick in ticks] == ["cat", "dog", "emu"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("taken for", "class")
+    assert read(tmp_path / "c.png").shape[0] > 100
+
+
+def test_a_confusion_is_readable_dark_where_many_are(tmp_path, monkeypatch):
+    """The darkest cell is a certain one, with white figures on it; all names lie within the picture."""
+    names = [f"a class of number {i}" for i in range(10)]
+    labels = np.arange(100) % 10
+    figure = drawn(monkeypatch, pictures.confusion, labels, labels, names, tmp_path / "c.png")
+    axes = figure.axes[0]
+    image = axes.get_images()[0]
+    certain, never = (image.cmap(image.norm(share))[:3] for share in (100.0, 0.0))
+    assert sum(certain) < 1 < 2.5 < sum(never)
+    assert {text.get_color() for text in axes.texts} == {"white"}
+    for name in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        box = name.get_window_extent()
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+
+
+def test_a_confusion_of_many_classes_shows_the_first_and_counts_all(tmp_path, monkeypatch):
+    """Class 44 is taken for class 0: it is not shown, and 49 of 50 are right all the same."""
+    labels = np.arange(50)
+    guesses = np.where(labels == 44, 0, labels)
+    figure = drawn(monkeypatch, pictures.confusion, labels, guesses, [str(i) for i in labels], tmp_path / "c.png")
+    np.testing.assert_array_equal(figure.axes[0].get_images()[0].get_array(), 100 * np.eye(40))
+    assert "98.0 % are right; the first 40 of 50 classes" in figure.axes[0].get_title()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from missing_bits.data.images import Split, in_memory
-from missing_bits.eval.probes import Probes
+from missing_bits.eval.probes import Probes, in_batches
 from missing_bits.nets.handover import ImageEncoder, Variables
 
 ENCODER = ImageEncoder("convnet", (12, 12, 1), (0.5,), (0.3,))
@@ -87,3 +87,25 @@ def test_a_collapse_warns(data, variables):
 def test_pictures_are_drawn_where_there_are_labels(data, variables, tmp_path):
     Probes(data, ENCODER).pictures(variables, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"features.png", "neighbours.png"}
+
+
+@pytest.mark.parametrize(("count", "calls"), [(7, 3), (6, 2), (2, 1)])
+def test_batches_have_one_size_and_the_last_is_filled_with_zeros(count, calls):
+    """Of 7 examples, 3 at once: 3, 3, and 1 with two of zeros, whose rows are dropped; of 6, two full batches."""
+    examples, seen = np.arange(1, 2 * count + 1, dtype=np.int32).reshape(count, 2), []
+
+    class Decoded:  # takes indices only, as images that are decoded when asked for
+        shape = examples.shape
+
+        def __getitem__(self, indices):
+            assert isinstance(indices, np.ndarray)
+            return examples[indices]
+
+    def double(batch):
+        seen.append(batch)
+        return 2 * batch
+
+    np.testing.assert_array_equal(in_batches(double, Decoded(), 3), 2 * examples)
+    assert [batch.shape for batch in seen] == [(3, 2)] * calls
+    assert {batch.dtype for batch in seen} == {np.dtype(np.int32)}
+    np.testing.assert_array_equal(seen[-1][count - 3 * (calls - 1) :], 0)

@@ -121,7 +121,18 @@ def test_missing_and_damaged_files_are_told_in_a_line(run, tmp_path):
             handover.load(tmp_path / "torn.safetensors")
 
 
-@pytest.mark.parametrize("change", [{"kind": "sounds"}, {"kind": None}, {"kind": ["text"]}, {"encoder": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "sounds"},
+        {"kind": None},
+        {"kind": ["text"]},
+        {"kind": "images"},  # with the fields of an encoder of text
+        {"encoder": None},
+        {"encoder": [1]},
+        {"encoder": {"network": "bert_tiny"}},
+    ],
+)
 def test_a_card_that_names_no_known_kind_is_told_in_a_line(text_run, tmp_path, change):
     """None stands for an entry that is missing."""
     card = {name: value for name, value in (handover.load(text_run).card | change).items() if value is not None}

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from missing_bits.errors import UserError
-from missing_bits.nets import optimizers
+from missing_bits.nets import handover, optimizers
 from missing_bits.nets.optimizers import Optimizer
 
 W, V = np.array([[3.0, 4.0]], np.float32), np.array([2.0], np.float32)  # a weight of length 5, and a bias
@@ -61,6 +61,19 @@ def test_adamw_by_hand():
     np.testing.assert_allclose(moves["v"], [-0.5], rtol=1e-4)
 
 
+def test_adamw_averages_gradients_and_their_squares():
+    """Gradients 1, then 3, with averages 0.5 and 0.75, both corrected for their start at 0.
+
+    Of gradients (0.5 * 0.5 * 1 + 0.5 * 3) / (1 - 0.25) = 7 / 3, of squares
+    (0.75 * 0.25 * 1 + 0.25 * 9) / (1 - 0.5625) = 39 / 7: the second step is (7 / 3) / sqrt(39 / 7).
+    """
+    config = Optimizer(learning_rate=1.0, warmup=0.0, end=1.0, weight_decay=0.0, momentum=0.5, squares=0.75)
+    optimizer, params = optimizers.make(config, 10), {"v": jnp.asarray(V)}
+    _, state = optimizer.update({"v": jnp.ones(1)}, optimizer.init(params), params)
+    second, _ = optimizer.update({"v": jnp.full(1, 3.0)}, state, params)
+    np.testing.assert_allclose(second["v"], [-7 / 3 / np.sqrt(39 / 7)], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["adamw", "lars"])
 def test_decay_and_adaptation_leave_vectors_alone(name):
     """Whatever decay, trust and the length of a bias are, the bias moves the same."""
@@ -90,6 +103,8 @@ def test_a_quadratic_is_solved():
         ({"warmup": 1.0}, "--optimizer.warmup"),
         ({"weight_decay": -1.0}, "--optimizer.weight-decay"),
         ({"momentum": 1.0}, "--optimizer.momentum"),
+        ({"squares": 1.0}, "--optimizer.squares is 1.0"),
+        ({"squares": -0.1}, "--optimizer.squares is -0.1"),
         ({"trust": -0.1}, "--optimizer.trust"),
         ({"end": 2.0}, "--optimizer.end"),
     ],
@@ -97,3 +112,51 @@ def test_a_quadratic_is_solved():
 def test_settings_that_cannot_train_are_refused_by_name(changed, named):
     with pytest.raises(UserError, match=named):
         optimizers.make(Optimizer(**changed), 10)
+
+
+LAYERS = {  # modules of an encoder and of what stands on it: steps down from the top, of 3 blocks
+    "vision_transformer": {"class_token": 4},
+    "vision_transformer/embed": {"w": 4, "b": 4},
+    "vision_transformer/transformer/block/attention_norm": {"scale": 3, "offset": 3},
+    "vision_transformer/transformer/block/qkv": {"w": 3, "b": 3},
+    "vision_transformer/transformer/block_1/mix": {"w": 2, "b": 2},
+    "vision_transformer/transformer/block_2/narrow": {"w": 1, "b": 1},
+    "vision_transformer/transformer/norm": {"scale": 0, "offset": 0},
+}
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5, 0.75])
+def test_lower_layers_make_smaller_steps_by_hand(decay):
+    """Of 3 blocks the last has a factor d, the first d^3, and what embeds d^4; norm and classifier move in full."""
+    steps = {"classifier": {"linear": {"w": 0, "b": 0}}, "encoder": LAYERS}
+    updates = jax.tree.map(lambda down: jnp.full((2, 2), 3.0 + down), steps)
+    transform = optimizers.layerwise(decay, LAYERS)
+    scaled, _ = transform.update(updates, transform.init(updates), updates)
+    expected = jax.tree.map(lambda down: np.full((2, 2), (3.0 + down) * decay**down), steps)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), scaled, expected)
+
+
+def test_the_layers_of_real_encoders_are_counted_from_the_top():
+    """Every factor occurs where it should: 6 blocks of vit_micro, 2 of bert_tiny, each named as Haiku names it."""
+    encoders = {
+        "vision_transformer": (handover.ImageEncoder("vit_micro", (8, 8, 1), (0.5,), (0.2,)), 6),
+        "text_transformer": (handover.TextEncoder("bert_tiny", 9, 5, ""), 2),
+    }
+    for root, (encoder, count) in encoders.items():
+        params = jax.eval_shape(encoder.init, jax.random.key(0)).params
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
+        scaled, _ = optimizers.layerwise(0.5, params).update(ones, optax.EmptyState())
+        found = {module: {float(leaf.max()) for leaf in leaves.values()} for module, leaves in scaled.items()}
+        blocks = [f"{root}/transformer/block{f'_{i}' if i else ''}/" for i in range(count)]
+        for module, factors in found.items():
+            if module == f"{root}/transformer/norm":
+                assert factors == {1.0}
+            elif block := next((b for b in blocks if module.startswith(b)), None):
+                assert factors == {0.5 ** (count - blocks.index(block))}, module
+            else:  # embeddings, positions, the class token
+                assert factors == {0.5 ** (count + 1)}, module
+
+
+def test_an_encoder_without_blocks_has_no_layers_to_scale():
+    with pytest.raises(UserError, match=r"--layer-decay is 0\.5, but the encoder is no transformer; leave it at 1"):
+        optimizers.layerwise(0.5, {"conv_net/conv2_d": {"w": jnp.ones((1, 1))}})
