@@ -3,9 +3,9 @@
     python run.py --exp=finetune --init-from=RUN  # RESULT
 
 A linear classifier on the encoder's features, normalised over the batch (He et al. 2022, appendix A.1), under the
-cross-entropy. Beside it moves the whole encoder (`full`,
-perhaps with smaller steps in lower layers), nothing else (`linear`), or low-rank matrices that are added to the
-encoder's weights (`lora`: Hu et al. 2021), which are merged into them when the encoder is handed over.
+cross-entropy. Beside it moves the whole encoder (`full`, perhaps with smaller steps in lower layers), nothing else
+(`linear`), or low-rank matrices that are added to the encoder's weights (`lora`: Hu et al. 2021), which are merged into
+them when the encoder is handed over.
 `--from-scratch` starts the same network anew: what to compare with.
 Shapes: B examples in a batch (on one device), F features of the encoder, K classes.
 """
@@ -211,14 +211,17 @@ def check(config: Config) -> None:
 
 def _read(config: Config, loaded: handover.Loaded) -> labelled.Labelled:
     """The data, of the kind and size that the encoder was made for."""
-    encoder, saved, kind = loaded.encoder, loaded.card["config"], handover.kind_of(loaded.encoder)
-    name = config.data or saved["data"]
+    encoder, saved, kind = loaded.encoder, loaded.card.get("config", {}), handover.kind_of(loaded.encoder)
+    name = config.data or saved.get("data")
+    require(bool(name), f"--init-from={config.init_from} does not tell what it has learned from; give --data.")
     found = "text" if is_text(name) else "images"
     require(kind == found, f"--init-from={config.init_from} holds an encoder of {kind}, but --data={name} is {found}.")
     if kind == "text":
         return labelled.text(name, Tokenizer.from_json(encoder.tokenizer), encoder.length)
-    places = (config.data_dir, config.image_size) if config.data else (saved["data_dir"], saved["image_size"])
-    data = labelled.images(name, *places)
+    data_dir, image_size = config.data_dir, config.image_size
+    if not config.data:  # as the run had them, unless they are given
+        data_dir, image_size = data_dir or saved["data_dir"], image_size or saved["image_size"]
+    data = labelled.images(name, data_dir, image_size)
     shape = data.train.inputs.shape[1:]
     require(
         shape == encoder.image_shape,
