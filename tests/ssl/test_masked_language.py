@@ -1,0 +1,303 @@
+"""Masked language: one mean over all devices, what is hidden and what counts, evaluation, the encoder, learning."""
+
+import functools
+import json
+from collections import Counter
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from missing_bits import collectives
+from missing_bits.data import tokenizer
+from missing_bits.data.packing import Packed
+from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.errors import UserError
+from missing_bits.loop.config import replace
+from missing_bits.loop.parallel import Layout
+from missing_bits.nets import handover
+from missing_bits.ssl import masked_language
+from missing_bits.ssl.masked_language import Config, MaskedLanguage
+
+TINY = Config(updates=10, batch_size=8, length=32, vocabulary=512, network="bert_tiny")
+
+
+@functools.cache
+def make(**changed):
+    """An experiment, small and on Python's help but for what is changed; each only once."""
+    return MaskedLanguage(replace(TINY, changed))
+
+
+@functools.cache
+def params():
+    """Parameters of every experiment whose network is that of `make()`."""
+    return jax.jit(make().init)(jax.random.key(0)).params
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def rows_of(experiment, count):
+    """The first training rows."""
+    return jax.tree.map(lambda leaf: leaf[:count].copy(), experiment.train)
+
+
+def filled_to(counts, length=32):
+    """Rows of one document of so many ordinary tokens and a SEP, then padding; 0 for nothing but three SEPs."""
+    rng, rows = np.random.default_rng(0), []
+    for count in counts:
+        tokens = [*rng.integers(tokenizer.SPECIALS, 200, count), tokenizer.SEP] if count else [tokenizer.SEP] * 3
+        segments = [1] * len(tokens) if count else [1, 2, 3]
+        pad = length - len(tokens)
+        rows.append((tokens + [tokenizer.PAD] * pad, segments + [0] * pad, [*range(len(tokens))] + [-1] * pad))
+    return Packed(*(np.array(part, np.int32) for part in zip(*rows, strict=True)))
+
+
+UNEQUAL = filled_to([0, 0, 31, 31, 20, 3, 1, 0])  # the first of four devices has nothing to guess
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """The function that makes one step of gradient descent on unequal rows over some devices; each only once.
+
+    Plain descent, so that parameters tell the gradient itself. What every device holds must be the same.
+    """
+    experiment = MaskedLanguage(TINY)
+    experiment.optimizer = optax.sgd(0.1)
+    state = masked_language.State(params(), experiment.optimizer.init(params()))
+
+    @functools.cache
+    def stepped(devices):
+        if devices == 1:
+            after, metrics = jax.jit(experiment.step)(state, UNEQUAL, jax.random.key(5))
+            return jax.device_get((after.params, metrics))
+        shards = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), UNEQUAL)
+        step = jax.pmap(experiment.step, collectives.AXIS, in_axes=(None, 0, None), devices=jax.devices()[:devices])
+        after, metrics = jax.device_get(step(state, shards, jax.random.key(5)))
+        jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, np.stack([leaf[0]] * devices)), after.params)
+        return jax.tree.map(lambda leaf: leaf[0], (after.params, metrics))
+
+    return stepped
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_devices_with_unequal_tokens_make_the_step_of_one(devices, stepped):
+    (one, metrics), (shared, shared_metrics) = stepped(1), stepped(devices)
+    chex.assert_trees_all_close(shared_metrics, metrics, rtol=1e-4)
+    chex.assert_trees_all_close(shared, one, rtol=1e-5, atol=1e-6)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one, jax.device_get(params()))
+    assert max(jax.tree.leaves(moved)) > 1e-3  # or the parameters would tell nothing
+
+
+def test_the_loss_is_the_sum_over_the_count(stepped):
+    """Cross-entropies of the step's masks and dropout, summed in float64; and not the mean of the devices' means."""
+    experiment = make()
+    mask_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(jax.random.split(jax.random.key(5), 8)), 1, 0)
+    masked = experiment.mask(mask_keys, UNEQUAL)
+    logits, _ = jax.jit(experiment.logits)(params(), masked, UNEQUAL.segments, dropout_keys)
+    logits, chosen = np.asarray(logits, np.float64), np.asarray(masked.chosen)
+    of_label = np.take_along_axis(logits, np.asarray(masked.labels)[:, :, None], axis=2)[:, :, 0]
+    losses = np.log(np.exp(logits).sum(axis=2)) - of_label
+    # 15 % of 31, 31, 20, 3 and 1 tokens: 4.65 = 5, 5, 3, 0.45 = 0 but at least 1, and 1.
+    np.testing.assert_array_equal(chosen.sum(axis=1), [0, 0, 5, 5, 3, 1, 1, 0])
+    _, metrics = stepped(1)
+    right = (logits.argmax(axis=2) == np.asarray(masked.labels)) & chosen
+    assert metrics["train/loss"] == pytest.approx(losses[chosen].sum() / 15, rel=1e-4)
+    assert metrics["train/masked_accuracy"] == pytest.approx(right.sum() / 15)
+    halves = [losses[half][chosen[half]].mean() for half in (slice(4), slice(4, 8))]
+    assert abs(np.mean(halves) - metrics["train/loss"]) > 1e-3
+
+
+def test_a_batch_with_nothing_to_guess_changes_nothing():
+    experiment = MaskedLanguage(TINY)
+    experiment.optimizer = optax.sgd(0.1)
+    state = masked_language.State(params(), experiment.optimizer.init(params()))
+    after, metrics = jax.jit(experiment.step)(state, filled_to([0] * 8), jax.random.key(0))
+    chex.assert_trees_all_equal(after.params, params())
+    assert metrics["train/loss"] == metrics["train/gradient_norm"] == 0
+
+
+def test_special_tokens_are_never_hidden_nor_guessed():
+    """In rows of Python's help, with an unknown letter and a literal [MASK] each; no random token is a special one."""
+    experiment = make()
+    rows = rows_of(experiment, 2_000)
+    rows.tokens[:, 5], rows.tokens[:, 9] = tokenizer.UNK, tokenizer.MASK
+    masked = jax.tree.map(np.asarray, experiment.mask(keys(2_000), rows))
+    special = rows.tokens < tokenizer.SPECIALS
+    assert set(rows.tokens[special]) == {tokenizer.UNK, tokenizer.SEP, tokenizer.MASK}
+    np.testing.assert_array_equal(masked.tokens[special], rows.tokens[special])
+    assert masked.labels[masked.chosen].min() >= tokenizer.SPECIALS
+    changed = masked.tokens[masked.tokens != rows.tokens]
+    assert set(changed[changed < tokenizer.SPECIALS]) == {tokenizer.MASK}
+    maskable = (~special).sum(axis=1)
+    np.testing.assert_array_equal(masked.chosen.sum(axis=1), [max(1, round(n * 15 / 100)) for n in maskable.tolist()])
+
+
+def test_whole_words_are_never_split():
+    """Of each word of Python's help all tokens are to be guessed or none; and some words have several."""
+    experiment = make(whole_words=True)
+    rows, several = rows_of(experiment, 100), 0
+    masked = jax.tree.map(np.asarray, experiment.mask(keys(100), rows))
+    for i in range(100):
+        chosen = np.zeros(32, bool)
+        chosen[masked.places[i][masked.chosen[i]]] = True
+        for word in np.unique(rows.words[i]):
+            of_word = chosen[rows.words[i] == word]
+            assert of_word.all() or not of_word.any()
+            several += of_word.all() and len(of_word) > 1
+    assert several > 30
+    single = jax.tree.map(np.asarray, make().mask(keys(100), rows))  # token by token, words are split
+    assert (single.places != masked.places).any()
+
+
+def test_what_is_not_chosen_does_not_count():
+    """Other labels in the slots that are not chosen change neither loss nor gradient: id 0 is a token like another."""
+    experiment = make()
+    rows = filled_to([31, 20, 3, 1])
+    masked = experiment.mask(keys(4), rows)
+    assert 0 < int((~masked.chosen).sum()) < masked.chosen.size
+    gradient = jax.jit(jax.value_and_grad(lambda *inputs: experiment.loss(*inputs)[0]))
+
+    def score(labels):
+        return gradient(params(), masked._replace(labels=labels), rows.segments, None, jnp.float32(10))
+
+    plain = score(masked.labels)
+    for other in (0, 77):
+        chex.assert_trees_all_equal(score(jnp.where(masked.chosen, masked.labels, other)), plain)
+        assert score(jnp.where(masked.chosen, other, masked.labels))[0] != plain[0]
+
+
+@functools.cache
+def evaluated():
+    """Scores of untrained parameters, twice with keys of different seeds."""
+    return [make().evaluate(params(), jax.random.key(seed)) for seed in (0, 1)]
+
+
+def test_evaluation_is_the_same_whatever_its_key_and_whichever_instance():
+    assert evaluated()[0] == evaluated()[1]
+    chex.assert_trees_all_equal(make().held_out, MaskedLanguage(TINY).held_out)
+
+
+def test_evaluation_is_the_mean_over_hidden_tokens_without_dropout():
+    experiment = make()
+    for name, split in (("masked", experiment.test), ("validation_masked", experiment.validation)):
+        rows, masked = experiment.held_out[name]
+        assert rows is split
+        logits, _ = jax.jit(experiment.logits)(params(), masked, rows.segments)
+        chosen, labels = np.asarray(masked.chosen), np.asarray(masked.labels)
+        right = (np.asarray(logits).argmax(axis=2) == labels)[chosen]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, masked.labels)
+        assert evaluated()[0][f"eval/{name}_accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+        assert evaluated()[0][f"eval/{name}_loss"] == pytest.approx(np.asarray(losses)[chosen].mean(), rel=1e-4)
+    assert make().headline in evaluated()[0]
+    assert {"eval/effective_rank", "eval/feature_deviation"} <= set(evaluated()[0])
+
+
+def test_baselines_count_the_training_text_and_see_the_original_tokens(monkeypatch):
+    """The n-gram's neighbours must be true ones: no [MASK] reaches it. The unigram is counted once more by hand."""
+    experiment, seen = make(), []
+
+    class Watched(masked_language.Ngram):
+        def __init__(self, tokens, segments, *sizes):
+            seen.append(("trained", tokens, segments, *sizes))
+            super().__init__(tokens, segments, *sizes)
+
+        def predict(self, *places):
+            seen.append(("asked", *places))
+            return super().predict(*places)
+
+    monkeypatch.setattr(masked_language, "Ngram", Watched)
+    found = experiment.baselines(jax.random.key(0))
+    (_, tokens, segments, size, specials), (_, asked, asked_segments, row, column) = seen
+    np.testing.assert_array_equal(tokens, experiment.train.tokens)
+    np.testing.assert_array_equal(segments, experiment.train.segments)
+    assert (size, specials) == (experiment.words.size, tokenizer.SPECIALS)
+    np.testing.assert_array_equal(asked, experiment.test.tokens)
+    np.testing.assert_array_equal(asked_segments, experiment.test.segments)
+    masked = jax.tree.map(np.asarray, experiment.held_out["masked"][1])
+    labels = masked.labels[masked.chosen]
+    np.testing.assert_array_equal(experiment.test.tokens[row, column], labels)
+    counts = Counter(token for token in experiment.train.tokens.ravel().tolist() if token >= tokenizer.SPECIALS)
+    most = counts.most_common(1)[0][0]
+    assert found.keys() == {"baseline/unigram_masked_accuracy", "baseline/ngram_masked_accuracy"}
+    assert found["baseline/unigram_masked_accuracy"] == pytest.approx((labels == most).mean())
+    assert found["baseline/ngram_masked_accuracy"] > found["baseline/unigram_masked_accuracy"]
+
+
+def test_what_is_handed_over_is_encoder_head_and_tokenizer(tmp_path):
+    experiment, learned = make(), jax.device_get(params())
+    experiment.hand_over(learned, tmp_path / "encoder" / "seed0.safetensors", {"exp": "masked_language"})
+    loaded = handover.load(tmp_path)
+    assert loaded.encoder == experiment.encoder
+    chex.assert_trees_all_equal((loaded.variables.params, loaded.head), (learned["encoder"], learned["head"]))
+    written = (tmp_path / "encoder" / "tokenizer.json").read_text()
+    card = json.loads((tmp_path / "encoder" / "seed0.json").read_text())
+    assert written == card["encoder"]["tokenizer"] == loaded.encoder.tokenizer
+    text = "The assert statement"
+    np.testing.assert_array_equal(Tokenizer.from_json(written).encode(text).ids, experiment.words.encode(text).ids)
+
+
+def test_guesses_are_written_beside_the_truth(tmp_path):
+    """Each hidden token of some rows in the order of its place, with three guesses."""
+    experiment = make()
+    experiment.pictures(params(), 0, tmp_path)
+    lines = (tmp_path / "guesses.txt").read_text().splitlines()
+    rows, masked = experiment.held_out["masked"]
+    first = np.sort(np.asarray(masked.places)[0][np.asarray(masked.chosen)[0]])
+    assert lines[0] == experiment.words.decode(np.asarray(masked.tokens)[0])
+    assert "[MASK]" in lines[0]
+    found = [line.split() for line in lines[2 : 2 + len(first)]]
+    assert [words[0] for words in found] == [experiment.words.token(token) for token in rows.tokens[0, first]]
+    assert all(words[1] == "guessed:" and len(words) == 5 for words in found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"data": "txt:short.txt"}, "--length=32 is longer than all there is: the validation split has only"),
+        ({"data": "txt:short.txt", "length": 999}, "--length=999 is longer than all there is: the train split"),
+        ({"data": "txt:latin.txt"}, "latin.txt is not UTF-8: byte 3 is 0xe9"),
+        ({"data": "txt:nowhere.txt"}, "There is no file or folder nowhere.txt"),
+        ({"data": "txt:blank.txt"}, "blank.txt holds no text"),
+        ({"data": "digits"}, "--data=digits is a set of images"),
+        ({"mask_share": 0.0}, "--mask-share is 0.0; it must lie above 0 and below 1"),
+        ({"mask_share": 1.0}, "--mask-share is 1.0"),
+        ({"mask_share": float("nan")}, "--mask-share is nan"),
+        ({"dropout": 1.0}, "--dropout is 1.0; it must lie between 0 and 0.9"),
+        ({"vocabulary": 4}, "--vocabulary is 4; it must be at least 8"),
+        ({"length": 1}, "--length is 1; a row needs at least 2 tokens"),
+        ({"updates": 0}, "--updates is 0"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"batch_size": 100_000}, "--batch-size is 100000, but there are"),
+        ({"optimizer": {"momentum": 1.0}}, "--optimizer.momentum is 1.0"),
+    ],
+)
+def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.txt").write_text("\n".join(f"line {number} of a short text" for number in range(20)))
+    (tmp_path / "latin.txt").write_bytes("café au lait".encode("latin-1"))
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    with pytest.raises(UserError) as refused:
+        MaskedLanguage(replace(TINY, changed)).source([0])
+    assert named in str(refused.value)
+
+
+def test_it_learns_a_repeated_pattern_beyond_the_most_frequent_token(tmp_path):
+    """Seven words in turn: the most frequent one is right one time in seven, a reader of neighbours always."""
+    (tmp_path / "days.txt").write_text("Monday Tuesday Wednesday Thursday Friday Saturday Sunday\n" * 400)
+    updates = 150
+    changed = {"data": f"txt:{tmp_path}", "updates": updates, "length": 16, "dropout": 0.0}
+    experiment, layout = MaskedLanguage(replace(TINY, changed)), Layout([0], 1)
+    source = experiment.source([0])
+    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(updates)))
+    source.close()
+    state, _ = layout.updates(experiment)(layout.init(experiment), batches, 0, updates)
+    scores = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))
+    baselines = experiment.baselines(jax.random.key(0))
+    assert baselines["baseline/unigram_masked_accuracy"] < 0.3
+    assert baselines["baseline/ngram_masked_accuracy"] == 1
+    assert scores["eval/masked_accuracy"] > baselines["baseline/unigram_masked_accuracy"] + 0.4
