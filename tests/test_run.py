@@ -125,6 +125,9 @@ WRONG = {
         "--exp=barlow_twins --data=digits --batch-size=5 --run.devices=2",
         ["--batch-size=5", "--run.devices=2", "multiple"],
     ),
+    "fine-tuning of nothing": ("--exp=finetune --from-scratch", ["--exp=finetune needs --init-from", "runs/"]),
+    "fine-tuning of a run that is not there": ("--exp=finetune --init-from=no/run", ["no/run is no folder of a run"]),
+    "fine-tuning with a decay of nothing": ("--exp=finetune --init-from=no --layer-decay=0", ["--layer-decay is 0.0"]),
     "batch not shared evenly": (
         "--exp=dqn --num-envs=2 --batch-size=7 --run.devices=2",
         ["--batch-size=7", "--run.devices=2", "multiple"],
@@ -137,6 +140,39 @@ def test_a_mistake_gets_one_line_and_leaves_an_earlier_run_alone(case, refuses, 
     command, words = WRONG[case]
     after_the_mistake = [] if command.endswith(("--exp", "--env", "--num-envs")) else [f"--run.dir={earlier}"]
     refuses([*command.split(), *after_the_mistake], *words)
+
+
+def test_fine_tuning_of_an_agent_leaves_no_run_behind(refuses, earlier, tmp_path, monkeypatch):
+    """Without --run.dir a run makes its folder under runs/: not this one."""
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    refuses(["--exp=finetune", f"--init-from={earlier}"], earlier, "holds no encoder", "of another kind")
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("", ["--from and --text", "python run.py fill --from=RUN"]),
+        ("--from=run", ["--from and --text"]),
+        ("--from", ["--from needs a value"]),
+        ("--from=run --text=[MASK] --topp=3", ["--topp=3 is not an option of fill", "[--top=5]"]),
+        ("--from=run --text=[MASK] --top=many", ["--top=many is not a number"]),
+        ("--from=no/run --text=[MASK]", ["no/run is no folder of a run"]),
+    ],
+)
+def test_a_mistake_in_filling_masks_gets_one_line(command, words, refuses):
+    refuses(["fill", *command.split()], *words)
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_of_fill_says_how_it_is_used(option, run, capsys):
+    assert run.main(["fill", option]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("python run.py fill --from=RUN --text=")
+    for word in ("--top=5", "[MASK]", "probabilities"):
+        assert word in said.out
+    assert said.err == ""
 
 
 def test_inner_steps_that_the_host_cannot_serve(refuses, tmp_path):
@@ -321,7 +357,8 @@ def experiments():
 @pytest.mark.parametrize("name", experiments())
 def test_the_default_in_the_table_is_the_configurations(name, run):
     config = importlib.import_module(experiments()[name]).Config()
-    assert getattr(config, dataclasses.fields(config)[0].name) == run.EXPERIMENTS[name][2]
+    default = getattr(config, dataclasses.fields(config)[0].name) or "of the run"  # that --init-from names
+    assert default == run.EXPERIMENTS[name][2]
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -334,18 +371,18 @@ def test_help_explains_every_option_with_its_default(name, run, capsys, monkeypa
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     from tyro._docstrings import get_field_docstring  # how tyro itself reads them
 
-    groups = [(importlib.import_module(experiments()[name]).Config, "--"), (RunConfig, "--run.")]
+    groups = [(importlib.import_module(experiments()[name]).Config(), "--"), (RunConfig(), "--run.")]
     for config, prefix in groups:
         for field in dataclasses.fields(config):
-            if dataclasses.is_dataclass(field.type):
-                groups.append((field.type, f"{prefix}{field.name.replace('_', '-')}."))
+            default = getattr(config, field.name)
+            if dataclasses.is_dataclass(default):
+                groups.append((default, f"{prefix}{field.name.replace('_', '-')}."))
                 continue
-            text = get_field_docstring(config, field.name, ())
-            assert text, f"{config.__name__}.{field.name} has no docstring"
+            text = get_field_docstring(type(config), field.name, ())
+            assert text, f"{type(config).__name__}.{field.name} has no docstring"
             assert " ".join(text.split()) in words, f"--help does not explain {field.name}"
             assert prefix + field.name.replace("_", "-") in words
-            default = field.default
-            if isinstance(default, bool | str) or default is dataclasses.MISSING:
+            if isinstance(default, bool | str):
                 continue
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
             assert f"(default: {shown})" in words.split(prefix + field.name.replace("_", "-"), 1)[1]
