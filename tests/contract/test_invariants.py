@@ -3,8 +3,12 @@
 An experiment joins by a row in `CASES`: settings small enough to run in a moment, with at least ten updates.
 """
 
+import atexit
 import functools
 import importlib
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import chex
@@ -16,7 +20,19 @@ from missing_bits import run
 from missing_bits.augment.views import Views
 from missing_bits.loop.checkpoint import digest
 from missing_bits.loop.parallel import Layout
+from missing_bits.nets import handover
 from missing_bits.nets.optimizers import Optimizer
+
+
+@functools.cache
+def _fresh_encoder() -> str:
+    """The file of an encoder for fine-tuning to start from, in a folder that goes when the tests end."""
+    path = Path(tempfile.mkdtemp()) / "encoder.safetensors"
+    atexit.register(shutil.rmtree, path.parent)
+    encoder = handover.ImageEncoder("convnet", (16, 16, 1), (0.3,), (0.35,))
+    handover.save(path, encoder, jax.device_get(jax.jit(encoder.init)(jax.random.key(9))), {})
+    return str(path)
+
 
 _DQN = {
     "env_steps": 2_000,
@@ -33,11 +49,14 @@ _DQN = {
 }
 # A small step size, because Adam's first steps are signs: they turn the last bit of a small gradient into a whole step.
 _IMAGES = {"data": "digits", "updates": 300, "batch_size": 16, "optimizer": Optimizer(learning_rate=3e-5)}
-CASES = {
+# Before two normalisations the gradient of a scale is zero but for its last bits.
+_SMALLER = {"optimizer": Optimizer(learning_rate=2e-6)}
+CASES = {  # a setting that is a function is called for its value
     "dqn-host": ("dqn", _DQN | {"env": "CartPole-v1"}),
     "dqn-jax": ("dqn", _DQN | {"env": "phys2d/CartPole-v1"}),
     "barlow_twins": ("barlow_twins", _IMAGES | {"projector_sizes": (32, 32)}),
     "supervised": ("supervised", _IMAGES),
+    "finetune": ("finetune", _IMAGES | {"init_from": _fresh_encoder} | _SMALLER),
 }
 WARM_UP, UPDATES = 8, 10  # updates before learning starts at the latest, and those that are compared
 # These make the loss a plain regression.
@@ -45,6 +64,7 @@ FIXED_TARGET = {
     "dqn": {"target_period": 10**9, "learning_rate": 3e-3},
     "barlow_twins": {"views": Views(crop_scale=(0.9, 1.0)), "optimizer": Optimizer()},
     "supervised": {"views": Views(crop_scale=(0.9, 1.0)), "optimizer": Optimizer()},
+    "finetune": {"views": Views(crop_scale=(0.9, 1.0)), "optimizer": Optimizer()},
 }
 
 every_case = pytest.mark.parametrize("case", CASES)
@@ -53,6 +73,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 def make(case: str, **overrides: Any) -> Any:
     """The experiment of a case."""
     name, settings = CASES[case]
+    settings = {option: value() if callable(value) else value for option, value in settings.items()}
     module_name, class_name = run.EXPERIMENTS[name][0].split(":")
     module = importlib.import_module(module_name)
     return getattr(module, class_name)(module.Config(**settings | overrides))
