@@ -64,6 +64,18 @@ def test_sigkill_while_images_are_fetched_ahead(runs, outcome, tmp_path):
     assert encoders[0] == encoders[1]
 
 
+def test_sigkill_of_a_language_model(runs, outcome, tmp_path):
+    """The order of rows, masks, dropout, optimiser, encoder and head handed over are the same."""
+    sizes = ["--network=bert_tiny", "--length=32", "--batch-size=8", "--updates=40"]
+    periods = ["--run.log-period=2", "--run.eval-period=20", "--run.checkpoint-period=6"]
+    command = ["--exp=masked_language", "--data=topics", *sizes, *periods]
+    runs.finish(*command, f"--run.dir={tmp_path / 'whole'}")
+    moments = kill_and_resume(runs, command, tmp_path / "run", kills=2, seed=3)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), f"moments {moments}"
+    encoders = [(tmp_path / run / "encoder" / "seed0.safetensors").read_bytes() for run in ("whole", "run")]
+    assert encoders[0] == encoders[1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_names_the_command_that_resumes(number, runs, tiny, uninterrupted, outcome, root, tmp_path):
     folder = tmp_path / "a run's folder"  # whose name the shell must not take apart
