@@ -21,6 +21,11 @@ EXPERIMENTS = {
         "Barlow Twins: views agree, features do not repeat (Zbontar 2021)",
         "photos",
     ),
+    "ibot": (
+        "missing_bits.ssl.ibot:IBOT",
+        "iBOT: guess what a moving average makes of the whole (Zhou 2021)",
+        "photos",
+    ),
     "masked_image": (
         "missing_bits.ssl.masked_image:MaskedImage",
         "Masked image modelling: MAE (He 2022) and SimMIM (Xie 2022)",

@@ -66,6 +66,7 @@ _IMAGES = {"data": "digits", "updates": 300, "batch_size": 16, "optimizer": Opti
 _MASKED = _IMAGES | {"optimizer": Optimizer("lars", 0.01), "decoder_layers": 1, "decoder_width": 16}
 # And smaller still: the slope of an absolute error jumps where a last bit changes the error's sign.
 _SIMMIM = _MASKED | {"method": "simmim", "optimizer": Optimizer("lars", 3e-4)}
+_IBOT = _IMAGES | {"optimizer": Optimizer("lars", 0.01), "prototypes": 16, "head_hidden": 16, "head_bottleneck": 8}
 _LANGUAGE = {
     "data": _short_documents,
     "updates": 300,
@@ -82,6 +83,7 @@ CASES = {  # a setting that is a function is called for its value
     "dqn-host": ("dqn", _DQN | {"env": "CartPole-v1"}),
     "dqn-jax": ("dqn", _DQN | {"env": "phys2d/CartPole-v1"}),
     "barlow_twins": ("barlow_twins", _IMAGES | {"projector_sizes": (32, 32)}),
+    "ibot": ("ibot", _IBOT),
     "masked_image": ("masked_image", _MASKED),
     "simmim": ("masked_image", _SIMMIM),
     "masked_language": ("masked_language", _LANGUAGE),
@@ -93,6 +95,17 @@ WARM_UP, UPDATES = 8, 10  # updates before learning starts at the latest, and th
 FIXED_TARGET = {
     "dqn": {"target_period": 10**9, "learning_rate": 3e-3},
     "barlow_twins": {"views": Views(crop_scale=(0.9, 1.0)), "optimizer": Optimizer()},
+    "ibot": {  # the same view twice, and a teacher at rest that tells images apart without its centres
+        "views": Views(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, solarise=(0.0, 0.0)),
+        "prototypes": 256,
+        "head_hidden": 64,
+        "head_bottleneck": 32,
+        "mask_probability": 0.0,
+        "momentum": 1.0,
+        "centre_momentum": 1.0,
+        "teacher_temperature": (0.002, 0.002),  # the loss is at least the entropy of what the teacher says
+        "optimizer": Optimizer(learning_rate=1e-3),
+    },
     "masked_image": {
         "views": Views(crop_scale=(0.9, 1.0)),
         "normalise_targets": False,

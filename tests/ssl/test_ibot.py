@@ -1,0 +1,340 @@
+"""iBOT: the loss by hand, what it must not look at, the teacher and its centres, schedules, recipes."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from missing_bits import collectives
+from missing_bits.errors import UserError
+from missing_bits.loop.config import replace
+from missing_bits.nets import vision
+from missing_bits.ssl import ibot
+from missing_bits.ssl.ibot import IBOT, Config, distributions, moved_centres
+
+objective = jax.jit(ibot.objective)
+PLAIN = ibot.PRESETS["digits"]["views"]
+TINY = replace(
+    Config(),
+    {"data": "digits", "updates": 10, "batch_size": 16, "prototypes": 6, "head_hidden": 8, "head_bottleneck": 4}
+    | {"views": PLAIN, "optimizer": {"warmup": 0.0}},
+)
+
+
+@pytest.fixture(scope="module")
+def one_layer():
+    """A transformer of one layer under the name of the smallest, which is as good here and compiles at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vision._NETWORKS, "vit_micro", lambda: vision.VisionTransformer(16, 2, 1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def experiment(one_layer):
+    """Its teacher becomes the student at update 0 and stays as it is at update 10, when the budget is spent."""
+    return IBOT(replace(TINY, {"momentum": 0.0}))
+
+
+@pytest.fixture(scope="module")
+def step(experiment):
+    return jax.jit(experiment.step)
+
+
+@pytest.fixture(scope="module")
+def start(experiment):
+    """A state whose student and teacher differ, and a batch."""
+    source = experiment.source([0])
+    batch = jax.tree.map(lambda x: x[0], source.next(None, 0))
+    source.close()
+    state, other = (jax.jit(experiment.init)(jax.random.key(seed)) for seed in (0, 1))
+    return state._replace(teacher=other.teacher), batch
+
+
+def random_terms(seed, patches=5, prototypes=4):
+    """Logits, targets [4, 1 + 5, 4] and masks [4, 5]."""
+    rng = np.random.default_rng(seed)
+    logits, teacher = rng.normal(size=(2, 4, 1 + patches, prototypes)).astype(np.float32)
+    mask = rng.random((4, patches)) < rng.random((4, 1))
+    return jnp.asarray(logits), jax.nn.softmax(jnp.asarray(teacher) * 3), jnp.asarray(mask)
+
+
+def test_loss_by_hand():
+    """One image, two patches, two prototypes; logits are the temperature times log p.
+
+    Class tokens: p_a = (3/4, 1/4) against q_b = (0, 1) costs log 4, p_b = (1/2, 1/2) against q_a costs log 2.
+    Patches: view a has both masked, (1/4, 3/4) against (1, 0) and (1/2, 1/2) against (1/2, 1/2), which cost log 4 and
+    log 2; view b has none. Hence (log 4 + log 2) / 2 and ((log 4 + log 2) / 2 + 0) / 2.
+    """
+    p = jnp.array([[[3 / 4, 1 / 4], [1 / 4, 3 / 4], [1 / 2, 1 / 2]], [[1 / 2, 1 / 2], [0.9, 0.1], [0.9, 0.1]]])
+    q = jnp.array([[[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]])
+    mask = jnp.array([[True, True], [False, False]])
+    class_loss, patch_loss = objective(0.1 * jnp.log(p), q, mask, 0.1)
+    assert class_loss == pytest.approx(1.5 * np.log(2), rel=1e-5)
+    assert patch_loss == pytest.approx(0.75 * np.log(2), rel=1e-5)
+
+
+def test_loss_pairs_the_views_of_one_image():
+    """Three images whose views agree, and the same with the second views in another order."""
+    q = jnp.tile(jax.nn.one_hot(jnp.array([0, 1, 2]), 3)[:, None], (2, 2, 1))  # [6, 2, 3], all a, then all b
+    none = jnp.zeros((6, 1), bool)
+    assert objective(q, q, none, 0.01)[0] < 1e-6
+    assert objective(q, q[jnp.array([0, 1, 2, 5, 3, 4])], none, 0.01)[0] > 1
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_only_masked_patches_count(seed):
+    """What the teacher or the student say of visible patches changes nothing; what they say of masked ones does."""
+    logits, targets, mask = random_terms(seed)
+    others, other_targets, _ = random_terms(seed + 1)
+    keep = jnp.concatenate([jnp.ones((4, 1), bool), mask], axis=1)[:, :, None]
+    base = objective(logits, targets, mask, 0.1)
+    changed = objective(jnp.where(keep, logits, others), jnp.where(keep, targets, other_targets), mask, 0.1)
+    chex.assert_trees_all_equal(changed, base)
+    if mask.any():
+        of_masked = jnp.where(mask[:, :, None], other_targets[:, 1:], targets[:, 1:])
+        assert objective(logits, targets.at[:, 1:].set(of_masked), mask, 0.1)[1] != base[1]
+
+
+def test_views_without_masks_have_no_patch_loss_and_finite_gradients():
+    logits, targets, mask = random_terms(0)
+    none = jnp.zeros_like(mask)
+    assert objective(logits, targets, none, 0.1)[1] == 0
+    gradient = jax.grad(lambda x: sum(objective(x, targets, none, 0.1)))(logits)
+    assert bool(jnp.isfinite(gradient).all())
+    assert bool((gradient[:, 0] != 0).all())
+    assert not gradient[:, 1:].any()
+
+
+def test_no_gradient_reaches_the_teacher():
+    logits, teacher, mask = random_terms(0)
+
+    def loss(teacher, logits):
+        return sum(objective(logits, distributions(teacher, jnp.zeros((2, 4)), 0.05), mask, 0.1))
+
+    of_teacher, of_student = jax.grad(loss, (0, 1))(teacher, logits)
+    assert not of_teacher.any()
+    assert of_student.any()
+
+
+def test_distributions_by_hand():
+    """(log 8 - log 2) / 2 = log 2 for the class token, log 4 / 2 = log 2 for the patch: odds of 2 to 1 either way."""
+    logits = jnp.log(jnp.array([[[8.0, 1.0], [1.0, 16.0]]]))
+    centres = jnp.log(jnp.array([[2.0, 1.0], [1.0, 4.0]]))
+    np.testing.assert_allclose(distributions(logits, centres, 2.0), [[[2 / 3, 1 / 3], [1 / 3, 2 / 3]]], rtol=1e-6)
+
+
+def test_centres_by_hand():
+    """Means: (1 + 3) / 2 = 2 of class tokens, (10 + 20 + 30 + 40) / 4 = 25 of patches; a tenth is new."""
+    logits = jnp.array([[[1.0], [10.0], [20.0]], [[3.0], [30.0], [40.0]]])
+    new = moved_centres(jnp.array([[5.0], [5.0]]), logits, 0.9)
+    np.testing.assert_allclose(new, [[0.9 * 5 + 0.1 * 2], [0.9 * 5 + 0.1 * 25]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_centres_are_of_the_batch_of_all_devices(devices):
+    logits = jax.random.normal(jax.random.key(0), (8, 6, 4)) + jnp.arange(8.0).reshape(8, 1, 1)
+    centres = jax.random.normal(jax.random.key(1), (2, 4))
+    shared = jax.pmap(
+        lambda x: moved_centres(centres, x, 0.9), collectives.AXIS, devices=jax.devices()[:devices]
+    )(logits.reshape(devices, -1, 6, 4))  # fmt: skip
+    expected = moved_centres(centres, logits, 0.9)
+    np.testing.assert_allclose(shared, jnp.broadcast_to(expected, shared.shape), rtol=1e-5)
+
+
+def test_centres_move_after_the_loss_has_used_the_old_ones(experiment, step, start):
+    """The first update's loss uses zeros, and centres become a tenth of the means; the second's loss uses these."""
+    state, batch = start
+
+    @jax.jit
+    def expected(state, centres, key):
+        x, mask = experiment.draw(jax.random.split(key, 16), batch.images)
+        logits, _ = experiment.logits(state.teacher, x)
+        targets = distributions(logits, centres, experiment.temperature(state.updates))
+        entropy = -jnp.mean(jnp.sum(targets[:, 0] * jnp.log(targets[:, 0] + 1e-30), axis=1))
+        means = jnp.stack([logits[:, 0].mean(0), logits[:, 1:].mean((0, 1))])
+        return experiment.loss(state.params, x, mask, targets)[0], entropy, 0.9 * centres + 0.1 * means, mask
+
+    centres = jnp.zeros((2, 6))
+    for update in range(2):
+        key = jax.random.key(update)
+        loss, entropy, centres, mask = expected(state, centres, key)
+        state, metrics = step(state, batch, key)
+        assert metrics["train/loss"] == pytest.approx(float(loss), rel=1e-4)
+        assert metrics["train/teacher_entropy"] == pytest.approx(float(entropy), rel=1e-4)
+        np.testing.assert_allclose(state.centres, centres, rtol=1e-4, atol=1e-6)
+        assert (mask[:16] != mask[16:]).any()  # each view has its own
+
+
+def test_teacher_at_the_ends_of_its_momentum_bit_for_bit(step, start):
+    state, batch = start
+    after, _ = step(state, batch, jax.random.key(0))  # momentum 0
+    student = {name: after.params[name] for name in after.teacher}
+    chex.assert_trees_all_equal(after.teacher, student)
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), after.params, state.params)))
+    after, _ = step(state._replace(updates=jnp.int32(10)), batch, jax.random.key(0))  # momentum 1
+    chex.assert_trees_all_equal(after.teacher, state.teacher)
+    assert after.updates == 11
+
+
+def test_between_its_ends_the_teacher_is_the_published_average_of_itself_and_the_new_student(step, start):
+    """At half of the budget the momentum is half way from 0 to 1."""
+    state, batch = start
+    after, _ = step(state._replace(updates=jnp.int32(5)), batch, jax.random.key(0))
+    student = {name: after.params[name] for name in after.teacher}
+    expected = jax.tree.map(lambda t, s: 0.5 * t + 0.5 * s, state.teacher, student)
+    chex.assert_trees_all_close(after.teacher, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_teacher_is_what_is_handed_over(experiment, start):
+    state, _ = start
+    chex.assert_trees_all_equal(experiment.learned(state).params, state.teacher["encoder"])
+    of_teacher, of_student = (which["encoder"]["vision_transformer/embed"]["w"] for which in state[1::-1])
+    assert (of_teacher != of_student).any()
+
+
+def test_student_and_teacher_start_alike(experiment):
+    state = jax.jit(experiment.init)(jax.random.key(2))
+    chex.assert_trees_all_equal({name: state.params[name] for name in state.teacher}, state.teacher)
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 10, 1_000])
+@pytest.mark.parametrize("warmup", [0.0, 0.3, 1.0])
+def test_temperature_starts_at_the_first_and_ends_at_the_last(one_layer, budget, warmup):
+    experiment = IBOT(replace(TINY, {"updates": budget, "teacher_warmup": warmup}))
+    values = np.array([experiment.temperature(i) for i in range(min(budget, 20))])
+    assert values[0] == np.float32(0.04)
+    assert budget == 1 or experiment.temperature(budget - 1) == np.float32(0.07)
+    assert (np.diff(values) >= 0).all()
+    if (budget, warmup) == (10, 1.0):  # in nine equal steps
+        np.testing.assert_allclose(values, 0.04 + 0.03 * np.arange(10) / 9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.996, 1.0])
+def test_momentum_rises_as_a_cosine_to_one(one_layer, momentum):
+    """A third of the way the cosine is 1/2: 3/4 of the distance to 1 is left."""
+    schedule = IBOT(replace(TINY, {"updates": 30, "momentum": momentum})).momentum
+    assert schedule(0) == pytest.approx(momentum, abs=1e-7)
+    assert schedule(10) == pytest.approx(1 - (1 - momentum) * 3 / 4, abs=1e-6)
+    assert schedule(30) == 1
+
+
+def test_masks_come_at_their_rate_and_within_their_shares(experiment):
+    """600 views of 16 patches: half are masked, but for three deviations of sqrt(600) / 2."""
+    mask = jax.jit(jax.vmap(experiment.mask))(jax.random.split(jax.random.key(0), 600))
+    assert mask.shape == (600, 16)
+    counts = np.asarray(mask.sum(1))
+    assert abs((counts > 0).sum() - 300) < 3 * np.sqrt(600) / 2
+    # Sides are rounded: half of 16 patches, at an aspect ratio of 1, are 2.8 x 2.8, hence 3 x 3.
+    assert counts.max() <= 9
+    assert len(np.unique(np.asarray(mask), axis=0)) > 20
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_views_can_be_masked_never_or_always(one_layer, probability):
+    mask = jax.vmap(IBOT(replace(TINY, {"mask_probability": probability})).mask)
+    assert (mask(jax.random.split(jax.random.key(0), 600)).any(axis=1) == bool(probability)).all()
+
+
+def test_the_student_is_blind_to_masked_pixels_and_the_teacher_is_not(experiment, start):
+    state, _ = start
+    x = jax.random.uniform(jax.random.key(0), (2, 16, 16, 1))
+    mask = jnp.zeros((2, 16), bool).at[:, 5].set(True)  # rows and columns 4 to 7
+    changed = x.at[:, 4:8, 4:8].set(1 - x[:, 4:8, 4:8])
+    token = state.params["mask_token"]
+    student = jax.jit(lambda x, mask: experiment.logits(state.params, x, mask=mask, mask_token=token)[0])
+    teacher = jax.jit(lambda x: experiment.logits(state.teacher, x)[0])
+    chex.assert_trees_all_equal(student(x, mask), student(changed, mask))
+    seen = jnp.zeros((2, 16), bool).at[:, 6].set(True)
+    assert (student(x, seen) != student(changed, seen)).any()
+    assert (teacher(x) != teacher(changed)).any()
+
+
+def test_logits_are_cosines(experiment, start):
+    """Whatever the lengths of the prototypes' weights are."""
+    state, batch = start
+    x = jnp.asarray(batch.images)
+    logits = jax.jit(experiment.logits)
+    found, _ = logits(state.teacher, x)
+    assert found.shape == (16, 1 + 16, 6)
+    assert jnp.abs(found).max() <= 1 + 1e-5
+    of_head = {name: jax.tree.map(lambda w: 7 * w, leaf) if "prototypes" in leaf else leaf
+               for name, leaf in state.teacher["head"].items()}  # fmt: skip
+    assert any("prototypes" in leaf for leaf in of_head.values())
+    np.testing.assert_allclose(logits(state.teacher | {"head": of_head}, x)[0], found, atol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "clipped"), [(300.0, 3.0), (2.0, 2.0)])
+def test_a_long_gradient_is_scaled_to_the_length_of_clip(experiment, length, clipped):
+    """Adam's average of gradients has taken in a tenth of it. One leaf has 3/5 of the length, the other 4/5."""
+    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+    grads = {"a": jnp.array([0.6 * length]), "b": jnp.array([0.8 * length])}
+    _, opt_state = experiment.optimizer.update(grads, experiment.optimizer.init(params), params)
+    gathered = optax.tree.get(opt_state, "mu")
+    expected = {"a": jnp.array([0.1 * 0.6 * clipped]), "b": jnp.array([0.1 * 0.8 * clipped])}
+    chex.assert_trees_all_close(gathered, expected, rtol=1e-5)
+
+
+def test_the_recipe_for_imagenet_makes_a_step_of_the_right_shape(monkeypatch):
+    """On stand-in images of the real size, traced and not run; the schedules have the published figures.
+
+    Epochs have 1,281,167 images: 800 of them, of which 10 and 30 warm up; step sizes from 2e-3 to 1e-6.
+    """
+    from missing_bits.data.images import ImageSet, Split
+
+    images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
+    split = Split(images, np.arange(4, dtype=np.int32))
+    monkeypatch.setattr(ibot, "load", lambda *_: ImageSet(split, split, tuple("abcd"), "digest"))
+    experiment = IBOT(replace(Config(), {"data": "imagenet", **ibot.PRESETS["imagenet"]}))
+    key, batches = jax.random.key(0), jax.ShapeDtypeStruct((1024, 224, 224, 3), jnp.uint8)
+    state = jax.eval_shape(experiment.init, key)
+    after, metrics = jax.eval_shape(experiment.step, state, Split(batches, None), key)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+    assert metrics["train/loss"].shape == ()
+    assert state.centres.shape == (2, 8192)
+    config, epoch = experiment.config, 1_281_167 / 1024
+    assert config.updates == int(np.ceil(800 * epoch))
+    assert config.teacher_warmup * config.updates == pytest.approx(30 * epoch, rel=1e-5)
+    schedule = ibot.optimizers.schedule(config.optimizer, config.updates)
+    assert schedule(int(10 * epoch)) == pytest.approx(2e-3, rel=1e-3)
+    assert schedule(config.updates) == pytest.approx(1e-6, rel=1e-3)
+
+
+def test_no_label_reaches_the_update(experiment):
+    source = experiment.source([0])
+    assert source.next(None, 0).labels is None
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"momentum": 1.5}, "--momentum is 1.5"),
+        ({"momentum": -0.1}, "--momentum is -0.1"),
+        ({"centre_momentum": 2.0}, "--centre-momentum"),
+        ({"mask_probability": 1.1}, "--mask-probability"),
+        ({"mask_low": 0.0}, "--mask-low is 0.0"),
+        ({"mask_high": 1.2}, "--mask-high is 1.2"),
+        ({"mask_low": 0.6}, "--mask-low is 0.6 and --mask-high 0.5"),
+        ({"student_temperature": 0.0}, "--student-temperature"),
+        ({"teacher_temperature": (0.04, 0.0)}, "--teacher-temperature"),
+        ({"teacher_warmup": 1.5}, "--teacher-warmup"),
+        ({"prototypes": 0}, "--prototypes is 0"),
+        ({"clip": 0.0}, "--clip"),
+        ({"batch_size": 100_000}, "--batch-size"),
+        ({"views": {"flip": 1.5}}, "--views.flip"),
+        ({"optimizer": {"learning_rate": -1.0}}, "--optimizer.learning-rate"),
+        ({"data": "npz:odd.npz"}, "patches of 4 x 4 pixels"),
+        ({"data": "npz:one.npz"}, "at least two patches"),
+    ],
+)
+def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, side in (("odd", 30), ("one", 4)):
+        np.savez(name, images=np.random.default_rng(0).integers(0, 256, (40, side, side, 3), np.uint8))
+    with pytest.raises(UserError, match=named):
+        IBOT(replace(TINY, changed)).source([0])
