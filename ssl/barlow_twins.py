@@ -119,11 +119,8 @@ class BarlowTwins:
 
     def __init__(self, config: Config) -> None:
         check(config)
-        self.config, self.budget, self.data = (
-            config,
-            config.updates,
-            load(config.data, config.data_dir, config.image_size),
-        )
+        self.config, self.budget = config, config.updates
+        self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest = self.data.digest
         self.encoder = handover.ImageEncoder(config.network, self.data.shape, *self.data.moments(), config.bfloat16)
         self.start = handover.load_for(self.encoder, config.init_from) if config.init_from else None
@@ -157,20 +154,19 @@ class BarlowTwins:
         c = correlation(z_a, z_b)
         scale = self.config.loss_scale / c.shape[0]
         invariance, redundancy = (scale * term for term in objective(c, self.config.off_diagonal))
-        metrics = {"train/invariance": invariance, "train/redundancy": redundancy}
-        metrics["train/feature_deviation"] = collapse.feature_deviation(features)
+        spread = collapse.feature_deviation(features)
+        metrics = {"train/invariance": invariance, "train/redundancy": redundancy, "train/feature_deviation": spread}
         return invariance + redundancy, (statistics, metrics)
 
     def step(self, state: State, batch: Split, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         """Draws two views of every image and makes one update."""
         keys = collectives.shard(jax.random.split(key, self.config.batch_size))
         x_a, x_b = views.two_views(keys, batch.images, self.config.views)
-        gradient = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, (statistics, metrics)), grads = gradient(state.params, state.statistics, x_a, x_b)
+        (loss, (statistics, metrics)), grads = jax.value_and_grad(self.loss, has_aux=True)(*state[:2], x_a, x_b)
         grads = collectives.mean(grads)  # of a loss that is already one over all devices
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        metrics |= {"train/loss": loss, "train/gradient_norm": optax.tree.norm(grads)}
-        return State(optax.apply_updates(state.params, updates), statistics, opt_state), metrics
+        state = State(optax.apply_updates(state.params, updates), statistics, opt_state)
+        return state, metrics | {"train/loss": loss, "train/gradient_norm": optax.tree.norm(grads)}
 
     def learned(self, state: State) -> tuple[Any, Any]:
         """Parameters and moving averages."""

@@ -47,7 +47,7 @@ class Config:
     image_size: int = 0
     """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
     init_from: str = ""
-    """Folder of the run whose encoder to start from, or one of its .safetensors files. Needed."""
+    """Folder of the run whose encoder to start from (of its first seed), or one of its .safetensors files. Needed."""
     from_scratch: bool = False
     """Take only the network of that run and start it anew: what to compare with."""
     labels_per_class: int = 10
@@ -64,6 +64,8 @@ class Config:
     """lora: rank of the additions."""
     lora_alpha: float = 16.0
     """lora: the additions are multiplied by this / rank."""
+    classifier_rate: float = 10.0
+    """Factor on the step size of the classifier, which starts anew."""
     views: Views = Views(crop_scale=(0.5, 1.0), jitter=0.0, grey=0.0, solarise=(0.0, 0.0))
     """How images are distorted."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer(learning_rate=1e-3, warmup=0.1)
@@ -97,7 +99,8 @@ class Finetune:
         self.data = _read(config, loaded)
         self.data_digest = self.data.digest
         self.classifier = hk.transform_with_state(self._classifier)
-        self.optimizer = optimizers.make(config.optimizer, config.updates)
+        faster = optax.masked(optax.scale(config.classifier_rate), _of_the_classifier)
+        self.optimizer = optax.chain(optimizers.make(config.optimizer, config.updates), faster)
         if config.layer_decay < 1:
             smaller = optimizers.layerwise(config.layer_decay, loaded.variables.params)
             self.optimizer = optax.chain(self.optimizer, smaller)
@@ -198,7 +201,7 @@ def check(config: Config) -> None:
         "--exp=finetune needs --init-from: the folder of a finished pretraining, under runs/. --from-scratch still "
         "takes its network.",
     )
-    require_positive(config, "updates", "batch_size", "lora_alpha")
+    require_positive(config, "updates", "batch_size", "lora_alpha", "classifier_rate")
     require(config.labels_per_class >= 0, f"--labels-per-class is {config.labels_per_class}; it must be at least 0.")
     require(0 < config.layer_decay <= 1, f"--layer-decay is {config.layer_decay}; it must be above 0, at most 1.")
     require(
@@ -207,6 +210,10 @@ def check(config: Config) -> None:
     )
     lora.check(config.lora_rank)
     views.check(config.views)
+
+
+def _of_the_classifier(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: jax.tree.map(lambda _, name=name: name == "classifier", part) for name, part in params.items()}
 
 
 def _read(config: Config, loaded: handover.Loaded) -> labelled.Labelled:

@@ -169,8 +169,11 @@ class MaskedLanguage:
         scores = {}
         for name, (rows, masked) in self.held_out.items():
             loss, right, count, features = self._score(learned, (masked, rows.segments))
-            scores |= {f"eval/{name}_accuracy": float(right.sum() / count.sum())}
-            scores |= {f"eval/{name}_loss": float(loss.sum() / count.sum())}
+            hidden = max(int(count.sum()), 1)
+            scores |= {
+                f"eval/{name}_accuracy": int(right.sum()) / hidden,
+                f"eval/{name}_loss": float(loss.sum()) / hidden,
+            }
         return scores | collapse.spread(features)
 
     def baselines(self, key: jax.Array) -> dict[str, float]:

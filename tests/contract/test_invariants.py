@@ -88,7 +88,7 @@ CASES = {  # a setting that is a function is called for its value
     "simmim": ("masked_image", _SIMMIM),
     "masked_language": ("masked_language", _LANGUAGE),
     "supervised": ("supervised", _IMAGES),
-    "finetune": ("finetune", _IMAGES | {"init_from": _fresh_encoder} | _SMALLER),
+    "finetune": ("finetune", _IMAGES | {"init_from": _fresh_encoder, "classifier_rate": 1.0} | _SMALLER),
 }
 WARM_UP, UPDATES = 8, 10  # updates before learning starts at the latest, and those that are compared
 # These make the loss a plain regression.

@@ -71,9 +71,9 @@ def test_the_headline_is_the_classifiers_accuracy_on_the_test_split():
 
 
 def test_presets_are_of_sets_that_exist():
-    from missing_bits.data.load import _FORMS
+    from missing_bits.data.load import _IMAGES
 
-    assert set(supervised.PRESETS) <= set(_FORMS)
+    assert set(supervised.PRESETS) <= set(_IMAGES)
 
 
 def test_it_learns_digits():
