@@ -114,11 +114,11 @@ class MaskedImage:
 
     def init(self, key: jax.Array) -> State:
         """The state before the first update."""
-        encoder_key, decoder_key, token_key, mask_key = jax.random.split(key, 4)
+        encoder_key, decoder_key, token_key = jax.random.split(key, 3)
         params = {"encoder": self.encoder.init(encoder_key).params}
         if not self.is_mae:
             params["mask_token"] = 0.02 * jax.random.normal(token_key, (self.encoder.num_features // 2,))
-        images, masks = jnp.zeros((1, *self.data.shape)), self.masks(mask_key[None])
+        images, masks = jnp.zeros((1, *self.data.shape)), self.masks(token_key[None])  # for their shapes alone
         params["decoder"] = self.decoder.init(decoder_key, *self.encode(params, images, *masks)[0])
         return State(params, self.optimizer.init(params))
 
