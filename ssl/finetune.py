@@ -1,6 +1,6 @@
 """Fine-tuning: what a run has learned, put to use where labels are few; images or text.
 
-    python run.py --exp=finetune --init-from=RUN  # RESULT
+    python run.py --exp=finetune --init-from=RUN
 
 A linear classifier on the encoder's features, normalised over the batch (He et al. 2022, appendix A.1), under the
 cross-entropy. Beside it moves the whole encoder (`full`, perhaps with smaller steps in lower layers), nothing else

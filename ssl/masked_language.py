@@ -1,6 +1,6 @@
 """Masked language modelling: an encoder learns by guessing tokens that were hidden from it (BERT: Devlin et al. 2019).
 
-    python run.py --exp=masked_language  # RESULT
+    python run.py --exp=masked_language
 
 Of each row, 15 % of the tokens are chosen (section 3.1): 80 % of these become [MASK], 10 % another token, 10 % stay.
 All of them are to be guessed. The masks are drawn anew for every batch, inside the update. Rows are packed: attention

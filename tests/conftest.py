@@ -196,3 +196,20 @@ def hashes():
         return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     return hashes
+
+
+@pytest.fixture(scope="module")
+def small_vit():
+    """A transformer of two narrow layers under the name vit_micro: as good to tests, and it compiles sooner."""
+    from missing_bits.nets import vision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vision._NETWORKS, "vit_micro", lambda: vision.VisionTransformer(32, 2, 2))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled():
+    """Drop what a module compiled: the mapped memory of a thousand tests' programs exceeds what a process may hold."""
+    yield
+    jax.clear_caches()

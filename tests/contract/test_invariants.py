@@ -116,6 +116,7 @@ FIXED_TARGET = {
     "finetune": {"views": Views(crop_scale=(0.9, 1.0)), "optimizer": Optimizer()},
 }
 
+pytestmark = pytest.mark.usefixtures("small_vit")
 every_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -151,7 +152,7 @@ def train(experiment: Any, layout: Layout, data: Any, count: int) -> tuple[list[
 
 
 @pytest.fixture(scope="module", params=CASES)
-def solo(request: pytest.FixtureRequest) -> tuple[str, Any, list[Any], list[Any]]:
+def solo(request: pytest.FixtureRequest, small_vit: None) -> tuple[str, Any, list[Any], list[Any]]:
     """A case, and what seeds 0 to 3 learn one at a time on one device."""
     experiment, count = make(request.param), WARM_UP + UPDATES
     runs = [train(experiment, Layout([seed], 1), batches(request.param, (seed,), count), count) for seed in range(4)]

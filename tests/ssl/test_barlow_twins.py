@@ -122,7 +122,7 @@ def test_published_recipes_make_a_step_of_the_right_shape(name, monkeypatch):
     assert experiment.config.batch_size == batch
     key, batches = jax.random.key(0), jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
     state = jax.eval_shape(experiment.init, key)
-    after, metrics = jax.eval_shape(experiment.step, state, barlow_twins.Batch(batches, None), key)
+    after, metrics = jax.eval_shape(experiment.step, state, Split(batches, None), key)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
     assert metrics["train/loss"].shape == ()
     schedule = barlow_twins.optimizers.schedule(experiment.config.optimizer, experiment.config.updates)

@@ -43,7 +43,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def starts(corpus, tmp_path_factory):
+def starts(corpus, small_vit, tmp_path_factory):
     """The function that makes the folder of a run with a fresh encoder; each only once."""
 
     @functools.cache

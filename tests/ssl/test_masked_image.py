@@ -43,7 +43,7 @@ def stripes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def make(stripes):
+def make(stripes, small_vit):
     """The function that makes an experiment, small and on stripes but for what is changed; each only once."""
 
     @functools.cache
