@@ -105,8 +105,8 @@ def test_mae_encodes_visible_patches_only_and_simmim_all(make):
         experiment = make(method)
         seen, features = jax.eval_shape(experiment.encode, params_of(experiment), some(3), *masks_of(experiment, 3))
         shapes[method] = seen[0].shape
-        assert features.shape == (3, 2 * 128)
-    assert shapes == {"mae": (3, 1 + 4, 128), "simmim": (3, 12, 128)}
+        assert features.shape == (3, 2 * 32)
+    assert shapes == {"mae": (3, 1 + 4, 32), "simmim": (3, 12, 32)}
 
 
 @pytest.mark.parametrize("method", METHODS)
