@@ -210,6 +210,6 @@ def small_vit():
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_compiled():
-    """Drop what a module compiled: the mapped memory of a thousand tests' programs exceeds what a process may hold."""
+    """Drop what a module compiled: those of a thousand tests may be more than a process can hold."""
     yield
     jax.clear_caches()
