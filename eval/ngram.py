@@ -23,6 +23,9 @@ class Ngram:
       segments: int32 [N, L], numbers of contiguous pieces of text; 0 is padding.
       vocabulary: V.
       specials: ids below this are special.
+
+    Attributes:
+      unigram: the most frequent token of all.
     """
 
     def __init__(self, tokens: np.ndarray, segments: np.ndarray, vocabulary: int, specials: int) -> None:
@@ -32,7 +35,7 @@ class Ngram:
         left, right, pair = (context[counted] for context in self._contexts(tokens, segments))  # each [m]
         middle = tokens[counted]
         self._left, self._right, self._pair = (_winners(context, middle, vocabulary) for context in (left, right, pair))
-        self._unigram = np.bincount(middle).argmax()
+        self.unigram = int(np.bincount(middle).argmax())
 
     def predict(self, tokens: np.ndarray, segments: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """The tokens that training text suggests at some places, whatever stands there.
@@ -58,19 +61,8 @@ class Ngram:
         pair, pair_share = self._pair.of(pair)
         side = np.where(left_share >= right_share, left, right)
         seen = np.maximum(left_share, right_share) > 0
-        best = np.where(pair_share > 0, pair, np.where(seen, side, self._unigram))
+        best = np.where(pair_share > 0, pair, np.where(seen, side, self.unigram))
         return best.astype(np.int32)
-
-    def accuracy(self, tokens: np.ndarray, segments: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> float:
-        """The share, in [0, 1], of places (at least one) at which `predict`, with the same arguments, is right."""
-        return float(np.mean(self.predict(tokens, segments, rows, columns) == tokens[rows, columns]))
-
-    def unigram_accuracy(
-        self, tokens: np.ndarray, segments: np.ndarray, rows: np.ndarray, columns: np.ndarray
-    ) -> float:
-        """The share, in [0, 1], of places at which training's most frequent token stands. Arguments of `predict`."""
-        chex.assert_equal_shape([tokens, segments])
-        return float(np.mean(tokens[rows, columns] == self._unigram))
 
     def _contexts(self, tokens: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The left neighbours, the right ones and a number for each pair, all int64 [N, L]; V stands for an edge."""

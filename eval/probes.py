@@ -1,13 +1,16 @@
 """What frozen encoders are worth: probes, simpler encoders to compare with, pictures."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from missing_bits.data.images import ImageSet, Lazy, Split
+from missing_bits.errors import require
 from missing_bits.eval import collapse, knn, linear_probe, pictures
 from missing_bits.nets.handover import ImageEncoder, Variables
 
@@ -21,11 +24,17 @@ class Probes:
     Args:
       data: the images; without labels in both splits, only the spread of features is told.
       encoder: what is probed.
+      most: training images that the probes learn from, at most, evenly spaced; 0 for all.
       batch_size: images that are encoded at once.
+
+    Raises:
+      UserError: `most` is too small.
     """
 
-    def __init__(self, data: ImageSet, encoder: ImageEncoder, batch_size: int = 500) -> None:
-        self._data, self._encoder, self._batch_size = data, encoder, batch_size
+    def __init__(self, data: ImageSet, encoder: ImageEncoder, most: int = 0, batch_size: int = 500) -> None:
+        require(most == 0 or most >= 10, f"--probe-images is {most}; give at least 10, or 0 for all.")
+        self._encoder, self._batch_size = encoder, batch_size
+        self._data = dataclasses.replace(data, train=_at_most(data.train, most))
         self._encode = jax.jit(lambda variables, images: encoder.apply(variables, images)[0])
         self.labelled = data.train.labels is not None and data.test.labels is not None
         self.headline = "eval/knn_accuracy" if self.labelled else "eval/effective_rank"
@@ -76,6 +85,29 @@ class Probes:
         labels = self._data.train.labels, self._data.test.labels
         nearest = knn.accuracy(train, labels[0], test, labels[1])
         return nearest, linear_probe.accuracy(train, labels[0], test, labels[1], len(self._data.classes))
+
+
+class _Some(NamedTuple):
+    """Some of a split's images, taken from it when asked for."""
+
+    images: np.ndarray | Lazy
+    chosen: np.ndarray  # [n], their indices
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.chosen), *self.images.shape[1:])
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return self.images[self.chosen[indices]]
+
+
+def _at_most(split: Split, most: int) -> Split:
+    """So many images of a split, evenly spaced; all if there are no more, or `most` is 0."""
+    count = split.images.shape[0]
+    if not 0 < most < count:
+        return split
+    chosen = np.linspace(0, count - 1, most).astype(int)
+    return Split(_Some(split.images, chosen), None if split.labels is None else split.labels[chosen])
 
 
 def _pixels(split: Split) -> np.ndarray:

@@ -103,7 +103,7 @@ class TextEncoder:
     vocabulary: int
     """Number of different tokens."""
     length: int
-    """The longest row, in tokens."""
+    """The longest row it is trained on, in tokens."""
     tokenizer: str
     """The JSON that Hugging Face's `tokenizers` reads."""
     dropout: float = 0.0
@@ -149,7 +149,7 @@ class TextEncoder:
 
     @property
     def _network(self) -> Any:
-        return text.make(self.network, self.vocabulary, self.length, self.dropout, self.bfloat16)
+        return text.make(self.network, self.vocabulary, self.dropout, self.bfloat16)
 
 
 Encoder = ImageEncoder | TextEncoder

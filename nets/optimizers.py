@@ -1,4 +1,4 @@
-"""Optimisers of pretraining: AdamW and LARS with a warm-up, a cosine, and the published exclusions."""
+"""Optimisers of pretraining: AdamW, LARS and Muon with a warm-up, a cosine, and the published exclusions."""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import optax
+from optax import contrib
 
 from missing_bits.errors import require, require_between, require_positive
 
@@ -14,8 +15,8 @@ from missing_bits.errors import require, require_between, require_positive
 class Optimizer:
     """The step size rises linearly, then falls as a cosine over the rest of the budget."""
 
-    name: Literal["adamw", "lars"] = "adamw"
-    """AdamW (Loshchilov and Hutter 2019) or LARS with momentum (You et al. 2017)."""
+    name: Literal["adamw", "lars", "muon"] = "adamw"
+    """AdamW (Loshchilov and Hutter 2019), LARS with momentum (You et al. 2017), or Muon (Jordan et al. 2024)."""
     learning_rate: float = 3e-3
     """Largest step size, whatever the batch size."""
     warmup: float = 0.05
@@ -25,9 +26,9 @@ class Optimizer:
     weight_decay: float = 1e-4
     """Decay of weights, coupled to the step size; biases and normalisation parameters are left alone."""
     momentum: float = 0.9
-    """Momentum of LARS, and AdamW's average of gradients, 0 up to 1."""
+    """Momentum of LARS and Muon, and AdamW's average of gradients, 0 up to 1."""
     squares: float = 0.999
-    """AdamW's average of squared gradients, 0 up to 1."""
+    """AdamW's average of squared gradients, also where Muon leaves parameters to it, 0 up to 1."""
     trust: float = 0.001
     """LARS: length of a step as a share of its weights' length, before the step size multiplies it."""
     vector_scale: float = 1.0
@@ -46,6 +47,10 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     Parameters with at most one axis, biases and those of normalisation, are excluded from weight decay and from the
     adaptation of LARS, as published (Grill et al. 2020, appendix J; Zbontar et al. 2021, section 2.2). As in their
     code, the step size multiplies what momentum has gathered.
+
+    Muon takes the weights of linear layers and convolutions, as matrices from inputs to outputs, and moves each along
+    the orthogonal matrix next to its momentum, with steps as long as those of Adam (Liu et al. 2025, arXiv:2502.16982,
+    section 2.2). It leaves embeddings, biases and all else to AdamW.
     """
     require_positive(config, "learning_rate", "trust", "vector_scale", prefix="optimizer.")
     require_between(config, 0, 1, "end", prefix="optimizer.")
@@ -61,10 +66,34 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     step_size = optax.scale_by_learning_rate(schedule(config, updates))
     slow_vectors = optax.masked(optax.scale(config.vector_scale), vectors)
     decay = optax.add_decayed_weights(config.weight_decay, weights)
+    adam = optax.scale_by_adam(b1=config.momentum, b2=config.squares)
     if config.name == "adamw":
-        return optax.chain(optax.scale_by_adam(b1=config.momentum, b2=config.squares), decay, slow_vectors, step_size)
+        return optax.chain(adam, decay, slow_vectors, step_size)
+    if config.name == "muon":
+        muon = optax.chain(
+            contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=_matrices),
+            optax.stateless(lambda moves, params: jax.tree.map(_as_long_as_adam, moves)),
+        )
+        return optax.chain(optax.partition({"muon": muon, "adam": adam}, _takes), decay, slow_vectors, step_size)
     adapt = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=config.trust), weights)
     return optax.chain(decay, adapt, optax.trace(config.momentum), slow_vectors, step_size)
+
+
+def _takes(params: Any) -> Any:
+    """Whether Muon or Adam moves each parameter: those of layers are called "w"."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: "muon" if p.ndim > 1 and path[-1] == jax.tree_util.DictKey("w") else "adam", params
+    )
+
+
+def _matrices(params: Any) -> Any:
+    """How each weight is a matrix: its last axis counts the outputs, the others the inputs."""
+    return jax.tree.map(lambda p: contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1), params)
+
+
+def _as_long_as_adam(move: jax.Array) -> jax.Array:
+    """An orthogonal matrix, scaled so that its elements have a root mean square of 0.2."""
+    return 0.2 * max(move.size // move.shape[-1], move.shape[-1]) ** 0.5 * move
 
 
 def layerwise(decay: float, encoder: Any) -> optax.GradientTransformation:
@@ -92,5 +121,5 @@ def layerwise(decay: float, encoder: Any) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates))
 
 
-_BLOCK = re.compile(r"transformer/block(?:_(\d+))?/")
-_EMBEDS = re.compile(r"transformer/(?:embed|positions)|class_token")
+_BLOCK = re.compile(r"transformer/block(?:_(\d+))?\b")
+_EMBEDS = re.compile(r"transformer/embed|class_token")

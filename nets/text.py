@@ -9,6 +9,7 @@ import jmp
 from missing_bits.nets import transformer
 
 PADDING = 0  # the number of the token that fills a row
+_REACH = 32  # distances between tokens that attention tells apart
 
 _SIZES = {  # width, layers; a head for every 64 of the width
     "bert_tiny": (128, 2),
@@ -22,35 +23,33 @@ _SIZES = {  # width, layers; a head for every 64 of the width
 class TextTransformer(hk.Module):
     """BERT's encoder (Devlin et al. 2019) with normalisation before each layer, and without segment embeddings.
 
+    Positions enter as distances between tokens, in attention, so that rows may be of any length and documents may begin
+    anywhere in them.
+
     Args:
       width: of a token.
       layers: number of blocks.
       vocabulary: number of different tokens.
-      length: the longest row.
       dropout: of each block.
       name: of the module.
     """
 
-    def __init__(
-        self, width: int, layers: int, vocabulary: int, length: int, dropout: float = 0.0, name: str | None = None
-    ):
+    def __init__(self, width: int, layers: int, vocabulary: int, dropout: float = 0.0, name: str | None = None):
         super().__init__(name)
-        self._width, self._layers, self._dropout = width, layers, dropout
-        self._vocabulary, self._length = vocabulary, length
+        self._width, self._layers, self._vocabulary, self._dropout = width, layers, vocabulary, dropout
 
     def __call__(self, tokens: jax.Array, segments: jax.Array, keys: jax.Array | None) -> jax.Array:
         """Tokens [B, L, D] of packed rows.
 
         Args:
           tokens: int [B, L].
-          segments: int [B, L], which document of its row a token belongs to; attention and positions stay within.
+          segments: int [B, L], which document of its row a token belongs to; attention stays within.
           keys: random keys [B] for dropout; None for none.
         """
         chex.assert_equal_shape([tokens, segments])
         near_zero = hk.initializers.TruncatedNormal(0.02)
         x = hk.Embed(self._vocabulary, self._width, w_init=near_zero, name="embed")(tokens)
-        x += hk.Embed(self._length, self._width, w_init=near_zero, name="positions")(places(segments))
-        stack = transformer.Transformer(self._layers, self._width // 64, self._dropout)
+        stack = transformer.Transformer(self._layers, self._width // 64, self._dropout, _REACH)
         return stack(x, transformer.same_segment(segments), keys)
 
 
@@ -66,24 +65,16 @@ class WordHead(hk.Module):
         return x @ table.T + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def places(segments: jax.Array) -> jax.Array:
-    """The place of each token within its segment, from 0, for segments [B, L] that lie one after the other."""
-    here = jnp.arange(segments.shape[1], dtype=jnp.int32)[None]  # [1, L]
-    begins = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], axis=1)
-    return here - jax.lax.cummax(jnp.where(begins, here, 0), axis=1)
-
-
-def make(name: str, vocabulary: int, length: int, dropout: float = 0.0, bfloat16: bool = False) -> hk.Transformed:
+def make(name: str, vocabulary: int, dropout: float = 0.0, bfloat16: bool = False) -> hk.Transformed:
     """An encoder by name: a Haiku transform of (tokens, segments, keys) to float32 tokens.
 
     Args:
       name: bert_tiny, bert_mini, bert_small, bert_medium or bert_base.
       vocabulary: number of different tokens.
-      length: the longest row.
       dropout: where keys are given, 0 up to 1.
       bfloat16: compute in bfloat16; parameters and results stay float32.
     """
-    network = hk.transform(lambda *inputs: TextTransformer(*_SIZES[name], vocabulary, length, dropout)(*inputs))
+    network = hk.transform(lambda *inputs: TextTransformer(*_SIZES[name], vocabulary, dropout)(*inputs))
     policy = jmp.get_policy(f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32")
 
     def apply(params: hk.Params, key: jax.Array | None, *inputs: jax.Array | None) -> jax.Array:

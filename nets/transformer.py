@@ -3,6 +3,9 @@
 Shapes: B examples, L tokens, D the width of a token.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import chex
 import haiku as hk
 import jax
@@ -18,12 +21,13 @@ class Block(hk.Module):
     Args:
       heads: of attention; the width must be a multiple.
       dropout: share of what attention and MLP add that is dropped where `keys` are given, 0 to 0.9, in 256ths.
+      reach: the largest distance in tokens that attention tells from larger ones; 0 for no knowledge of distances.
       name: of the module.
     """
 
-    def __init__(self, heads: int, dropout: float = 0.0, name: str | None = None):
+    def __init__(self, heads: int, dropout: float = 0.0, reach: int = 0, name: str | None = None):
         super().__init__(name)
-        self._heads, self._dropout = heads, dropout
+        self._heads, self._dropout, self._reach = heads, dropout, reach
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None) -> jax.Array:
         """Tokens [B, L, D] to tokens [B, L, D].
@@ -38,10 +42,18 @@ class Block(hk.Module):
         qkv = _linear(3 * width, "qkv")(_norm(x, "attention_norm"))
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self._heads, -1), 2, 0)  # each [B, L, heads, D / heads]
         heads_mask = None if mask is None else mask[:, None]  # the same for all heads
-        mixed = jax.nn.dot_product_attention(q, k, v, mask=heads_mask).reshape(x.shape)
+        bias = self._by_distance(x.shape[1]).astype(x.dtype) if self._reach else None
+        mixed = jax.nn.dot_product_attention(q, k, v, bias, heads_mask).reshape(x.shape)
         x += self._drop(_linear(width, "mix")(mixed), keys, 0)
         hidden = jax.nn.gelu(_linear(4 * width, "widen")(_norm(x, "mlp_norm")))
         return x + self._drop(_linear(width, "narrow")(hidden), keys, 1)
+
+    def _by_distance(self, length: int) -> jax.Array:
+        """What is added to scores of attention [1, heads, L, L] (Raffel et al. 2020, section 2.1)."""
+        table = hk.get_parameter("by_distance", [2 * self._reach + 1, self._heads], init=_near)
+        place = np.arange(length)
+        distance = np.clip(place[None, :] - place[:, None], -self._reach, self._reach)  # from query to key
+        return jnp.moveaxis(table[distance + self._reach], 2, 0)[None]
 
     def _drop(self, x: jax.Array, keys: jax.Array | None, place: int) -> jax.Array:
         """What is left of x, scaled to the same mean; an example's mask depends on its own key alone."""
@@ -62,18 +74,19 @@ class Transformer(hk.Module):
       layers: number of blocks.
       heads: of attention in each.
       dropout: of each block.
+      reach: of attention in each block.
       name: of the module.
     """
 
-    def __init__(self, layers: int, heads: int, dropout: float = 0.0, name: str | None = None):
+    def __init__(self, layers: int, heads: int, dropout: float = 0.0, reach: int = 0, name: str | None = None):
         super().__init__(name)
-        self._layers, self._heads, self._dropout = layers, heads, dropout
+        self._layers, self._heads, self._dropout, self._reach = layers, heads, dropout, reach
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None) -> jax.Array:
         """Tokens [B, L, D] to tokens [B, L, D]; `mask` and `keys` as for `Block`."""
         for layer in range(self._layers):
             layer_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
-            x = Block(self._heads, self._dropout)(x, mask, layer_keys)
+            x = Block(self._heads, self._dropout, self._reach)(x, mask, layer_keys)
         return _norm(x, "norm")
 
 
@@ -85,6 +98,16 @@ def _norm(x: jax.Array, name: str) -> jax.Array:
     """Layer normalisation of tokens, computed in float32."""
     norm = hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)
     return norm(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def _near(shape: Sequence[int], dtype: Any) -> jax.Array:
+    """A start [distances, heads] that prefers what is near (Press et al. 2022, section 3), on one side.
+
+    Even heads look to the left and odd ones to the right: the neighbours of a place tell most about it.
+    """
+    distance, head = np.arange(shape[0])[:, None] - shape[0] // 2, np.arange(shape[1])[None]
+    other_side = np.where(head % 2, distance < 0, distance > 0)
+    return jnp.asarray(-(0.5 ** (1 + head // 2)) * np.abs(distance) - 4 * other_side, dtype)
 
 
 def same_segment(segments: jax.Array) -> jax.Array:

@@ -45,6 +45,8 @@ class Config:
     """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
     image_size: int = 0
     """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
+    probe_images: int = 0
+    """Training images that the probes learn from, at most, evenly spaced; 0 for all."""
     updates: int = 1_000
     """Budget, in updates."""
     batch_size: int = 128
@@ -126,7 +128,7 @@ class BarlowTwins:
         self.start = handover.load_for(self.encoder, config.init_from) if config.init_from else None
         self.projector = hk.transform_with_state(lambda h, train: layers.Projector(config.projector_sizes)(h, train))
         self.optimizer = optimizers.make(config.optimizer, config.updates)
-        self.probes = Probes(self.data, self.encoder)
+        self.probes = Probes(self.data, self.encoder, config.probe_images)
         self.headline, self.baselines = self.probes.headline, self.probes.baselines
 
     def source(self, seeds: Any) -> BatchSource:

@@ -44,6 +44,8 @@ class Config:
     """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
     image_size: int = 0
     """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
+    probe_images: int = 0
+    """Training images that the probes learn from, at most, evenly spaced; 0 for all."""
     updates: int = 1_000
     """Budget, in updates."""
     batch_size: int = 128
@@ -72,7 +74,7 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0}},
-    "fashion_mnist": {"updates": 3_000},
+    "fashion_mnist": {"probe_images": 10_000},
     # The papers' recipe for ImageNet, 800 epochs, step size 1.5e-4 times batch / 256, with the small network.
     "imagenet": {"network": "vit_small", "updates": 250_228, "batch_size": 4096, "decoder_width": 512,
                  "decoder_layers": 8, "decoder_heads": 16, "optimizer": {"learning_rate": 2.4e-3, "end": 0.0}},
@@ -105,7 +107,7 @@ class MaskedImage:
         decode = (lambda *seen: PatchDecoder(*sizes)(*seen)) if self.is_mae else lambda x: hk.Linear(numbers)(x)
         self.decoder = hk.without_apply_rng(hk.transform(decode))
         self.optimizer = optimizers.make(config.optimizer, config.updates)
-        self.probes = Probes(self.data, self.encoder)
+        self.probes = Probes(self.data, self.encoder, config.probe_images)
         self.headline = "eval/linear_accuracy" if self.probes.labelled else self.probes.headline
 
     def source(self, seeds: Any) -> BatchSource:

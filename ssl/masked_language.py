@@ -67,6 +67,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+_EVALUATED_SHARE = 0.15  # of the tokens, hidden in held-out text
+
+
 class State(NamedTuple):
     """Everything a run knows."""
 
@@ -107,9 +110,9 @@ class MaskedLanguage:
         params = {"encoder": encoder, "head": self.head.init(head_key, table[:1], table)}
         return State(params, self.optimizer.init(params))
 
-    def mask(self, keys: jax.Array, rows: Packed) -> Masked:
+    def mask(self, keys: jax.Array, rows: Packed, share: float) -> Masked:
         """Rows with hidden tokens, and what these were; each row's draw depends on its own key alone."""
-        settings = {"share": self.config.mask_share, "vocabulary": self.words.size}
+        settings = {"share": share, "vocabulary": self.words.size}
         mask = functools.partial(tokens.mask, **settings, specials=tokenizer.SPECIALS, mask_id=tokenizer.MASK)
         words = rows.words if self.config.whole_words else None
         return jax.vmap(mask)(keys, rows.tokens, rows.tokens >= tokenizer.SPECIALS, words)
@@ -132,7 +135,7 @@ class MaskedLanguage:
     def step(self, state: State, batch: Packed, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         """Draws masks and makes one update."""
         keys = jax.vmap(jax.random.split)(collectives.shard(jax.random.split(key, self.config.batch_size)))  # [B, 2]
-        masked = self.mask(keys[:, 0], batch)
+        masked = self.mask(keys[:, 0], batch, self.config.mask_share)
         count = jnp.maximum(collectives.total(jnp.sum(masked.chosen)), 1)  # devices may hide more and less
         gradient = jax.value_and_grad(self.loss, has_aux=True)
         (loss, (right, features)), grads = gradient(state.params, masked, batch.segments, keys[:, 1], count)
@@ -149,9 +152,9 @@ class MaskedLanguage:
 
     @functools.cached_property
     def held_out(self) -> dict[str, tuple[Packed, Masked]]:
-        """The validation and test rows with the one mask under which all models are compared."""
+        """The validation and test rows with the one mask under which all models are compared, however they train."""
         return {
-            name: (rows, self.mask(jax.random.split(jax.random.key(0), len(rows.tokens)), rows))
+            name: (rows, self.mask(jax.random.split(jax.random.key(0), len(rows.tokens)), rows, _EVALUATED_SHARE))
             for name, rows in (("validation_masked", self.validation), ("masked", self.test))
         }
 
@@ -177,13 +180,22 @@ class MaskedLanguage:
         return scores | collapse.spread(features)
 
     def baselines(self, key: jax.Array) -> dict[str, float]:
-        """What counting makes of the same hidden test tokens; it gets both true neighbours, the model perhaps none."""
+        """What counting makes of the same hidden test tokens: the most frequent token, and the n-gram.
+
+        The n-gram reads what the model reads, where some neighbours are hidden; and once the true neighbours, which
+        the model is not shown.
+        """
         counts = Ngram(self.train.tokens, self.train.segments, self.words.size, tokenizer.SPECIALS)
         rows, masked = self.held_out["masked"]
-        row, slot = np.nonzero(np.asarray(masked.chosen))
-        places = rows.tokens, rows.segments, row, np.asarray(masked.places)[row, slot]
-        found = {"unigram": counts.unigram_accuracy(*places), "ngram": counts.accuracy(*places)}
-        return {f"baseline/{name}_masked_accuracy": accuracy for name, accuracy in found.items()}
+        chosen = np.asarray(masked.chosen)
+        row, labels = np.nonzero(chosen)[0], np.asarray(masked.labels)[chosen]
+        places = rows.segments, row, np.asarray(masked.places)[chosen]
+        found = {
+            "unigram": counts.unigram,
+            "ngram": counts.predict(np.asarray(masked.tokens), *places),
+            "ngram_of_true_neighbours": counts.predict(rows.tokens, *places),
+        }
+        return {f"baseline/{name}_masked_accuracy": float(np.mean(said == labels)) for name, said in found.items()}
 
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
         """Writes the encoder with its tokeniser, and the head that guesses; the tokeniser in a file of its own too."""

@@ -38,6 +38,8 @@ class Config:
     """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
     image_size: int = 0
     """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
+    probe_images: int = 0
+    """Training images that the probes learn from, at most, evenly spaced; 0 for all."""
     updates: int = 1_000
     """Budget, in updates."""
     batch_size: int = 128
@@ -82,7 +84,7 @@ class Supervised:
         self.encoder = handover.ImageEncoder(config.network, self.data.shape, *self.data.moments(), config.bfloat16)
         self.classifier = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(len(self.data.classes))(x)))
         self.optimizer = optimizers.make(config.optimizer, config.updates)
-        self.probes = Probes(self.data, self.encoder)
+        self.probes = Probes(self.data, self.encoder, config.probe_images)
         require(self.probes.labelled, f"--data={config.data} has no labels; give some, or use --exp=barlow_twins.")
         self.baselines = self.probes.baselines
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from missing_bits.data.images import Split, in_memory
+from missing_bits.errors import UserError
 from missing_bits.eval.probes import Probes, in_batches
 from missing_bits.nets.handover import ImageEncoder, Variables
 
@@ -53,6 +54,25 @@ def test_scores_and_baselines_by_name(data, variables):
         f"baseline/{who}_{probe}_accuracy" for who in ("pixels", "random") for probe in ("knn", "linear")
     }
     assert all(0.5 <= accuracy <= 1 for accuracy in baselines.values())
+
+
+def test_probes_learn_from_some_images_alone(data, variables):
+    """Wrong labels but for the 10 of 90 where the probes look, evenly spaced, the first and the last included."""
+    chosen = np.array([0, 9, 19, 29, 39, 49, 59, 69, 79, 89])
+    labels = 1 - data.train.labels
+    labels[chosen] = data.train.labels[chosen]
+    wrong = dataclasses.replace(data, train=Split(data.train.images, labels))
+    scores = Probes(wrong, ENCODER, most=10).scores(variables)
+    few = in_memory(Split(data.train.images[chosen], labels[chosen]), data.test, data.classes)
+    assert scores == Probes(few, ENCODER).scores(variables)
+    name = "eval/linear_accuracy"
+    assert scores[name] > 0.8 > 0.3 > Probes(wrong, ENCODER).scores(variables)[name]
+
+
+@pytest.mark.parametrize("most", [-1, 9])
+def test_too_few_images_for_a_probe_are_refused(data, most):
+    with pytest.raises(UserError, match=f"--probe-images is {most}"):
+        Probes(data, ENCODER, most)
 
 
 def test_test_labels_choose_nothing(data, variables):

@@ -74,6 +74,39 @@ def test_adamw_averages_gradients_and_their_squares():
     np.testing.assert_allclose(second["v"], [-7 / 3 / np.sqrt(39 / 7)], rtol=1e-5)
 
 
+def test_muon_moves_weights_along_orthogonal_matrices_as_far_as_adam():
+    """The polar factor of momentum, times 0.2 times the root of the longer side, roughly: five Newton-Schulz steps.
+
+    Their polynomial takes singular values to about 1, between 0.6 and 1.3. The first momentum is the gradient scaled,
+    which the factor does not tell. A kernel of a convolution is the matrix from its window to its outputs.
+    """
+    rng = np.random.default_rng(0)
+    layers = {"linear": {"w": (8, 20), "b": (20,)}, "conv": {"w": (3, 3, 2, 5)}, "embed": {"embeddings": (9, 4)}}
+    params = {module: {leaf: jnp.ones(s) for leaf, s in leaves.items()} for module, leaves in layers.items()}
+    grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+    optimizer = optimizers.make(Optimizer("muon", learning_rate=0.5, warmup=0.0, weight_decay=0.0), 10)
+    moves, _ = optimizer.update(grads, optimizer.init(params), params)
+    for module in ("linear", "conv"):
+        move, grad = (np.asarray(tree[module]["w"]).reshape(-1, tree[module]["w"].shape[-1]) for tree in (moves, grads))
+        u, lengths, v = np.linalg.svd(move / (-0.5 * 0.2 * max(move.shape) ** 0.5), full_matrices=False)
+        assert 0.6 < lengths.min() < lengths.max() < 1.3
+        polar = np.linalg.svd(grad, full_matrices=False)
+        alike = np.sum((u @ v) * (polar[0] @ polar[2])) / len(lengths)
+        assert alike > 0.99
+    for module, leaf in (("linear", "b"), ("embed", "embeddings")):  # AdamW's first step
+        np.testing.assert_allclose(moves[module][leaf], -0.5 * np.sign(grads[module][leaf]), rtol=1e-3)
+
+
+def test_muon_decays_what_adamw_decays():
+    config = Optimizer("muon", learning_rate=0.1, warmup=0.0, weight_decay=0.0)
+    moves, decayed = (
+        {k: np.asarray(v) for k, v in one_step(c).items()}
+        for c in (config, dataclasses.replace(config, weight_decay=0.5))
+    )
+    np.testing.assert_allclose(decayed["w"] - moves["w"], -0.1 * 0.5 * W, rtol=1e-5)
+    np.testing.assert_array_equal(decayed["v"], moves["v"])
+
+
 @pytest.mark.parametrize("name", ["adamw", "lars"])
 def test_decay_and_adaptation_leave_vectors_alone(name):
     """Whatever decay, trust and the length of a bias are, the bias moves the same."""
@@ -151,7 +184,7 @@ def test_the_layers_of_real_encoders_are_counted_from_the_top():
         for module, factors in found.items():
             if module == f"{root}/transformer/norm":
                 assert factors == {1.0}
-            elif block := next((b for b in blocks if module.startswith(b)), None):
+            elif block := next((b for b in blocks if f"{module}/".startswith(b)), None):
                 assert factors == {0.5 ** (count - blocks.index(block))}, module
             else:  # embeddings, positions, the class token
                 assert factors == {0.5 ** (count + 1)}, module

@@ -22,9 +22,9 @@ def filled(network, *inputs):
 
 
 @functools.cache
-def block_of(heads, width):
+def block_of(heads, width, reach=0):
     """Parameters of a block, and the compiled function of them, tokens and perhaps a mask."""
-    net = hk.without_apply_rng(hk.transform(lambda *inputs: transformer.Block(heads)(*inputs)))
+    net = hk.without_apply_rng(hk.transform(lambda *inputs: transformer.Block(heads, reach=reach)(*inputs)))
     return filled(net, jnp.zeros((1, 1, width))), jax.jit(net.apply)
 
 
@@ -33,8 +33,8 @@ def gelu(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def reference(params, tokens, mask, heads):
-    """A block for one example in float64: [L, D], bool [L, L] and the number of heads to [L, D]."""
+def reference(params, tokens, mask, heads, reach=0):
+    """A block for one example in float64: [L, D], bool [L, L], the number of heads and the reach to [L, D]."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
 
     def linear(x, name):
@@ -51,7 +51,11 @@ def reference(params, tokens, mask, heads):
         own = slice(head * size, (head + 1) * size)
         for query in range(len(tokens)):
             allowed = np.flatnonzero(mask[query])
-            weights = np.exp([q[query, own] @ k[key, own] / np.sqrt(size) for key in allowed])
+            scores = np.array([q[query, own] @ k[key, own] / np.sqrt(size) for key in allowed])
+            if reach:
+                distances = [min(max(key - query, -reach), reach) for key in allowed]
+                scores += params["block"]["by_distance"][[d + reach for d in distances], head]
+            weights = np.exp(scores)
             mixed[query, own] = weights / weights.sum() @ v[allowed, own]
     tokens = tokens + linear(mixed, "mix")
     return tokens + linear(gelu(linear(norm(tokens, "mlp_norm"), "widen")), "narrow")
@@ -76,6 +80,24 @@ def test_a_block_is_softmax_attention_and_an_mlp(case):
     for inputs, allowed in (((x, mask), mask), ((x,), np.ones_like(mask))):
         expected = [reference(params, *example, heads) for example in zip(x.astype(float), allowed, strict=True)]
         np.testing.assert_allclose(apply(params, *inputs), expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(attended(SHAPES[1:]), st.sampled_from([1, 3, 9]))
+def test_distances_are_added_to_scores_as_far_as_they_reach(case, reach):
+    """A number for each head and each distance from query to key, of which those beyond the reach are one."""
+    heads, x, mask = case
+    params, apply = block_of(heads, x.shape[2], reach)
+    expected = [reference(params, *example, heads, reach) for example in zip(x.astype(float), mask, strict=True)]
+    np.testing.assert_allclose(apply(params, x, mask), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_heads_begin_by_looking_at_what_is_near_on_one_side():
+    """By hand for a reach of 2: slopes 1/2 and 1/4, 4 less on the other side; even heads look to the left."""
+    net = hk.without_apply_rng(hk.transform(lambda x: transformer.Block(3, reach=2)(x)))
+    table = net.init(jax.random.key(0), jnp.zeros((1, 4, 6)))["block"]["by_distance"]
+    left, right = [-1, -0.5, 0, -4.5, -5], [-5, -4.5, 0, -0.5, -1]
+    np.testing.assert_array_equal(table, np.transpose([left, right, [-0.5, -0.25, 0, -4.25, -4.5]]))
 
 
 @settings(max_examples=40, deadline=None)

@@ -22,7 +22,7 @@ from missing_bits.nets import handover
 from missing_bits.ssl import masked_language
 from missing_bits.ssl.masked_language import Config, MaskedLanguage
 
-TINY = Config(updates=10, batch_size=8, length=32, vocabulary=512, network="bert_tiny")
+TINY = Config(updates=10, batch_size=8, length=32, vocabulary=512, network="bert_tiny", mask_share=0.15, dropout=0.1)
 
 
 @functools.cache
@@ -97,7 +97,7 @@ def test_the_loss_is_the_sum_over_the_count(stepped):
     """Cross-entropies of the step's masks and dropout, summed in float64; and not the mean of the devices' means."""
     experiment = make()
     mask_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(jax.random.split(jax.random.key(5), 8)), 1, 0)
-    masked = experiment.mask(mask_keys, UNEQUAL)
+    masked = experiment.mask(mask_keys, UNEQUAL, 0.15)
     logits, _ = jax.jit(experiment.logits)(params(), masked, UNEQUAL.segments, dropout_keys)
     logits, chosen = np.asarray(logits, np.float64), np.asarray(masked.chosen)
     of_label = np.take_along_axis(logits, np.asarray(masked.labels)[:, :, None], axis=2)[:, :, 0]
@@ -126,7 +126,7 @@ def test_special_tokens_are_never_hidden_nor_guessed():
     experiment = make()
     rows = rows_of(experiment, 2_000)
     rows.tokens[:, 5], rows.tokens[:, 9] = tokenizer.UNK, tokenizer.MASK
-    masked = jax.tree.map(np.asarray, experiment.mask(keys(2_000), rows))
+    masked = jax.tree.map(np.asarray, experiment.mask(keys(2_000), rows, 0.15))
     special = rows.tokens < tokenizer.SPECIALS
     assert set(rows.tokens[special]) == {tokenizer.UNK, tokenizer.SEP, tokenizer.MASK}
     np.testing.assert_array_equal(masked.tokens[special], rows.tokens[special])
@@ -141,7 +141,7 @@ def test_whole_words_are_never_split():
     """Of each word of Python's help all tokens are to be guessed or none; and some words have several."""
     experiment = make(whole_words=True)
     rows, several = rows_of(experiment, 100), 0
-    masked = jax.tree.map(np.asarray, experiment.mask(keys(100), rows))
+    masked = jax.tree.map(np.asarray, experiment.mask(keys(100), rows, 0.15))
     for i in range(100):
         chosen = np.zeros(32, bool)
         chosen[masked.places[i][masked.chosen[i]]] = True
@@ -150,7 +150,7 @@ def test_whole_words_are_never_split():
             assert of_word.all() or not of_word.any()
             several += of_word.all() and len(of_word) > 1
     assert several > 30
-    single = jax.tree.map(np.asarray, make().mask(keys(100), rows))  # token by token, words are split
+    single = jax.tree.map(np.asarray, make().mask(keys(100), rows, 0.15))  # token by token, words are split
     assert (single.places != masked.places).any()
 
 
@@ -158,7 +158,7 @@ def test_what_is_not_chosen_does_not_count():
     """Other labels in the slots that are not chosen change neither loss nor gradient: id 0 is a token like another."""
     experiment = make()
     rows = filled_to([31, 20, 3, 1])
-    masked = experiment.mask(keys(4), rows)
+    masked = experiment.mask(keys(4), rows, 0.15)
     assert 0 < int((~masked.chosen).sum()) < masked.chosen.size
     gradient = jax.jit(jax.value_and_grad(lambda *inputs: experiment.loss(*inputs)[0]))
 
@@ -179,7 +179,22 @@ def evaluated():
 
 def test_evaluation_is_the_same_whatever_its_key_and_whichever_instance():
     assert evaluated()[0] == evaluated()[1]
-    chex.assert_trees_all_equal(make().held_out, MaskedLanguage(TINY).held_out)
+    for other in (MaskedLanguage(TINY), make(mask_share=0.5)):
+        chex.assert_trees_all_equal(make().held_out, other.held_out)
+
+
+def test_training_hides_the_share_it_is_told(monkeypatch):
+    shares, mask = [], MaskedLanguage.mask
+
+    def watched(self, keys, rows, share):
+        shares.append(share)
+        return mask(self, keys, rows, share)
+
+    monkeypatch.setattr(MaskedLanguage, "mask", watched)
+    experiment = make(mask_share=0.5)
+    state = jax.eval_shape(experiment.init, jax.random.key(0))
+    jax.eval_shape(experiment.step, state, filled_to([31] * 8), jax.random.key(0))
+    assert shares == [0.5]
 
 
 def test_evaluation_is_the_mean_over_hidden_tokens_without_dropout():
@@ -197,8 +212,8 @@ def test_evaluation_is_the_mean_over_hidden_tokens_without_dropout():
     assert {"eval/effective_rank", "eval/feature_deviation"} <= set(evaluated()[0])
 
 
-def test_baselines_count_the_training_text_and_see_the_original_tokens(monkeypatch):
-    """The n-gram's neighbours must be true ones: no [MASK] reaches it. The unigram is counted once more by hand."""
+def test_baselines_count_the_training_text_and_see_what_the_model_sees_or_all(monkeypatch):
+    """The n-gram is asked twice: of hidden tokens among hidden ones, and among the true ones."""
     experiment, seen = make(), []
 
     class Watched(masked_language.Ngram):
@@ -212,20 +227,25 @@ def test_baselines_count_the_training_text_and_see_the_original_tokens(monkeypat
 
     monkeypatch.setattr(masked_language, "Ngram", Watched)
     found = experiment.baselines(jax.random.key(0))
-    (_, tokens, segments, size, specials), (_, asked, asked_segments, row, column) = seen
+    (_, tokens, segments, size, specials), *questions = seen
     np.testing.assert_array_equal(tokens, experiment.train.tokens)
     np.testing.assert_array_equal(segments, experiment.train.segments)
     assert (size, specials) == (experiment.words.size, tokenizer.SPECIALS)
-    np.testing.assert_array_equal(asked, experiment.test.tokens)
-    np.testing.assert_array_equal(asked_segments, experiment.test.segments)
     masked = jax.tree.map(np.asarray, experiment.held_out["masked"][1])
     labels = masked.labels[masked.chosen]
-    np.testing.assert_array_equal(experiment.test.tokens[row, column], labels)
+    for (_, asked, asked_segments, row, column), shown in zip(
+        questions, (masked.tokens, experiment.test.tokens), strict=True
+    ):
+        np.testing.assert_array_equal(asked, shown)
+        np.testing.assert_array_equal(asked_segments, experiment.test.segments)
+        np.testing.assert_array_equal(experiment.test.tokens[row, column], labels)
     counts = Counter(token for token in experiment.train.tokens.ravel().tolist() if token >= tokenizer.SPECIALS)
     most = counts.most_common(1)[0][0]
-    assert found.keys() == {"baseline/unigram_masked_accuracy", "baseline/ngram_masked_accuracy"}
-    assert found["baseline/unigram_masked_accuracy"] == pytest.approx((labels == most).mean())
-    assert found["baseline/ngram_masked_accuracy"] > found["baseline/unigram_masked_accuracy"]
+    names = [f"baseline/{name}_masked_accuracy" for name in ("unigram", "ngram", "ngram_of_true_neighbours")]
+    assert list(found) == names
+    unigram, ngram, of_true_neighbours = (found[name] for name in names)
+    assert unigram == pytest.approx((labels == most).mean())
+    assert unigram < ngram < of_true_neighbours
 
 
 def test_what_is_handed_over_is_encoder_head_and_tokenizer(tmp_path):
@@ -299,5 +319,5 @@ def test_it_learns_a_repeated_pattern_beyond_the_most_frequent_token(tmp_path):
     scores = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))
     baselines = experiment.baselines(jax.random.key(0))
     assert baselines["baseline/unigram_masked_accuracy"] < 0.3
-    assert baselines["baseline/ngram_masked_accuracy"] == 1
+    assert baselines["baseline/ngram_of_true_neighbours_masked_accuracy"] == 1
     assert scores["eval/masked_accuracy"] > baselines["baseline/unigram_masked_accuracy"] + 0.4
