@@ -4,8 +4,8 @@
 
 Images: updates of a masked autoencoder, whose encoder sees the visible quarter of the patches, against the same updates
 with an encoder that works on all patches. Language: BERT's "mini" size, batch 32, rows of 128 tokens, a vocabulary of
-4096; ours draws its masks, the peer has them ready. The cases take turns, each in a process of its own. See README.md
-beside this file.
+4096, AdamW; ours draws its masks, the peer has them ready. The cases take turns, each in a process of its own. See
+README.md beside this file.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from peers_env import call, machine_facts, peers_python, summary, versions
 
 HERE = Path(__file__).resolve().parent
 NETWORKS = ("vit_micro", "vit_tiny")  # the first is the method's default
-IMAGES, ROWS, LENGTH, VOCABULARY, DROPOUT = 64, 32, 128, 4096, 0.1
-WIDTH, LAYERS, PLACES = 256, 4, 19  # of bert_mini; 15 % of a row
+IMAGES, ROWS, LENGTH, VOCABULARY, DROPOUT, SHARE = 64, 32, 128, 4096, 0.1, 0.15
+WIDTH, LAYERS, PLACES = 256, 4, 19  # of bert_mini; SHARE of a row
 ALL, OURS = "all patches", "ours"
 
 
@@ -68,9 +68,11 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
     if case == "language":
+        from missing_bits.nets.optimizers import Optimizer
         from missing_bits.ssl.masked_language import Config, MaskedLanguage
 
-        config = Config(batch_size=ROWS, network=network, length=LENGTH, vocabulary=VOCABULARY, dropout=DROPOUT)
+        sizes = {"batch_size": ROWS, "length": LENGTH, "vocabulary": VOCABULARY}
+        config = Config(network=network, dropout=DROPOUT, mask_share=SHARE, optimizer=Optimizer(), **sizes)  # AdamW
         experiment, examples = MaskedLanguage(config), ROWS * LENGTH
     else:
         from missing_bits.ssl.masked_image import Config, MaskedImage

@@ -2,10 +2,12 @@
 
     python run.py --exp=masked_language
 
-Of each row, 15 % of the tokens are chosen (section 3.1): 80 % of these become [MASK], 10 % another token, 10 % stay.
+Of each row, 30 % of the tokens are chosen; 80 % of these become [MASK], 10 % another token, 10 % stay (section 3.1).
 All of them are to be guessed. The masks are drawn anew for every batch, inside the update. Rows are packed: attention
-and positions stay within a document. The loss is the cross-entropy summed over the chosen tokens of all devices, over
-their number. Deviations from the paper: normalisation before each layer, and no next-sentence prediction.
+stays within a document. The loss is the cross-entropy summed over the chosen tokens of all devices, over their number.
+Held-out text has 15 % of its tokens hidden, whatever training hides, always the same ones.
+Deviations from the paper: normalisation before each layer; distances between tokens in place of absolute positions;
+30 % of the tokens, not 15, which teach more per update (Wettig et al. 2023); no next-sentence prediction.
 Shapes: B rows in a batch (on one device), L tokens in a row, M of them hidden at most, D width, V vocabulary.
 """
 
@@ -54,11 +56,11 @@ class Config:
     """Share of each layer's output that is dropped in training, 0 up to 1."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16; parameters stay float32."""
-    mask_share: float = 0.15
-    """Share of a row's tokens that are to be guessed, above 0 and below 1."""
+    mask_share: float = 0.3
+    """Share of a row's tokens that are to be guessed in training, above 0 and below 1."""
     whole_words: bool = False
     """Hide whole words, not single tokens."""
-    optimizer: optimizers.Optimizer = optimizers.Optimizer(learning_rate=1e-3, weight_decay=0.01)
+    optimizer: optimizers.Optimizer = optimizers.Optimizer("muon", learning_rate=0.02, momentum=0.95, weight_decay=0.01)
     """How parameters move."""
 
 
