@@ -40,7 +40,7 @@ class Config:
 
     data: str = "topics"
     """Text: topics (Python's help), stdlib (the sources of Python's library), txt:PATH (a file, or a folder)."""
-    updates: int = 2_000
+    updates: int = 1_000
     """Budget, in updates."""
     batch_size: int = 32
     """Rows per update, over all devices."""
@@ -50,9 +50,9 @@ class Config:
     """How text is cut: into pieces of words, chosen on the training text, or into bytes."""
     vocabulary: int = 4_096
     """wordpiece: number of different tokens, at most."""
-    network: Literal["bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base"] = "bert_mini"
+    network: Literal["bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base"] = "bert_tiny"
     """Encoder."""
-    dropout: float = 0.1
+    dropout: float = 0.0
     """Share of each layer's output that is dropped in training, 0 up to 1."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16; parameters stay float32."""
