@@ -47,9 +47,11 @@ class ImageEncoder:
     """Per channel, of pixels in [0, 1]."""
     bfloat16: bool = False
     """Compute in bfloat16."""
+    patch: int = 0
+    """Side of a vision transformer's patches, in pixels; 0 for what suits the images."""
 
     def __post_init__(self) -> None:
-        vision.check(self.network, self.image_shape)
+        vision.check(self.network, self.image_shape, self.patch)
 
     @property
     def num_features(self) -> int:
@@ -60,7 +62,7 @@ class ImageEncoder:
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""
         images = jnp.zeros((2, *self.image_shape), jnp.float32)
-        return Variables(*vision.make(self.network, self.bfloat16).init(key, images, True))
+        return Variables(*vision.make(self.network, self.bfloat16, self.patch).init(key, images, True))
 
     def apply(self, variables: Variables, images: jax.Array, is_training: bool = False) -> tuple[jax.Array, Any]:
         """Features of images.
@@ -73,7 +75,7 @@ class ImageEncoder:
         Returns:
           Features [B, D], float32, and the new state.
         """
-        network = vision.make(self.network, self.bfloat16)
+        network = vision.make(self.network, self.bfloat16, self.patch)
         return network.apply(variables.params, variables.state, None, self.normalised(images), is_training)
 
     def tokens(self, variables: Variables, images: jax.Array, **masking: jax.Array) -> jax.Array:
@@ -85,7 +87,7 @@ class ImageEncoder:
           masking: `kept`, or `mask` and `mask_token`, as `vision.VisionTransformer.tokens` takes them.
         """
         inputs = self.normalised(images), *(masking.get(name) for name in ("kept", "mask", "mask_token"))
-        return vision.tokens_of(self.network, self.bfloat16)(variables.params, *inputs)
+        return vision.tokens_of(self.network, self.bfloat16, self.patch)(variables.params, *inputs)
 
     def normalised(self, images: jax.Array) -> jax.Array:
         """Images as the network gets them: float32 [B, H, W, C], each channel of mean 0 and deviation 1."""
@@ -243,7 +245,7 @@ def load_for(encoder: ImageEncoder, run: str) -> Variables:
         isinstance(loaded.encoder, ImageEncoder),
         f"--init-from={run} holds an encoder of {kind_of(loaded.encoder)}; this run needs one of images.",
     )
-    for what in ("network", "image_shape"):
+    for what in ("network", "image_shape", "patch"):
         have, want = getattr(loaded.encoder, what), getattr(encoder, what)
         require(have == want, f"--init-from={run} holds an encoder whose {what} is {have}; this run needs {want}.")
     return loaded.variables

@@ -102,12 +102,13 @@ class VisionTransformer(hk.Module):
       width: of a token.
       heads: of attention.
       layers: number of blocks.
+      patch: side of a patch, in pixels; 0 for what suits the images.
       name: of the module.
     """
 
-    def __init__(self, width: int, heads: int, layers: int = 12, name: str | None = None):
+    def __init__(self, width: int, heads: int, layers: int = 12, patch: int = 0, name: str | None = None):
         super().__init__(name)
-        self._width, self._heads, self._layers = width, heads, layers
+        self._width, self._heads, self._layers, self._patch = width, heads, layers, patch
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
         """Features [B, 2 width] of images [B, H, W, C]: the class token beside the mean over patches."""
@@ -126,7 +127,7 @@ class VisionTransformer(hk.Module):
           mask: bool [B, L], where `mask_token` [width] stands in place of a patch.
           mask_token: see `mask`.
         """
-        side = patch_side(x.shape[1:])
+        side = patch_side(x.shape[1:], self._patch)
         patches = masking.patchify(x, side)  # [B, L, side side C]
         rows, columns = x.shape[1] // side, x.shape[2] // side
         positions = jnp.asarray(transformer.grid_positions(rows, columns, self._width), x.dtype)[None]
@@ -147,39 +148,41 @@ def summary(tokens: jax.Array) -> jax.Array:
     return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, 1:], axis=1)], axis=1)
 
 
-_NETWORKS = {
-    "convnet": lambda: ConvNet(),
-    "resnet18": lambda: ResNet((2, 2, 2, 2), bottleneck=False),
-    "resnet50": lambda: ResNet((3, 4, 6, 3), bottleneck=True),
-    "vit_micro": lambda: VisionTransformer(128, 4, 6),
-    "vit_tiny": lambda: VisionTransformer(192, 3),
-    "vit_small": lambda: VisionTransformer(384, 6),
+_NETWORKS = {  # for the side of a patch
+    "convnet": lambda _: ConvNet(),
+    "resnet18": lambda _: ResNet((2, 2, 2, 2), bottleneck=False),
+    "resnet50": lambda _: ResNet((3, 4, 6, 3), bottleneck=True),
+    "vit_micro": lambda patch: VisionTransformer(128, 4, 6, patch),
+    "vit_tiny": lambda patch: VisionTransformer(192, 3, 12, patch),
+    "vit_small": lambda patch: VisionTransformer(384, 6, 12, patch),
 }
 
 
-def check(name: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises `UserError` if the network `name` cannot take images of a shape (H, W, C)."""
-    (height, width, _), patch = image_shape, patch_side(image_shape)
+def check(name: str, image_shape: tuple[int, int, int], patch: int = 0) -> None:
+    """Raises `UserError` if the network `name` cannot take images of a shape (H, W, C) in patches of a side."""
+    require(patch >= 0, f"--patch is {patch}; give a number of pixels, or 0 for what suits the images.")
+    (height, width, _), side = image_shape, patch_side(image_shape, patch)
     require(
-        not name.startswith("vit") or (height % patch == 0 and width % patch == 0),
-        f"--network={name} cuts images into patches of {patch} x {patch} pixels, but they are {height} x {width}: "
+        not name.startswith("vit") or (height % side == 0 and width % side == 0),
+        f"--network={name} cuts images into patches of {side} x {side} pixels, but they are {height} x {width}: "
         "choose another network, or images whose sides are multiples.",
     )
 
 
-def patch_side(image_shape: tuple[int, int, int]) -> int:
-    """The side of a patch, in pixels."""
-    return 4 if min(image_shape[:2]) < _SMALL else 16
+def patch_side(image_shape: tuple[int, int, int], patch: int = 0) -> int:
+    """The side of a patch, in pixels: `patch`, or if that is 0 what suits images (H, W, C)."""
+    return patch or (4 if min(image_shape[:2]) < _SMALL else 16)
 
 
-def make(name: str, bfloat16: bool = False) -> hk.TransformedWithState:
+def make(name: str, bfloat16: bool = False, patch: int = 0) -> hk.TransformedWithState:
     """An encoder by name: a Haiku transform of (images, is_training) to float32 features.
 
     Args:
       name: convnet, resnet18, resnet50, vit_micro, vit_tiny or vit_small.
       bfloat16: compute in bfloat16; parameters, statistics and features stay float32.
+      patch: side of a vision transformer's patches, in pixels; 0 for what suits the images.
     """
-    network = hk.transform_with_state(lambda images, is_training: _NETWORKS[name]()(images, is_training))
+    network = hk.transform_with_state(lambda images, is_training: _NETWORKS[name](patch)(images, is_training))
     policy = _policy(bfloat16)
 
     def apply(params: Any, state: Any, key: Any, images: jax.Array, is_training: bool) -> tuple[jax.Array, Any]:
@@ -190,12 +193,12 @@ def make(name: str, bfloat16: bool = False) -> hk.TransformedWithState:
     return hk.TransformedWithState(network.init, apply)
 
 
-def tokens_of(name: str, bfloat16: bool = False) -> Callable[..., jax.Array]:
+def tokens_of(name: str, bfloat16: bool = False, patch: int = 0) -> Callable[..., jax.Array]:
     """The function (params, images, kept, mask, mask_token) to float32 tokens of a vision transformer by name.
 
     It shares its parameters with `make`; `VisionTransformer.tokens` tells what the arguments are.
     """
-    network = hk.without_apply_rng(hk.transform(lambda *inputs: _NETWORKS[name]().tokens(*inputs)))
+    network = hk.without_apply_rng(hk.transform(lambda *inputs: _NETWORKS[name](patch).tokens(*inputs)))
     policy = _policy(bfloat16)
 
     def apply(params: Any, *inputs: jax.Array | None) -> jax.Array:

@@ -57,7 +57,9 @@ class Config:
     batch_size: int = 64
     """Images per update, each seen in two views, over all devices."""
     network: Literal["vit_micro", "vit_tiny", "vit_small"] = "vit_micro"
-    """Encoder. Patches have 4 pixels a side, or 16 where images have at least 64."""
+    """Encoder."""
+    patch: int = 0
+    """Side of a patch, in pixels; 0 for 4, or 16 where images have at least 64."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16; parameters and the head stay float32."""
     prototypes: int = 512
@@ -168,8 +170,9 @@ class IBOT:
         self.config, self.budget = config, config.updates
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest, (height, width, _) = self.data.digest, self.data.shape
-        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *self.data.moments(), config.bfloat16)
-        self.side = vision.patch_side(self.data.shape)
+        moments, computes = self.data.moments(), (config.bfloat16, config.patch)
+        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *moments, *computes)
+        self.side = vision.patch_side(self.data.shape, config.patch)
         self.grid = height // self.side, width // self.side
         require(max(self.grid) > 1, f"--data={config.data} has images of one patch; masks need at least two patches.")
         sizes = config.head_hidden, config.head_bottleneck, config.prototypes

@@ -51,7 +51,9 @@ class Config:
     batch_size: int = 128
     """Images per update, over all devices."""
     network: Literal["vit_micro", "vit_tiny", "vit_small"] = "vit_micro"
-    """Encoder. Patches have 4 pixels a side, or 16 where images have at least 64."""
+    """Encoder."""
+    patch: int = 0
+    """Side of a patch, in pixels; 0 for 4, or 16 where images have at least 64."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16; parameters stay float32."""
     method: Literal["mae", "simmim"] = "mae"
@@ -98,8 +100,9 @@ class MaskedImage:
         self.config, self.budget, self.is_mae = config, config.updates, config.method == "mae"
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest, (height, width, channels) = self.data.digest, self.data.shape
-        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *self.data.moments(), config.bfloat16)
-        self.side = vision.patch_side(self.data.shape)
+        moments, computes = self.data.moments(), (config.bfloat16, config.patch)
+        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *moments, *computes)
+        self.side = vision.patch_side(self.data.shape, config.patch)
         self.grid, numbers = (height // self.side, width // self.side), self.side**2 * channels
         self.num_patches = self.grid[0] * self.grid[1]
         masking.check(config.mask_ratio, self.num_patches)

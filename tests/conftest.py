@@ -204,7 +204,7 @@ def small_vit():
     from missing_bits.nets import vision
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(vision._NETWORKS, "vit_micro", lambda: vision.VisionTransformer(32, 2, 2))
+        patch.setitem(vision._NETWORKS, "vit_micro", lambda side: vision.VisionTransformer(32, 2, 2, side))
         yield
 
 

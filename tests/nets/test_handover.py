@@ -1,5 +1,6 @@
 """An encoder that is written and read again is the same, and a file that is not one is refused in a line."""
 
+import dataclasses
 import json
 
 import jax
@@ -101,6 +102,8 @@ def test_what_does_not_fit_is_refused_by_name(run, text_run):
         handover.load_for(other, str(run))
     with pytest.raises(UserError, match="network is convnet; this run needs resnet18"):
         handover.load_for(handover.ImageEncoder("resnet18", (28, 28, 1), (0.3,), (0.2,)), str(run))
+    with pytest.raises(UserError, match="patch is 0; this run needs 7"):
+        handover.load_for(dataclasses.replace(ENCODER, patch=7), str(run))
     with pytest.raises(UserError, match="holds an encoder of text; this run needs one of images"):
         handover.load_for(ENCODER, str(text_run))
 

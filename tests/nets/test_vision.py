@@ -87,6 +87,21 @@ def test_images_that_do_not_divide_into_patches_are_refused():
             vision.check("vit_tiny", shape)
 
 
+def test_patches_have_the_side_that_is_asked_for():
+    """Of 28 x 28 pixels in patches of 7, the sixth is rows 7 to 13 and columns 7 to 13: it alone is seen."""
+    encoder = ImageEncoder("vit_micro", (28, 28, 1), (0.5,), (0.2,), patch=7)
+    images = np.random.default_rng(0).random((1, 28, 28, 1)).astype(np.float32)
+    variables, tokens = jax.jit(encoder.init)(jax.random.key(0)), jax.jit(encoder.tokens)
+    assert tokens(variables, images).shape == (1, 1 + 16, 128)
+    alone = np.zeros_like(images)
+    alone[:, 7:14, 7:14] = images[:, 7:14, 7:14]
+    kept = np.array([[5]])
+    np.testing.assert_array_equal(tokens(variables, images, kept=kept), tokens(variables, alone, kept=kept))
+    for patch, told in ((-1, "--patch is -1"), (5, "patches of 5 x 5 pixels, but they are 28 x 28")):
+        with pytest.raises(UserError, match=told):
+            ImageEncoder("vit_micro", (28, 28, 1), (0.5,), (0.2,), patch=patch)
+
+
 # Tokens of a vision transformer: images of 3 x 4 patches of 4 x 4 pixels.
 
 VIT = ImageEncoder("vit_micro", (12, 16, 3), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))

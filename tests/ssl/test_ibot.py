@@ -29,7 +29,7 @@ TINY = replace(
 def one_layer():
     """A transformer of one layer under the name of the smallest, which is as good here and compiles at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(vision._NETWORKS, "vit_micro", lambda: vision.VisionTransformer(16, 2, 1))
+        patch.setitem(vision._NETWORKS, "vit_micro", lambda side: vision.VisionTransformer(16, 2, 1, side))
         yield
 
 
