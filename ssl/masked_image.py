@@ -77,7 +77,8 @@ class Config:
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0}},
     # Normalised patches do not tell a garment from the dark around it, where most classes differ: pixels do.
-    "fashion_mnist": {"probe_images": 10_000, "patch": 7, "normalise_targets": False, "views": {"crop_scale": (0.6, 1.0)}},
+    "fashion_mnist": {"probe_images": 10_000, "patch": 7, "normalise_targets": False,
+                      "views": {"crop_scale": (0.6, 1.0)}},
     # The papers' recipe for ImageNet, 800 epochs, step size 1.5e-4 times batch / 256, with the small network.
     "imagenet": {"network": "vit_small", "updates": 250_228, "batch_size": 4096, "decoder_width": 512,
                  "decoder_layers": 8, "decoder_heads": 16, "optimizer": {"learning_rate": 2.4e-3, "end": 0.0}},
