@@ -25,7 +25,7 @@ class Ngram:
       specials: ids below this are special.
 
     Attributes:
-      unigram: the most frequent token of all.
+      unigram: the most frequent of the counted tokens.
     """
 
     def __init__(self, tokens: np.ndarray, segments: np.ndarray, vocabulary: int, specials: int) -> None:

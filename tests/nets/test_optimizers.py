@@ -186,7 +186,7 @@ def test_the_layers_of_real_encoders_are_counted_from_the_top():
                 assert factors == {1.0}
             elif block := next((b for b in blocks if f"{module}/".startswith(b)), None):
                 assert factors == {0.5 ** (count - blocks.index(block))}, module
-            else:  # embeddings, positions, the class token
+            else:  # embeddings, the class token
                 assert factors == {0.5 ** (count + 1)}, module
 
 
