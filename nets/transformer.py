@@ -3,7 +3,7 @@
 Shapes: B examples, L tokens, D the width of a token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import chex
@@ -38,13 +38,14 @@ class Block(hk.Module):
           keys: random keys [B] for dropout; None for none.
         """
         chex.assert_rank(x, 3)
-        width = x.shape[2]
+        width, x = x.shape[2], _computed_once(x)
         qkv = _linear(3 * width, "qkv")(_norm(x, "attention_norm"))
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self._heads, -1), 2, 0)  # each [B, L, heads, D / heads]
         heads_mask = None if mask is None else mask[:, None]  # the same for all heads
         bias = self._by_distance(x.shape[1]).astype(x.dtype) if self._reach else None
         mixed = jax.nn.dot_product_attention(q, k, v, bias, heads_mask).reshape(x.shape)
         x += self._drop(_linear(width, "mix")(mixed), keys, 0)
+        x = _computed_once(x)
         hidden = jax.nn.gelu(_linear(4 * width, "widen")(_norm(x, "mlp_norm")))
         return x + self._drop(_linear(width, "narrow")(hidden), keys, 1)
 
@@ -90,8 +91,15 @@ class Transformer(hk.Module):
         return _norm(x, "norm")
 
 
-def _linear(size: int, name: str) -> hk.Linear:
-    return hk.Linear(size, w_init=GLOROT, name=name)
+def _computed_once(x: jax.Array) -> jax.Array:
+    """x, whose gradient is computed once: XLA's CPU compiler else repeats in each block that of all blocks above."""
+    return jax.lax.optimization_barrier(x)
+
+
+def _linear(size: int, name: str) -> Callable[[jax.Array], jax.Array]:
+    """A linear layer of tokens [B, L, D] as one product of matrices, which XLA's CPU compiler multiplies fastest."""
+    layer = hk.Linear(size, w_init=GLOROT, name=name)
+    return lambda x: _computed_once(layer(x.reshape(-1, x.shape[2]))).reshape(*x.shape[:2], size)
 
 
 def _norm(x: jax.Array, name: str) -> jax.Array:

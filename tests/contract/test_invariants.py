@@ -64,6 +64,11 @@ _DQN = {
 _IMAGES = {"data": "digits", "updates": 300, "batch_size": 16, "optimizer": Optimizer(learning_rate=3e-5)}
 # For transformers too: what biases of keys add to attention cancels, so their gradients are last bits.
 _MASKED = _IMAGES | {"optimizer": Optimizer("lars", 0.01), "decoder_layers": 1, "decoder_width": 16}
+_TWINS = _IMAGES | {
+    "network": "vit_micro",  # smooth: a last bit that moves an activation across the corner of a ReLU moves gradients
+    "projector_sizes": (32, 32),
+    "optimizer": Optimizer("lars", 0.01, vector_scale=1e-3),
+}
 # And smaller still: the slope of an absolute error jumps where a last bit changes the error's sign.
 _SIMMIM = _MASKED | {"method": "simmim", "optimizer": Optimizer("lars", 3e-4)}
 _IBOT = _IMAGES | {"optimizer": Optimizer("lars", 0.01), "prototypes": 16, "head_hidden": 16, "head_bottleneck": 8}
@@ -82,7 +87,7 @@ _SMALLER = {"optimizer": Optimizer(learning_rate=2e-6)}
 CASES = {  # a setting that is a function is called for its value
     "dqn-host": ("dqn", _DQN | {"env": "CartPole-v1"}),
     "dqn-jax": ("dqn", _DQN | {"env": "phys2d/CartPole-v1"}),
-    "barlow_twins": ("barlow_twins", _IMAGES | {"projector_sizes": (32, 32)}),
+    "barlow_twins": ("barlow_twins", _TWINS),
     "ibot": ("ibot", _IBOT),
     "masked_image": ("masked_image", _MASKED),
     "simmim": ("masked_image", _SIMMIM),
