@@ -94,7 +94,7 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarise": (0.0, 0.0)}},
-    "fashion_mnist": {"probe_images": 10_000, "views": {"crop_scale": (0.2, 1.0)}},
+    "fashion_mnist": {"probe_images": 10_000, "updates": 600, "patch": 7, "views": {"crop_scale": (0.2, 1.0)}},
     # 200 epochs with the step size that the paper has for this batch.
     "cifar10": {"network": "vit_tiny", "updates": 39_063, "batch_size": 256, "prototypes": 2048,
                 "optimizer": {"learning_rate": 5e-4}},

@@ -46,7 +46,7 @@ class Config:
     """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
     probe_images: int = 0
     """Training images that the probes learn from, at most, evenly spaced; 0 for all."""
-    updates: int = 1_000
+    updates: int = 600
     """Budget, in updates."""
     batch_size: int = 128
     """Images per update, over all devices."""

@@ -67,7 +67,7 @@ _MASKED = _IMAGES | {"optimizer": Optimizer("lars", 0.01), "decoder_layers": 1, 
 _TWINS = _IMAGES | {
     "network": "vit_micro",  # smooth: a last bit that moves an activation across the corner of a ReLU moves gradients
     "projector_sizes": (32, 32),
-    "optimizer": Optimizer("lars", 0.01, vector_scale=1e-3),
+    "optimizer": Optimizer("lars", 0.003, vector_scale=1e-4),
 }
 # And smaller still: the slope of an absolute error jumps where a last bit changes the error's sign.
 _SIMMIM = _MASKED | {"method": "simmim", "optimizer": Optimizer("lars", 3e-4)}
