@@ -1,6 +1,6 @@
 """Masked image modelling: an encoder learns by restoring the patches of an image that it was not shown.
 
-    python run.py --exp=masked_image  # linear probe on photos 89.7 % (raw pixels 62.3, random encoder 87.4), seed 0
+    python run.py --exp=masked_image  # linear probe on photos 89.4 % (raw pixels 62.3, random encoder 87.1), 8 minutes
 
 Two methods share this file. `mae` (He et al. 2022) encodes the visible patches alone; a light decoder gets their tokens
 and a mask token at each hidden place, and predicts each hidden patch, normalised by its own mean and deviation, under
