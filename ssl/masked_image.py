@@ -76,7 +76,7 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0}},
-    # The best linear probe of half a dozen settings; see docs/results.md.
+    # The best linear probe of a dozen settings; see docs/results.md.
     "fashion_mnist": {"probe_images": 10_000, "updates": 4_000, "patch": 7, "mask_ratio": 0.5,
                       "views": {"crop_scale": (0.6, 1.0)}},
     # The papers' recipe for ImageNet, 800 epochs, step size 1.5e-4 times batch / 256, with the small network.
