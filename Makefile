@@ -6,7 +6,7 @@ PYTHON ?= python
 install:  ## the suite and what developing it takes, into the current environment
 	$(PYTHON) -m pip install -r requirements-dev.txt
 
-test:  ## all tests, in as many processes as there are cores, at most four
+test:  ## all tests; with many cores, pytest -n auto is faster
 	$(PYTHON) -m pytest
 
 lint:

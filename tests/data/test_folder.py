@@ -275,13 +275,13 @@ def test_killed_workers_are_replaced(process):
     assert answer == "True A process that decodes pictures was killed, perhaps for lack of memory.\n"
     wait_for_the_end_of(workers)
     assert ask(process) == "True\n"
-    _, errors = process.communicate(timeout=180)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
 
 
 @needs_proc
 def test_workers_end_quietly_with_the_run(process):
     workers = [int(pid) for pid in process.stdout.readline().split()]
-    _, errors = process.communicate(timeout=180)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert not any(map(alive, workers))
