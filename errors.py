@@ -20,7 +20,9 @@ def require_positive(config: object, *names: str, prefix: str = "") -> None:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
             least = "at least 1" if isinstance(number, int) else "above 0"
-            require(number > 0, f"--{prefix}{name.replace('_', '-')} is {number}; it must be {least}.")
+            require(
+                number > 0, f"--{prefix}{name.replace('_', '-')} is {number}; it must be {least}."
+            )
 
 
 def require_between(config: object, low: float, high: float, *names: str, prefix: str = "") -> None:

@@ -78,11 +78,15 @@ def _dispatch(arguments: list[str]) -> int:
         return _fill(arguments[1:])
     name, rest = command_line.take(arguments, "--exp")
     if name is None:
-        print(f"{__doc__}\n\nExperiments: {', '.join(EXPERIMENTS)}. Options of one: python run.py --exp=NAME --help")
+        print(
+            f"{__doc__}\n\nExperiments: {', '.join(EXPERIMENTS)}. Options of one: python run.py --exp=NAME --help"
+        )
         return 0 if {"--help", "-h"} & set(arguments) else 2
     if name not in EXPERIMENTS:
         close = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.0)
-        raise UserError(f"--exp={name} is not an experiment. Did you mean {close[0]}? python run.py --list names all.")
+        raise UserError(
+            f"--exp={name} is not an experiment. Did you mean {close[0]}? python run.py --list names all."
+        )
     module_name, class_name = EXPERIMENTS[name][0].split(":")
     module = importlib.import_module(module_name)
     config, run = command_line.parse(name, module.Config, module.PRESETS, rest)
@@ -105,7 +109,9 @@ def _fill(arguments: list[str]) -> int:
         return 0
     require(not rest, f"{' '.join(rest)} is not an option of fill: {usage}")
     require(run is not None and text is not None, f"fill needs --from and --text: {usage}")
-    require(top is None or top.isdecimal(), f"--top={top} is not a number of candidates, such as 5.")
+    require(
+        top is None or top.isdecimal(), f"--top={top} is not a number of candidates, such as 5."
+    )
     from missing_bits.eval.fill import fill
 
     print(fill(run, text, int(top or 5)))

@@ -49,9 +49,13 @@ def main(pythons: list[str]) -> None:
     """Resolve on each of the three Pythons and write the file."""
     with tempfile.TemporaryDirectory() as folder:
         old, new, newest = (resolve(python, f"{folder}/{i}") for i, python in enumerate(pythons))
-    differing = sorted(name for name in new.keys() | newest.keys() if new.get(name) != newest.get(name))
+    differing = sorted(
+        name for name in new.keys() | newest.keys() if new.get(name) != newest.get(name)
+    )
     if differing:
-        sys.exit(f"constraints.txt left as it was: {pythons[1]} and {pythons[2]} differ in {differing}")
+        sys.exit(
+            f"constraints.txt left as it was: {pythons[1]} and {pythons[2]} differ in {differing}"
+        )
     (ROOT / "constraints.txt").write_text(HEADER + "\n".join(merge(old, new)) + "\n")
 
 

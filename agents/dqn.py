@@ -76,8 +76,20 @@ class Config:
     """Episodes of a greedy evaluation, each in an environment of its own."""
 
 
-HARD_TARGET = {"target_period": 600, "target_tau": 1.0, "n_step": 1, "huber": True, "double": False, "discount": 0.98}
-SWIFT = {"learning_rate": 4e-3, "learning_rate_end": 1e-3, "hidden_sizes": (256, 256), "replay_capacity": 10_000}
+HARD_TARGET = {
+    "target_period": 600,
+    "target_tau": 1.0,
+    "n_step": 1,
+    "huber": True,
+    "double": False,
+    "discount": 0.98,
+}
+SWIFT = {
+    "learning_rate": 4e-3,
+    "learning_rate_end": 1e-3,
+    "hidden_sizes": (256, 256),
+    "replay_capacity": 10_000,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {"env_steps": 100_000, "replay_capacity": 100_000},
     "MountainCar-v0": {"env_steps": 150_000, "epsilon_decay_steps": 24_000, **HARD_TARGET, **SWIFT},
@@ -103,16 +115,30 @@ class DQN:
 
     def __init__(self, config: Config) -> None:
         check(config)
-        self.config, self.budget, self.unit_per_update = config, config.env_steps, config.train_period
-        self.envs = environments.find(config.env, config.num_envs, config.train_period, config.vectorization)
+        self.config, self.budget, self.unit_per_update = (
+            config,
+            config.env_steps,
+            config.train_period,
+        )
+        self.envs = environments.find(
+            config.env, config.num_envs, config.train_period, config.vectorization
+        )
         self.source = self.envs.source
         self.observations, num_actions = self.envs.observation_space, self.envs.num_actions
         self.small = len(self.observations.shape) == 1
-        self.network = q_networks.for_observations(self.observations, config.hidden_sizes, num_actions)
+        self.network = q_networks.for_observations(
+            self.observations, config.hidden_sizes, num_actions
+        )
         updates = 1 + (config.env_steps - config.learning_starts) // config.train_period
-        learning_rate = optax.linear_schedule(config.learning_rate, config.learning_rate_end, updates)
-        adam = optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5))
-        self.optimizer = optax.flatten(adam)  # one long vector: many small leaves cost more than their arithmetic
+        learning_rate = optax.linear_schedule(
+            config.learning_rate, config.learning_rate_end, updates
+        )
+        adam = optax.chain(
+            optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(learning_rate, eps=1e-5)
+        )
+        self.optimizer = optax.flatten(
+            adam
+        )  # one long vector: many small leaves cost more than their arithmetic
         self.greedy = jax.jit(lambda params, s: jnp.argmax(self.network.apply(params, s), axis=-1))
 
     def init(self, key: jax.Array) -> State:
@@ -121,22 +147,37 @@ class DQN:
         shape, dtype = self.observations.shape, environments.stored_dtype(self.observations.dtype)
         params = self.network.init(params_key, jnp.zeros((1, *shape), dtype))
         lanes, target_params = config.num_envs // collectives.size(), jax.tree.map(jnp.copy, params)
-        replay = uniform.init(lanes, lanes * -(-config.replay_capacity // config.num_envs), shape, dtype)
-        return State(params, target_params, self.optimizer.init(params), replay, self.envs.init(envs_key), jnp.int32(0))
+        replay = uniform.init(
+            lanes, lanes * -(-config.replay_capacity // config.num_envs), shape, dtype
+        )
+        return State(
+            params,
+            target_params,
+            self.optimizer.init(params),
+            replay,
+            self.envs.init(envs_key),
+            jnp.int32(0),
+        )
 
     def epsilon(self, env_steps: jax.Array) -> jax.Array:
         """The probability of a random action after `env_steps` environment steps."""
         final = self.config.epsilon_final
         return jnp.maximum(final, 1 - (1 - final) * env_steps / self.config.epsilon_decay_steps)
 
-    def act(self, learned: Any, observation: jax.Array, env_steps: jax.Array, key: jax.Array) -> jax.Array:
+    def act(
+        self, learned: Any, observation: jax.Array, env_steps: jax.Array, key: jax.Array
+    ) -> jax.Array:
         """Epsilon-greedy actions [E] for observations [E, ...]; exploration is drawn for each environment."""
-        bits = collectives.shard(jax.random.bits(key, (observation.shape[0] * collectives.size(), 2)))  # [E, 2]
+        bits = collectives.shard(
+            jax.random.bits(key, (observation.shape[0] * collectives.size(), 2))
+        )  # [E, 2]
         explore = bits[:, 0].astype(jnp.float32) * 2**-32 < self.epsilon(env_steps)
         random_action = (bits[:, 1] % self.envs.num_actions).astype(jnp.int32)
         return jnp.where(explore, random_action, self.greedy(learned, observation))
 
-    def loss(self, params: Any, target_params: Any, batch: uniform.Transitions) -> tuple[jax.Array, jax.Array]:
+    def loss(
+        self, params: Any, target_params: Any, batch: uniform.Transitions
+    ) -> tuple[jax.Array, jax.Array]:
         """The mean loss over a batch, and the mean value of the actions taken."""
         q_tm1 = self.network.apply(params, batch.s_tm1)  # [B, A]
         target_q_t = self.network.apply(target_params, batch.s_t)  # [B, A]
@@ -148,29 +189,53 @@ class DQN:
         loss = rlax.huber_loss(td_error) if self.config.huber else rlax.l2_loss(td_error)
         return jnp.mean(loss), jnp.mean(rlax.batched_index(q_tm1, batch.a_tm1))
 
-    def step(self, state: State, batch: uniform.Steps | None, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        self, state: State, batch: uniform.Steps | None, key: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
         """Takes in the steps that were due, makes one update, and moves the target when its period has passed."""
         config, (act_key, sample_key) = self.config, jax.random.split(key)
         envs, steps = self.envs.collect(
-            state.envs, batch, lambda s, env_steps, k: self.act(state.params, s, env_steps, k), act_key
+            state.envs,
+            batch,
+            lambda s, env_steps, k: self.act(state.params, s, env_steps, k),
+            act_key,
         )
         replay = uniform.insert(state.replay, steps)
-        transitions = uniform.sample(replay, sample_key, config.batch_size, config.n_step, config.discount)
+        transitions = uniform.sample(
+            replay, sample_key, config.batch_size, config.n_step, config.discount
+        )
         env_steps = (state.updates + 1) * config.train_period
 
-        def learn(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, tuple[jax.Array, ...]]:
-            (loss, value), grads = jax.value_and_grad(self.loss, has_aux=True)(params, state.target_params, transitions)
+        def learn(
+            params: Any, opt_state: optax.OptState
+        ) -> tuple[Any, optax.OptState, tuple[jax.Array, ...]]:
+            (loss, value), grads = jax.value_and_grad(self.loss, has_aux=True)(
+                params, state.target_params, transitions
+            )
             loss, value, grads = collectives.mean((loss, value, grads))
             updates, opt_state = self.optimizer.update(grads, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state, (loss, value, optax.tree.norm(grads))
+            return (
+                optax.apply_updates(params, updates),
+                opt_state,
+                (loss, value, optax.tree.norm(grads)),
+            )
 
-        def wait(params: Any, opt_state: optax.OptState) -> tuple[Any, optax.OptState, tuple[jax.Array, ...]]:
+        def wait(
+            params: Any, opt_state: optax.OptState
+        ) -> tuple[Any, optax.OptState, tuple[jax.Array, ...]]:
             return params, opt_state, (jnp.float32(0),) * 3
 
         learning = env_steps >= config.learning_starts
-        params, opt_state, (loss, value, norm) = jax.lax.cond(learning, learn, wait, state.params, state.opt_state)
-        due = env_steps // config.target_period > state.updates * config.train_period // config.target_period
-        target_params = optax.incremental_update(params, state.target_params, jnp.where(due, config.target_tau, 0.0))
+        params, opt_state, (loss, value, norm) = jax.lax.cond(
+            learning, learn, wait, state.params, state.opt_state
+        )
+        due = (
+            env_steps // config.target_period
+            > state.updates * config.train_period // config.target_period
+        )
+        target_params = optax.incremental_update(
+            params, state.target_params, jnp.where(due, config.target_tau, 0.0)
+        )
         metrics = {"train/loss": loss, "train/q_value": value, "train/gradient_norm": norm}
         metrics |= {"train/epsilon": self.epsilon(env_steps), **self.envs.metrics(envs)}
         return State(params, target_params, opt_state, replay, envs, state.updates + 1), metrics
@@ -181,20 +246,37 @@ class DQN:
 
     def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
         """Greedy returns in environments of their own."""
-        return episodes.summary(self.envs.returns(self.greedy, learned, self.config.eval_episodes, key))
+        return episodes.summary(
+            self.envs.returns(self.greedy, learned, self.config.eval_episodes, key)
+        )
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """A GIF of one greedy episode."""
-        episodes.gif(*environments.record(self.config.env, self.greedy, learned, seed), folder / "episode.gif")
+        episodes.gif(
+            *environments.record(self.config.env, self.greedy, learned, seed),
+            folder / "episode.gif",
+        )
 
 
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot run."""
-    free = ("env", "vectorization", "double", "huber", "learning_rate_end", "discount", "epsilon_final")
+    free = (
+        "env",
+        "vectorization",
+        "double",
+        "huber",
+        "learning_rate_end",
+        "discount",
+        "epsilon_final",
+    )
     require_positive(config, *(field.name for field in fields(config) if field.name not in free))
     require_between(config, 0, 1, "discount", "target_tau", "epsilon_final")
     require_between(config, 0, 2**31 - 1, "env_steps")
     require_between(config, 1, config.replay_capacity, "batch_size")
     lanes, rows = config.num_envs, -(-config.train_period // config.num_envs)
-    require_between(config, lanes * config.n_step + config.train_period, config.env_steps, "learning_starts")
-    require_between(config, lanes * (2 * config.n_step + 4 * rows + 2), 2**31 - 1, "replay_capacity")
+    require_between(
+        config, lanes * config.n_step + config.train_period, config.env_steps, "learning_starts"
+    )
+    require_between(
+        config, lanes * (2 * config.n_step + 4 * rows + 2), 2**31 - 1, "replay_capacity"
+    )

@@ -25,7 +25,9 @@ def gaussian(image: jax.Array, sigma: jax.Array) -> jax.Array:
     weights = jnp.exp(-0.5 * jnp.square(jnp.arange(distances + 1) / sigma))  # [distances + 1]
     weights = weights / (weights[0] + 2 * jnp.sum(weights[1:]))
     rows, columns = (
-        jnp.einsum("d,dij->ij", weights, _at_distance(size, distances), precision=jax.lax.Precision.HIGHEST)
+        jnp.einsum(
+            "d,dij->ij", weights, _at_distance(size, distances), precision=jax.lax.Precision.HIGHEST
+        )
         for size in image.shape[1:]
     )
     return geometry.resample(image, rows, columns)

@@ -74,7 +74,8 @@ def hue(image: jax.Array, shift: jax.Array) -> jax.Array:
     sixths = sixths - 6 * jnp.floor(sixths / 6)  # [1, H, W] in [0, 6)
     # Red: 2 - |h - 3|. Green: |h - 2| - 1. Blue: |h - 4| - 1.
     sign, centre, offset = (
-        np.array(of_channels, np.float32)[:, None, None] for of_channels in ((-1, 1, 1), (3, 2, 4), (2, -1, -1))
+        np.array(of_channels, np.float32)[:, None, None]
+        for of_channels in ((-1, 1, 1), (3, 2, 4), (2, -1, -1))
     )
     distance = sign * jnp.abs(sixths - centre) + offset  # [3, H, W]
     return jnp.where(shift == 0, image, value - chroma * jnp.clip(distance, 0, 1))

@@ -25,7 +25,11 @@ class Box(NamedTuple):
 
 
 def crop_box(
-    uniforms: jax.Array, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+    uniforms: jax.Array,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
 ) -> Box:
     """Draws a crop as torchvision's RandomResizedCrop does (Szegedy et al. 2015).
 
@@ -40,14 +44,24 @@ def crop_box(
       ratio: least and largest width / height.
     """
     chex.assert_shape(uniforms, (CROP_DRAWS,))
-    areas, ratios, (top, left) = uniforms[:_TRIES], uniforms[_TRIES : 2 * _TRIES], uniforms[2 * _TRIES :]
+    areas, ratios, (top, left) = (
+        uniforms[:_TRIES],
+        uniforms[_TRIES : 2 * _TRIES],
+        uniforms[2 * _TRIES :],
+    )
     area = height * width * (scale[0] + (scale[1] - scale[0]) * areas)
     aspect = jnp.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * ratios)
-    widths, heights = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))  # [tries]
+    widths, heights = (
+        jnp.round(jnp.sqrt(area * aspect)),
+        jnp.round(jnp.sqrt(area / aspect)),
+    )  # [tries]
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     found, first = jnp.any(fits), jnp.argmax(fits)
     whole = min(max(width / height, ratio[0]), ratio[1])  # the allowed ratio nearest to the image's
-    most_wide, most_high = min(width, max(1, round(height * whole))), min(height, max(1, round(width / whole)))
+    most_wide, most_high = (
+        min(width, max(1, round(height * whole))),
+        min(height, max(1, round(width / whole))),
+    )
     h, w = jnp.where(found, heights[first], most_high), jnp.where(found, widths[first], most_wide)
     return Box(
         top=jnp.where(found, jnp.floor(top * (height - h + 1)), (height - most_high) // 2),
@@ -113,7 +127,9 @@ def random_shift(keys: jax.Array, images: jax.Array, pad: int) -> jax.Array:
     return jax.vmap(shift)(keys, images)
 
 
-def _resampling(start: jax.Array, length: jax.Array, size: int, out: int, flip: jax.Array) -> jax.Array:
+def _resampling(
+    start: jax.Array, length: jax.Array, size: int, out: int, flip: jax.Array
+) -> jax.Array:
     """The matrix [out, size] that resizes pixels [start, start + length) of `size` to `out`, bilinearly.
 
     A pixel of the result weighs the pixels around its centre by a triangle, as wide as the larger of a pixel before
@@ -123,6 +139,8 @@ def _resampling(start: jax.Array, length: jax.Array, size: int, out: int, flip: 
     i = jnp.where(flip, out - 1 - i, i)
     scale = length / out
     centre = start + (i + 0.5) * scale
-    weights = jnp.maximum(0, 1 - jnp.abs(j[None, :] + 0.5 - centre[:, None]) / jnp.maximum(1, scale))
+    weights = jnp.maximum(
+        0, 1 - jnp.abs(j[None, :] + 0.5 - centre[:, None]) / jnp.maximum(1, scale)
+    )
     weights = jnp.where(((j >= start) & (j < start + length))[None, :], weights, 0)
     return weights / jnp.sum(weights, axis=1, keepdims=True)

@@ -112,7 +112,9 @@ def normalise(patches: jax.Array) -> Normalised:
     return Normalised((patches - mean) / std, mean, std)
 
 
-def block(key: jax.Array, rows: int, columns: int, ratio_low: float, ratio_high: float) -> jax.Array:
+def block(
+    key: jax.Array, rows: int, columns: int, ratio_low: float, ratio_high: float
+) -> jax.Array:
     """Draws one rectangle of patches, anywhere on the grid.
 
     As in blockwise masking (BEiT: Bao et al. 2022, algorithm 1; iBOT: Zhou et al. 2021) its share of the grid is
@@ -133,11 +135,15 @@ def block(key: jax.Array, rows: int, columns: int, ratio_low: float, ratio_high:
     assert rows * columns > 1, "a block needs a grid of at least two patches"
     share_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
     area = rows * columns * jax.random.uniform(share_key, minval=ratio_low, maxval=ratio_high)
-    aspect = jnp.exp(jax.random.uniform(aspect_key, minval=math.log(_ASPECT[0]), maxval=math.log(_ASPECT[1])))
+    aspect = jnp.exp(
+        jax.random.uniform(aspect_key, minval=math.log(_ASPECT[0]), maxval=math.log(_ASPECT[1]))
+    )
     height = jnp.clip(jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32), 1, rows)
     width = jnp.clip(jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32), 1, columns)
     whole = (height == rows) & (width == columns)
-    if rows > columns:  # the whole grid loses one line of its longer side: the shorter may be a single patch
+    if (
+        rows > columns
+    ):  # the whole grid loses one line of its longer side: the shorter may be a single patch
         height = height - whole
     else:
         width = width - whole

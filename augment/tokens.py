@@ -68,34 +68,50 @@ def mask(
     order_key, fate_key, random_key = jax.random.split(key, 3)
     most = most_masked(length, share)
     # A table made on the host: float32 would round some products of n and share the wrong way.
-    budget = jnp.array([0] + [most_masked(n, share) for n in range(1, length + 1)])[jnp.sum(maskable)]
+    budget = jnp.array([0] + [most_masked(n, share) for n in range(1, length + 1)])[
+        jnp.sum(maskable)
+    ]
     scores = jax.random.uniform(order_key, (length,))
     if words is None:
         count, scores = budget, jnp.where(maskable, scores, -1.0)
     else:
         hidden = _whole_words(scores, maskable, words, budget)
         count, scores = jnp.sum(hidden), hidden.astype(jnp.float32)
-    places = jax.lax.top_k(scores, most)[1]  # [M], distinct even where unused: no slot overwrites another's token
+    places = jax.lax.top_k(scores, most)[
+        1
+    ]  # [M], distinct even where unused: no slot overwrites another's token
     chosen = jnp.arange(most) < count
     labels = tokens[places]
     fate = jax.random.uniform(fate_key, (most,))
     drawn = jax.random.randint(random_key, (most,), specials, vocabulary)
-    corrupted = jnp.where(fate < _MASKED, mask_id, jnp.where(fate < _MASKED + _RANDOM, drawn, labels))
-    return Masked(tokens.at[places].set(jnp.where(chosen, corrupted, labels)), places, labels, chosen)
+    corrupted = jnp.where(
+        fate < _MASKED, mask_id, jnp.where(fate < _MASKED + _RANDOM, drawn, labels)
+    )
+    return Masked(
+        tokens.at[places].set(jnp.where(chosen, corrupted, labels)), places, labels, chosen
+    )
 
 
-def _whole_words(scores: jax.Array, maskable: jax.Array, words: jax.Array, budget: jax.Array) -> jax.Array:
+def _whole_words(
+    scores: jax.Array, maskable: jax.Array, words: jax.Array, budget: jax.Array
+) -> jax.Array:
     """The places [L] of the words that fit into the budget [], the word of the least score [L] coming first."""
     chex.assert_equal_shape([scores, maskable, words])
     length = len(words)
     starts = words[1:] != words[:-1]
-    word = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(starts, dtype=jnp.int32)])  # [L], from 0
-    sizes = jax.ops.segment_sum(maskable.astype(jnp.int32), word, num_segments=length)  # [L], of words; or 0
+    word = jnp.concatenate(
+        [jnp.zeros(1, jnp.int32), jnp.cumsum(starts, dtype=jnp.int32)]
+    )  # [L], from 0
+    sizes = jax.ops.segment_sum(
+        maskable.astype(jnp.int32), word, num_segments=length
+    )  # [L], of words; or 0
 
     def take(left: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array]:
         fits = size <= left
         return left - jnp.where(fits, size, 0), fits
 
     order = jnp.argsort(scores)
-    taken = jnp.zeros(length, bool).at[order].set(jax.lax.scan(take, budget, sizes[order])[1])  # [L], of words
+    taken = (
+        jnp.zeros(length, bool).at[order].set(jax.lax.scan(take, budget, sizes[order])[1])
+    )  # [L], of words
     return maskable & taken[word]

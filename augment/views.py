@@ -53,13 +53,32 @@ def check(config: Views) -> None:
     for name in ("crop_scale", "crop_ratio", "blur_sigma"):
         low, high = getattr(config, name)
         option = f"--views.{name.replace('_', '-')}"
-        require(low <= high < float("inf"), f"{option} is {low} {high}; give the smaller number first.")
-    require(config.crop_scale[1] <= 1, f"--views.crop-scale ends at {config.crop_scale[1]}; a crop is at most 1.")
-    require_between(config, 0, 1, "flip", "jitter", "brightness", "contrast", "saturation", "grey", prefix="views.")
+        require(
+            low <= high < float("inf"), f"{option} is {low} {high}; give the smaller number first."
+        )
+    require(
+        config.crop_scale[1] <= 1,
+        f"--views.crop-scale ends at {config.crop_scale[1]}; a crop is at most 1.",
+    )
+    require_between(
+        config,
+        0,
+        1,
+        "flip",
+        "jitter",
+        "brightness",
+        "contrast",
+        "saturation",
+        "grey",
+        prefix="views.",
+    )
     require_between(config, 0, 0.5, "hue", prefix="views.")
     for name in ("blur", "solarise"):
         a, b = getattr(config, name)
-        require(0 <= a <= 1 and 0 <= b <= 1, f"--views.{name} is {a} {b}; probabilities lie between 0 and 1.")
+        require(
+            0 <= a <= 1 and 0 <= b <= 1,
+            f"--views.{name} is {a} {b}; probabilities lie between 0 and 1.",
+        )
 
 
 def two_views(keys: jax.Array, images: jax.Array, config: Views) -> tuple[jax.Array, jax.Array]:

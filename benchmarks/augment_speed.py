@@ -77,10 +77,19 @@ def run_ours(batches: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="turns of either side; the median counts")
-    parser.add_argument("--batches", type=int, default=400, help="batches of ours that are timed, per turn")
-    parser.add_argument("--peer-batches", type=int, default=20, help="batches of the peer that are timed, per turn")
-    parser.add_argument("--peers-python", help="a Python that has the peers; without, they are put into .peers/vision")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="turns of either side; the median counts"
+    )
+    parser.add_argument(
+        "--batches", type=int, default=400, help="batches of ours that are timed, per turn"
+    )
+    parser.add_argument(
+        "--peer-batches", type=int, default=20, help="batches of the peer that are timed, per turn"
+    )
+    parser.add_argument(
+        "--peers-python",
+        help="a Python that has the peers; without, they are put into .peers/vision",
+    )
     parser.add_argument("--out", type=Path, help="write everything measured to this JSON file")
     parser.add_argument("--ours", action="store_true", help="time ours alone, in this process")
     args = parser.parse_args()
@@ -102,7 +111,11 @@ def main() -> None:
         for name, command in commands.items():
             rate = json.loads(call(command))["pairs_per_second"]
             runs[name].append(rate)
-            print(f"{repeat + 1}/{args.repeats} {name}: {rate:,.0f} pairs/s", file=sys.stderr, flush=True)
+            print(
+                f"{repeat + 1}/{args.repeats} {name}: {rate:,.0f} pairs/s",
+                file=sys.stderr,
+                flush=True,
+            )
     machine["load_average_after"] = os.getloadavg()[0]
 
     rates = {name: summary(rates) for name, rates in runs.items()}
@@ -110,7 +123,9 @@ def main() -> None:
     print("\n| who | pairs/s | min | max | ratio |\n|---|---|---|---|---|")
     for name, rate in rates.items():
         ratio = rate["median"] / rates[PEER]["median"]
-        print(f"| {name} | {rate['median']:,.0f} | {rate['min']:,.0f} | {rate['max']:,.0f} | {ratio:.1f} |")
+        print(
+            f"| {name} | {rate['median']:,.0f} | {rate['min']:,.0f} | {rate['max']:,.0f} | {ratio:.1f} |"
+        )
     if args.out:
         report = {"machine": machine, "settings": SETTINGS, "pairs_per_second": rates}
         args.out.write_text(json.dumps(report, indent=2) + "\n")

@@ -34,7 +34,10 @@ def forward_flops(experiment, side: int, channels: int) -> int:
     def add(method, arguments, options, context):
         nonlocal count
         y = method(*arguments, **options)
-        if context.method_name == "__call__" and type(context.module).__name__ in ("Conv2D", "Linear"):
+        if context.method_name == "__call__" and type(context.module).__name__ in (
+            "Conv2D",
+            "Linear",
+        ):
             weights = context.module.params_dict()[f"{context.module.module_name}/w"]
             count += 2 * (y.size // y.shape[-1]) * weights.size
         return y
@@ -94,7 +97,10 @@ def run_updates(mode: str, seconds: float) -> dict:
     result |= {"loss": float(np.asarray(metrics["train/loss"])), "jax": jax.__version__}
     if mode == "pipeline":
         ratios = [b / a for a, b in zip(rates["step"], rates["source"], strict=True)]
-        result |= {"with_source": statistics.median(rates["source"]), "ratio": statistics.median(ratios)}
+        result |= {
+            "with_source": statistics.median(rates["source"]),
+            "ratio": statistics.median(ratios),
+        }
     return result
 
 
@@ -105,11 +111,19 @@ def measure(command: list, runs: list) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=["step", "pipeline"], help="run this case here and print its result")
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long each case is measured")
+    parser.add_argument(
+        "--case", choices=["step", "pipeline"], help="run this case here and print its result"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="how long each case is measured"
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--suite-pythons", nargs="+", default=[sys.executable], help="interpreters with the suite")
-    parser.add_argument("--peers-python", default=None, help="an interpreter that has the peers already")
+    parser.add_argument(
+        "--suite-pythons", nargs="+", default=[sys.executable], help="interpreters with the suite"
+    )
+    parser.add_argument(
+        "--peers-python", default=None, help="an interpreter that has the peers already"
+    )
     parser.add_argument("--out", type=Path, help="write everything as JSON here")
     args = parser.parse_args()
     if args.case:
@@ -120,10 +134,22 @@ def main() -> None:
     timing = f"--seconds={args.seconds}"
     cases = {}
     for python in args.suite_pythons:
-        version = call([python, "-c", "import platform, jax; print(platform.python_version(), jax.__version__)"])
+        version = call(
+            [
+                python,
+                "-c",
+                "import platform, jax; print(platform.python_version(), jax.__version__)",
+            ]
+        )
         label = "Python {} JAX {}".format(*version.split())
         cases[f"ours, {label}"] = [python, __file__, "--case=step", timing]
-    peer = [peers, HERE / "peers" / "barlow.py", f"--batch-size={BATCH}", f"--projector={PROJECTOR}", timing]
+    peer = [
+        peers,
+        HERE / "peers" / "barlow.py",
+        f"--batch-size={BATCH}",
+        f"--projector={PROJECTOR}",
+        timing,
+    ]
     cases["torch + lightly"] = peer
     cases["torch + lightly, channels last"] = [*peer, "--channels-last"]
     cases["pipeline"] = [args.suite_pythons[0], __file__, "--case=pipeline", timing]
@@ -134,11 +160,16 @@ def main() -> None:
     for repeat in range(args.repeats):
         for name, command in cases.items():
             measure(command, runs[name])
-            print(f"{repeat + 1}/{args.repeats} {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
+            print(
+                f"{repeat + 1}/{args.repeats} {name}: {runs[name][-1]}", file=sys.stderr, flush=True
+            )
         measure(ceiling, ceilings)
 
     top = statistics.median(run["gflops"] for run in ceilings)
-    rates = {name: statistics.median(run["pairs_per_second"] for run in done) for name, done in runs.items()}
+    rates = {
+        name: statistics.median(run["pairs_per_second"] for run in done)
+        for name, done in runs.items()
+    }
     best_peer = max(rate for name, rate in rates.items() if name.startswith("torch"))
     print(f"{platform.machine()}, {os.cpu_count()} cores; matrix product {top:.0f} GFLOP/s\n")
     print(
@@ -149,7 +180,9 @@ def main() -> None:
         gflops = statistics.median(run.get("gflops", 0) for run in done)
         ratio = f"{rates[name] / best_peer:.2f}" if name.startswith("ours") else ""
         work = f"{gflops:.0f} | {100 * gflops / top:.0f} %" if gflops else " | "
-        print(f"| {name} | {rates[name]:.1f} | {min(every):.1f} | {max(every):.1f} | {ratio} | {work} |")
+        print(
+            f"| {name} | {rates[name]:.1f} | {min(every):.1f} | {max(every):.1f} | {ratio} | {work} |"
+        )
     hidden = statistics.median(run["ratio"] for run in runs["pipeline"])
     print(
         f"\nThe default preset with its source runs at {100 * hidden:.1f} % of its rate with a batch that lies ready."

@@ -42,7 +42,9 @@ QUICK = ("stage 2", "stage 4, first")
 
 def stock(x: jax.Array, w: jax.Array, stride: int) -> jax.Array:
     """JAX's convolution."""
-    return lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def products(convolve) -> dict:
@@ -58,7 +60,9 @@ def looped(product, stride: int):
     """A jitted function that computes a product `trips` times, each time anew."""
 
     def run(trips, x, w, dy):
-        def touched(a, result):  # one entry changes, so that no part of the next product can be kept
+        def touched(
+            a, result
+        ):  # one entry changes, so that no part of the next product can be kept
             return a.at[0, 0, 0, 0].add(1e-30 * result[0, 0, 0, 0])
 
         def trip(_, carry):
@@ -76,7 +80,11 @@ def rates(shape: tuple[int, ...], repeats: int) -> dict[tuple[str, str], float]:
     batch, side, channels, kernel, outputs, stride = shape
     places = -(-side // stride)
     draw = np.random.default_rng(0).normal
-    shapes = (batch, side, side, channels), (kernel, kernel, channels, outputs), (batch, places, places, outputs)
+    shapes = (
+        (batch, side, side, channels),
+        (kernel, kernel, channels, outputs),
+        (batch, places, places, outputs),
+    )
     arrays = [jnp.asarray(draw(size=s), jnp.float32) for s in shapes]
     cases = {
         (who, what): looped(product, stride)
@@ -104,22 +112,35 @@ def rates(shape: tuple[int, ...], repeats: int) -> dict[tuple[str, str], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two shapes with 16 images: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="two shapes with 16 images: does it run?"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="turns of every case")
     args = parser.parse_args()
     shapes = {name: (16, *SHAPES[name][1:]) for name in QUICK} if args.quick else SHAPES
-    print(f"JAX {jax.__version__}, {jax.devices()[0].device_kind}, Python {platform.python_version()}, ", end="")
+    print(
+        f"JAX {jax.__version__}, {jax.devices()[0].device_kind}, Python {platform.python_version()}, ",
+        end="",
+    )
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. GFLOP/s, stock -> ours:\n")
     whats = list(products(stock))
-    print(f"| {'layer':19} | {'shape':24} | " + " | ".join(f"{what:14}" for what in whats) + " | all, ours |")
+    print(
+        f"| {'layer':19} | {'shape':24} | "
+        + " | ".join(f"{what:14}" for what in whats)
+        + " | all, ours |"
+    )
     print("|---" * (3 + len(whats)) + "|")
     for name, shape in shapes.items():
         batch, side, channels, kernel, outputs, stride = shape
-        text = f"{batch}x{side}x{side}, {kernel}x{kernel} {channels}-{outputs}" + (f" /{stride}" if stride > 1 else "")
+        text = f"{batch}x{side}x{side}, {kernel}x{kernel} {channels}-{outputs}" + (
+            f" /{stride}" if stride > 1 else ""
+        )
         rate = rates(shape, args.repeats)
         cells = [f"{rate['stock', what]:5.1f} -> {rate['ours', what]:5.1f}" for what in whats]
         together = len(whats) / sum(1 / rate["ours", what] for what in whats)
-        print(f"| {name:19} | {text:24} | " + " | ".join(cells) + f" | {together:9.0f} |", flush=True)
+        print(
+            f"| {name:19} | {text:24} | " + " | ".join(cells) + f" | {together:9.0f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,12 @@ JAX_SETTINGS = SETTINGS | {
 }
 # --quick: everything runs, and the figures mean nothing.
 QUICK_CASES = ["ours-1", "sb3-1-thread1", "sbx-1", "ours-jax-10"]
-QUICK = {"env_steps": 3_000, "measure_from": 1_500, "learning_starts": 1_000, "epsilon_decay_steps": 1_500}
+QUICK = {
+    "env_steps": 3_000,
+    "measure_from": 1_500,
+    "learning_starts": 1_000,
+    "epsilon_decay_steps": 1_500,
+}
 
 
 def suite_options(settings: dict) -> list[str]:
@@ -132,7 +137,10 @@ def run_suite(case: Case, settings: dict, seed: int) -> dict:
         lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if "train/loss" in row]
     whole_run = result["steps_per_second"]
-    return result | {"whole_run": whole_run, "steps_per_second": rate_since(rows, settings, case.num_seeds)}
+    return result | {
+        "whole_run": whole_run,
+        "steps_per_second": rate_since(rows, settings, case.num_seeds),
+    }
 
 
 def rate_since(rows: list[dict], settings: dict, num_seeds: int) -> float:
@@ -180,7 +188,9 @@ def flops_per_env_step(settings: dict, inputs: int = 4, actions: int = 2) -> flo
 
 def fastest_peer(rates: dict, num_envs: int) -> str | None:
     """Return the name of the fastest peer case with `num_envs` environments, None if none ran."""
-    names = [c.name for c in CASES if c.who != "ours" and c.num_envs == num_envs and c.name in rates]
+    names = [
+        c.name for c in CASES if c.who != "ours" and c.num_envs == num_envs and c.name in rates
+    ]
     return max(names, key=lambda name: rates[name]["median"], default=None)
 
 
@@ -215,11 +225,17 @@ def ceiling_table(rates: dict, ceilings: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3, help="runs of every case; the median counts")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of every case; the median counts"
+    )
     parser.add_argument("--quick", action="store_true", help="a half-minute check that it runs")
-    parser.add_argument("--only", nargs="+", choices=[c.name for c in CASES], help="these cases only")
+    parser.add_argument(
+        "--only", nargs="+", choices=[c.name for c in CASES], help="these cases only"
+    )
     parser.add_argument("--out", type=Path, help="write everything measured to this JSON file")
-    parser.add_argument("--peers-venv", type=Path, default=HERE / ".peers", help="the peers' environment")
+    parser.add_argument(
+        "--peers-venv", type=Path, default=HERE / ".peers", help="the peers' environment"
+    )
     parser.add_argument("--peers-python", default=sys.executable, help="the Python that makes it")
     args = parser.parse_args()
 
@@ -231,10 +247,14 @@ def main() -> None:
     python = None
     if any(case.who != "ours" for case in cases):
         python = peers_python("dqn", args.peers_venv.resolve(), args.peers_python)
-        machine["peers"] = versions(python, ["stable-baselines3", "sbx-rl", "gymnasium", "torch", "jax"])
+        machine["peers"] = versions(
+            python, ["stable-baselines3", "sbx-rl", "gymnasium", "torch", "jax"]
+        )
 
     runs: dict[str, list[dict]] = {case.name: [] for case in cases}
-    ceilings: dict[str, list[float]] = {f"{cores} core(s)": [] for cores in sorted({1, machine["cores"]})}
+    ceilings: dict[str, list[float]] = {
+        f"{cores} core(s)": [] for cores in sorted({1, machine["cores"]})
+    }
     for repeat in range(repeats):
         for case in cases:
             settings = case.settings | (QUICK if args.quick else {})
@@ -244,13 +264,20 @@ def main() -> None:
                 result = run_peer(case, settings, seed=repeat, python=python)
             runs[case.name].append(result)
             rate = result["steps_per_second"]
-            print(f"{repeat + 1}/{repeats} {case.name}: {rate:,.0f} env steps/s", file=sys.stderr, flush=True)
+            print(
+                f"{repeat + 1}/{repeats} {case.name}: {rate:,.0f} env steps/s",
+                file=sys.stderr,
+                flush=True,
+            )
         for name, measured in ceilings.items():
             command = [sys.executable, HERE / "matmul.py", f"--cores={name.split()[0]}"]
             measured.append(json.loads(call(command))["gflops"])
     machine["load_average_after"] = os.getloadavg()[0]
 
-    rates = {name: summary([result["steps_per_second"] for result in done]) for name, done in runs.items()}
+    rates = {
+        name: summary([result["steps_per_second"] for result in done])
+        for name, done in runs.items()
+    }
     ceiling_rates = {name: summary(measured) for name, measured in ceilings.items()}
     facts = "\n".join(f"- {name}: {fact}" for name, fact in machine.items())
     print(facts, speed_table(rates), ceiling_table(rates, ceiling_rates), sep="\n\n")

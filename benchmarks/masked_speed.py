@@ -37,7 +37,9 @@ class SeesAll:
         import jax.numpy as jnp
 
         tokens = self._encoder.tokens(variables, images)  # [B, 1 + L, D]
-        return jnp.concatenate([tokens[:, :1], jnp.take_along_axis(tokens[:, 1:], kept[:, :, None], axis=1)], axis=1)
+        return jnp.concatenate(
+            [tokens[:, :1], jnp.take_along_axis(tokens[:, 1:], kept[:, :, None], axis=1)], axis=1
+        )
 
 
 def row_flops() -> int:
@@ -72,7 +74,9 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
         from missing_bits.ssl.masked_language import Config, MaskedLanguage
 
         sizes = {"batch_size": ROWS, "length": LENGTH, "vocabulary": VOCABULARY}
-        config = Config(network=network, dropout=DROPOUT, mask_share=SHARE, optimizer=Optimizer(), **sizes)  # AdamW
+        config = Config(
+            network=network, dropout=DROPOUT, mask_share=SHARE, optimizer=Optimizer(), **sizes
+        )  # AdamW
         experiment, examples = MaskedLanguage(config), ROWS * LENGTH
     else:
         from missing_bits.ssl.masked_image import Config, MaskedImage
@@ -94,17 +98,34 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
         done += 1
     parameters = sum(leaf.size for leaf in jax.tree.leaves(experiment.learned(state)))
     loss = float(np.asarray(metrics["train/loss"]))
-    return {"per_second": statistics.median(rates), "steps": done, "parameters": parameters, "loss": loss}
+    return {
+        "per_second": statistics.median(rates),
+        "steps": done,
+        "parameters": parameters,
+        "loss": loss,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=["visible", "all", "language"], help="run this case here; print its result")
+    parser.add_argument(
+        "--case",
+        choices=["visible", "all", "language"],
+        help="run this case here; print its result",
+    )
     parser.add_argument("--network", help="the encoder of --case")
-    parser.add_argument("--only", choices=["images", "language"], help="one of the two comparisons; by default both")
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long each case is measured")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each case; the median counts")
-    parser.add_argument("--peers-python", help="a Python that has torch; without, it is put into .peers/torch")
+    parser.add_argument(
+        "--only", choices=["images", "language"], help="one of the two comparisons; by default both"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="how long each case is measured"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="turns of each case; the median counts"
+    )
+    parser.add_argument(
+        "--peers-python", help="a Python that has torch; without, it is put into .peers/torch"
+    )
     parser.add_argument("--out", type=Path, help="write everything measured to this JSON file")
     args = parser.parse_args()
     if args.case:
@@ -121,10 +142,22 @@ def main() -> None:
     if args.only != "images":
         peers = args.peers_python or peers_python("torch")
         machine["peer"] = versions(peers, ["torch"])
-        peer = [peers, HERE / "peers" / "transformer.py", f"--width={WIDTH}", f"--layers={LAYERS}", timing]
+        peer = [
+            peers,
+            HERE / "peers" / "transformer.py",
+            f"--width={WIDTH}",
+            f"--layers={LAYERS}",
+            timing,
+        ]
         peer += [f"--batch-size={ROWS}", f"--length={LENGTH}", f"--vocabulary={VOCABULARY}"]
         peer += [f"--places={PLACES}", f"--dropout={DROPOUT}"]
-        language[OURS] = [sys.executable, __file__, "--case=language", "--network=bert_mini", timing]
+        language[OURS] = [
+            sys.executable,
+            __file__,
+            "--case=language",
+            "--network=bert_mini",
+            timing,
+        ]
         language["torch"], language["torch, attention masked"] = peer, [*peer, "--masked"]
     cases = images | language
     ceiling = [sys.executable, HERE / "matmul.py", f"--cores={os.cpu_count()}"]
@@ -134,7 +167,9 @@ def main() -> None:
     for repeat in range(args.repeats):
         for name, command in cases.items():
             runs[name].append(json.loads(call(command).splitlines()[-1]))
-            print(f"{repeat + 1}/{args.repeats} {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
+            print(
+                f"{repeat + 1}/{args.repeats} {name}: {runs[name][-1]}", file=sys.stderr, flush=True
+            )
         ceilings.append(json.loads(call(ceiling))["gflops"])
     machine["load_average_after"] = os.getloadavg()[0]
 
@@ -147,10 +182,14 @@ def main() -> None:
         for name in images:
             rate, base = rates[name], rates[f"{name.split(',')[0]}, {ALL}"]
             ratio = f"{rate['median'] / base['median']:.2f}"
-            print(f"| {name} | {rate['median']:.1f} | {rate['min']:.1f} | {rate['max']:.1f} | {ratio} |")
+            print(
+                f"| {name} | {rate['median']:.1f} | {rate['min']:.1f} | {rate['max']:.1f} | {ratio} |"
+            )
     if language:
         best_peer = max(rates[name]["median"] for name in language if name != OURS)
-        print("\n| language | tokens/s | min | max | to the faster peer | GFLOP/s | of the product | parameters |")
+        print(
+            "\n| language | tokens/s | min | max | to the faster peer | GFLOP/s | of the product | parameters |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         for name in language:
             rate, gflops = rates[name], rates[name]["median"] / LENGTH * row_flops() / 1e9
@@ -160,7 +199,10 @@ def main() -> None:
                 f"| {runs[name][0]['parameters']:,} |"
             )
     if args.out:
-        args.out.write_text(json.dumps({"machine": machine, "runs": runs, "matrix_product": ceilings}, indent=2) + "\n")
+        args.out.write_text(
+            json.dumps({"machine": machine, "runs": runs, "matrix_product": ceilings}, indent=2)
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

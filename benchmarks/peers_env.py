@@ -11,13 +11,19 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
-PINS = {"dqn": "requirements.txt", "vision": "requirements-vision.txt", "torch": "requirements-torch.txt"}  # in peers/
+PINS = {
+    "dqn": "requirements.txt",
+    "vision": "requirements-vision.txt",
+    "torch": "requirements-torch.txt",
+}  # in peers/
 
 
 def call(command: list, **environment: str) -> str:
     """Run a command from the repository root and return its stdout; leave with its errors if it fails."""
     command = [str(word) for word in command]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+    )
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise SystemExit(f"{' '.join(command)}\nleft with status {done.returncode}:\n{tail}")

@@ -26,7 +26,9 @@ def load(data_dir: str = "") -> ImageSet:
       UserError: the files are not there, or damaged.
     """
     root = Path(data_dir).expanduser() if data_dir else files.cache("cifar10")
-    place = f"--data-dir={root}" if data_dir else f"{root} (or the folder that you give as --data-dir)"
+    place = (
+        f"--data-dir={root}" if data_dir else f"{root} (or the folder that you give as --data-dir)"
+    )
     for folder in (root / BINARY, root / PYTHON, root):
         for suffix, read in ((".bin", _read_binary), ("", _read_pickle)):
             if (folder / f"test_batch{suffix}").exists():
@@ -39,7 +41,9 @@ def load(data_dir: str = "") -> ImageSet:
 def _read_binary(path: Path) -> Split:
     content = np.frombuffer(files.read(path, _HELP), np.uint8)
     whole = len(content) > 0 and len(content) % (1 + _PIXELS) == 0
-    require(whole, f"{path} is damaged: {len(content)} bytes, not a multiple of {1 + _PIXELS}. {_HELP}")
+    require(
+        whole, f"{path} is damaged: {len(content)} bytes, not a multiple of {1 + _PIXELS}. {_HELP}"
+    )
     rows = content.reshape(-1, 1 + _PIXELS)
     return _split(path, rows[:, 1:], rows[:, 0])
 
@@ -63,7 +67,10 @@ def _split(path: Path, rows: np.ndarray, labels: np.ndarray) -> Split:
         and labels.max() < len(CLASSES)
     )
     require(bool(fits), f"{path} does not hold images of 32x32x3 bytes with labels 0 to 9. {_HELP}")
-    return Split(np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels.astype(np.int32))
+    return Split(
+        np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)),
+        labels.astype(np.int32),
+    )
 
 
 class _Unpickler(pickle.Unpickler):

@@ -15,7 +15,9 @@ def load() -> ImageSet:
     from sklearn.model_selection import train_test_split
 
     levels, labels = load_digits(return_X_y=True)
-    enlarge = np.stack([np.interp(np.arange(16) / 2 - 0.25, np.arange(8), row) for row in np.eye(8)], axis=1)  # [16, 8]
+    enlarge = np.stack(
+        [np.interp(np.arange(16) / 2 - 0.25, np.arange(8), row) for row in np.eye(8)], axis=1
+    )  # [16, 8]
     images = enlarge @ levels.reshape(-1, 8, 8) @ enlarge.T  # [N, 16, 16], 0 to 16
     images, labels = np.rint(images * 255 / 16).astype(np.uint8)[..., None], labels.astype(np.int32)
     parts = train_test_split(np.arange(len(labels)), test_size=500, stratify=labels, random_state=0)

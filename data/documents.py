@@ -19,7 +19,10 @@ from missing_bits.errors import require
 
 _LONG = 40  # characters from which on a paragraph may stand in a corpus only once
 _BLOCKS = 40  # of equal length, into which a corpus without classes is divided
-_SPLITS = {4: 1, 9: 2}  # of every ten blocks, the one for validation and the one for testing; the others are to train
+_SPLITS = {
+    4: 1,
+    9: 2,
+}  # of every ten blocks, the one for validation and the one for testing; the others are to train
 
 
 class Document(NamedTuple):
@@ -47,7 +50,9 @@ def dedupe(documents: Iterable[Document]) -> list[Document]:
     """The documents without the long paragraphs that came before, be it in the same document; without blank ones."""
     seen, kept = set(), []
     for document in documents:
-        parts = re.split(r"(\n\s*\n)", document.text)  # paragraphs, and the blank lines between them
+        parts = re.split(
+            r"(\n\s*\n)", document.text
+        )  # paragraphs, and the blank lines between them
         text = []
         for paragraph, blank in itertools.zip_longest(parts[::2], parts[1::2], fillvalue=""):
             words = " ".join(paragraph.split())
@@ -74,23 +79,35 @@ def split_blocks(documents: Iterable[Document]) -> Corpus:
     """
     documents = dedupe(documents)
     whole = "".join(document.text for document in documents)
-    require(len(whole) >= _BLOCKS, f"The text has {len(whole)} characters; give at least {_BLOCKS}, better 100,000.")
+    require(
+        len(whole) >= _BLOCKS,
+        f"The text has {len(whole)} characters; give at least {_BLOCKS}, better 100,000.",
+    )
     starts = np.cumsum([0, *(len(document.text) for document in documents)])
-    lines = np.union1d(starts, [match.end() for match in re.finditer("\n", whole)])  # where lines start and end
+    lines = np.union1d(
+        starts, [match.end() for match in re.finditer("\n", whole)]
+    )  # where lines start and end
     block = len(whole) / _BLOCKS
     # A border moves by less than half a block, rounding included, so that every block keeps some text.
-    borders = [_nearest(lines, round(number * block), block / 2 - 1) for number in range(_BLOCKS + 1)]
+    borders = [
+        _nearest(lines, round(number * block), block / 2 - 1) for number in range(_BLOCKS + 1)
+    ]
     parts = ([], [], [])
     pieces = [0] * len(documents)  # of each document, so far
     for split, run in itertools.groupby(range(_BLOCKS), lambda number: _SPLITS.get(number % 10, 0)):
         blocks = list(run)
         low, high = borders[blocks[0]], borders[blocks[-1] + 1]
-        first, last = np.searchsorted(starts, low, "right") - 1, np.searchsorted(starts, high, "left")
+        first, last = (
+            np.searchsorted(starts, low, "right") - 1,
+            np.searchsorted(starts, high, "left"),
+        )
         for number in range(first, last):
             name, _, label = documents[number]
             pieces[number] += 1
             text = whole[max(low, starts[number]) : min(high, starts[number + 1])]
-            parts[split].append(Document(name if pieces[number] == 1 else f"{name}#{pieces[number]}", text, label))
+            parts[split].append(
+                Document(name if pieces[number] == 1 else f"{name}#{pieces[number]}", text, label)
+            )
     return _corpus(*parts)
 
 
@@ -106,7 +123,9 @@ def split_documents(documents: Iterable[Document]) -> Corpus:
       UserError: a class has fewer than three documents.
     """
     documents = list(documents)
-    labels = sorted({document.label for document in documents})  # also of classes that are copies of others
+    labels = sorted(
+        {document.label for document in documents}
+    )  # also of classes that are copies of others
     documents = dedupe(documents)
     parts = ([], [], [])
     for label in labels:
@@ -119,7 +138,9 @@ def split_documents(documents: Iterable[Document]) -> Corpus:
         )
         tenth = 0 if few else max(1, round(len(members) / 10))
         order = _order([len(documents[number].text) for number in members], tenth)
-        for part, chosen in zip(parts, (order[2 * tenth :], order[tenth : 2 * tenth], order[:tenth]), strict=True):
+        for part, chosen in zip(
+            parts, (order[2 * tenth :], order[tenth : 2 * tenth], order[:tenth]), strict=True
+        ):
             part += [members[index] for index in chosen]
     return _corpus(*([documents[number] for number in sorted(part)] for part in parts))
 
@@ -141,7 +162,9 @@ def _nearest(sorted_places: np.ndarray, place: int, within: float) -> int:
     return int(found) if abs(found - place) < within else place
 
 
-def _corpus(train: Sequence[Document], validation: Sequence[Document], test: Sequence[Document]) -> Corpus:
+def _corpus(
+    train: Sequence[Document], validation: Sequence[Document], test: Sequence[Document]
+) -> Corpus:
     parts = (train, validation, test)
     labels = {document.label for part in parts for document in part} - {""}
     digest = hashlib.sha256()

@@ -14,7 +14,18 @@ from missing_bits.data import files
 from missing_bits.data.images import ImageSet, Split, in_memory
 from missing_bits.errors import UserError, require
 
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 # The published files, with the SHA-256 of what they hold once decompressed.
 FILES = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -79,12 +90,16 @@ def read_idx(path: Path, sha256: str) -> np.ndarray:
     content = unpack(path, content) if path.suffix == ".gz" else content
     rank = content[3] if len(content) > 3 else 0
     require(
-        content[:3] == b"\0\0\x08" and rank in (1, 3), f"{path} is not an idx file of bytes. Remove it and get it anew."
+        content[:3] == b"\0\0\x08" and rank in (1, 3),
+        f"{path} is not an idx file of bytes. Remove it and get it anew.",
     )
     start = 4 + 4 * rank
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
     whole = len(content) == start + math.prod(shape)
-    require(whole, f"{path} is damaged: {len(content)} bytes for an array of shape {shape}. Remove it and get it anew.")
+    require(
+        whole,
+        f"{path} is damaged: {len(content)} bytes for an array of shape {shape}. Remove it and get it anew.",
+    )
     _check(path, content, sha256)
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 

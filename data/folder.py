@@ -27,7 +27,19 @@ from PIL import Image
 from missing_bits.data.images import ImageSet, Split
 from missing_bits.errors import require
 
-_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+_ENDINGS = {
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+}
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}  # of 8 bits a channel
 _WORKERS = min(8, os.cpu_count() or 1)
 
@@ -38,7 +50,10 @@ def load(root: Path, image_size: int) -> ImageSet:
     Raises:
       UserError: there is no such folder, it holds no pictures, or they are of one class.
     """
-    require(root.is_dir(), f"There is no folder {root}; expected one with a subfolder of pictures for each class.")
+    require(
+        root.is_dir(),
+        f"There is no folder {root}; expected one with a subfolder of pictures for each class.",
+    )
     tested = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     has_splits = (root / "train").is_dir() and tested is not None
     found = [_classes(part) for part in ((root / "train", tested) if has_splits else (root,))]
@@ -50,12 +65,17 @@ def load(root: Path, image_size: int) -> ImageSet:
     with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(_WORKERS) as pool:
         hashes = dict(zip(files, pool.map(_examine, files), strict=True))
     _tell_skipped(root, [path for path in files if hashes[path] is None])
-    found = [{name: [p for p in paths if hashes[p]] for name, paths in classes.items()} for classes in found]
+    found = [
+        {name: [p for p in paths if hashes[p]] for name, paths in classes.items()}
+        for classes in found
+    ]
     train, test = found if has_splits else _divide(root, found[0])
     _check(root, train, test)
     names = sorted(name for name in train if train[name])
     digest = hashlib.sha256(f"{image_size}".encode())
-    for path in sorted(path for classes in (train, test) for paths in classes.values() for path in paths):
+    for path in sorted(
+        path for classes in (train, test) for paths in classes.values() for path in paths
+    ):
         digest.update(f"\n{path.relative_to(root).as_posix()} {hashes[path]}".encode())
     splits = (_split(classes, names, image_size) for classes in (train, test))
     return ImageSet(*splits, () if names == [""] else tuple(names), digest.hexdigest())
@@ -71,14 +91,19 @@ class Pictures:
         """The images [n, side, side, 3], uint8, of indices [n]; grey, with a warning, where a file fails by now."""
         files, sides = [self._files[index] for index in indices], itertools.repeat(self.shape[1])
         images = np.full((len(files), *self.shape[1:]), 128, np.uint8)
-        chunk = max(1, len(files) // (4 * _WORKERS))  # images per message: few messages, yet all workers busy
+        chunk = max(
+            1, len(files) // (4 * _WORKERS)
+        )  # images per message: few messages, yet all workers busy
         pool, lifeline = _workers()
         try:
             _fill(images, files, pool.map(_try_decode, files, sides, chunksize=chunk))
         except BrokenProcessPool:
             lifeline.close()
             _workers.cache_clear()
-            warnings.warn("A process that decodes pictures was killed, perhaps for lack of memory.", stacklevel=2)
+            warnings.warn(
+                "A process that decodes pictures was killed, perhaps for lack of memory.",
+                stacklevel=2,
+            )
             _fill(images, files, map(_try_decode, files, sides))
         return images
 
@@ -94,10 +119,14 @@ def _fill(images: np.ndarray, files: Sequence[str], decoded: Iterable[np.ndarray
 def decode(file: str, side: int) -> np.ndarray:
     """The middle square of a picture file, as an image [side, side, 3], uint8."""
     with Image.open(file) as picture:
-        picture.draft("RGB", (side, side))  # JPEG is decoded at an eighth, a quarter or a half if that is enough
+        picture.draft(
+            "RGB", (side, side)
+        )  # JPEG is decoded at an eighth, a quarter or a half if that is enough
         square = min(picture.size)
         left, top = ((size - square) / 2 for size in picture.size)
-        image = _rgb(picture).resize((side, side), Image.Resampling.BILINEAR, (left, top, left + square, top + square))
+        image = _rgb(picture).resize(
+            (side, side), Image.Resampling.BILINEAR, (left, top, left + square, top + square)
+        )
     return np.asarray(image)
 
 
@@ -127,21 +156,32 @@ def _examine(path: Path) -> str | None:
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """The picture files of each class, sorted; of the class "" where they lie in the folder itself."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
     classes = {name: _pictures(sorted((folder / name).rglob("*"))) for name in names}
     classes = {name: files for name, files in classes.items() if files}
     return classes or {"": _pictures(sorted(folder.iterdir()))}
 
 
 def _pictures(paths: Sequence[Path]) -> list[Path]:
-    return [p for p in paths if p.suffix.lower() in _ENDINGS and not p.name.startswith(".") and p.is_file()]
+    return [
+        p
+        for p in paths
+        if p.suffix.lower() in _ENDINGS and not p.name.startswith(".") and p.is_file()
+    ]
 
 
-def _divide(root: Path, classes: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+def _divide(
+    root: Path, classes: dict[str, list[Path]]
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Parts the files of each class: four fifths, one fifth (at least one file, where there are two)."""
     train, test = {}, {}
     for name, files in classes.items():
-        files = sorted(files, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
+        files = sorted(
+            files,
+            key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest(),
+        )
         tested = max(len(files) // 5, int(len(files) > 1))
         train[name], test[name] = sorted(files[tested:]), sorted(files[:tested])
     return train, test
@@ -149,11 +189,17 @@ def _divide(root: Path, classes: dict[str, list[Path]]) -> tuple[dict[str, list[
 
 def _check(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> None:
     for what, classes in (("train", train), ("test", test)):
-        require(any(classes.values()), f"{root} leaves no picture that can be decoded to {what} on; give more.")
+        require(
+            any(classes.values()),
+            f"{root} leaves no picture that can be decoded to {what} on; give more.",
+        )
     names = {name for name, files in train.items() if files}
     for name, files in test.items():
         known = name in names or not files
-        require(known, f"{root}: class {name!r} has pictures to test but none to train on; give it some, or remove it.")
+        require(
+            known,
+            f"{root}: class {name!r} has pictures to test but none to train on; give it some, or remove it.",
+        )
     require(
         names == {""} or len(names) > 1,
         f"{root} has one class only, {min(names)!r}; give a subfolder for each of at least two classes, or put the "
@@ -186,7 +232,9 @@ def _try_decode(file: str, side: int) -> np.ndarray | None:
 @functools.cache
 def _workers() -> tuple[ProcessPoolExecutor, Connection]:
     """The processes that decode, started when first used, and a pipe: once its end here is closed, they are gone."""
-    context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads in the middle of their work
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a fork would inherit JAX's threads in the middle of their work
     theirs, ours = context.Pipe(duplex=False)
     return ProcessPoolExecutor(_WORKERS, context, _settle, (theirs,)), ours
 

@@ -27,14 +27,23 @@ def load(data: str, data_dir: str = "", image_size: int = 0) -> ImageSet:
     Raises:
       UserError: there is no such set, it cannot be read, or an option does not fit it.
     """
-    require(not is_text(data), f"--data={data} is text, not a set of images; it may be {', '.join(_IMAGES)}.")
+    require(
+        not is_text(data),
+        f"--data={data} is text, not a set of images; it may be {', '.join(_IMAGES)}.",
+    )
     name, path = _name_and_path(data, _IMAGES, "a set of images")
-    require(not data_dir or name in _IN_FILES, f"--data-dir={data_dir} is for {', '.join(_IN_FILES)}, not for {data}.")
+    require(
+        not data_dir or name in _IN_FILES,
+        f"--data-dir={data_dir} is for {', '.join(_IN_FILES)}, not for {data}.",
+    )
     require(
         not image_size or name in _SIDES,
         f"--image-size={image_size} is for imagenet and folder:PATH; the images of {data} have a size of their own.",
     )
-    require(image_size >= 0, f"--image-size is {image_size}; it must be above 0, or 0 for the usual size.")
+    require(
+        image_size >= 0,
+        f"--image-size is {image_size}; it must be above 0, or 0 for the usual size.",
+    )
     require(
         bool(data_dir) or name != "imagenet",
         "--data=imagenet needs --data-dir: a folder with subfolders train and val, each with a subfolder of pictures "
@@ -44,7 +53,9 @@ def load(data: str, data_dir: str = "", image_size: int = 0) -> ImageSet:
         from missing_bits.data import folder
 
         return folder.load(Path(path or data_dir).expanduser(), image_size or _SIDES[name])
-    module = importlib.import_module(f"missing_bits.data.{name}")  # only what is asked for: scikit-learn takes a second
+    module = importlib.import_module(
+        f"missing_bits.data.{name}"
+    )  # only what is asked for: scikit-learn takes a second
     if name in _IN_FILES:
         return module.load(data_dir)
     return module.load(Path(path).expanduser()) if name == "npz" else module.load()
@@ -60,7 +71,9 @@ def load_text(data: str) -> Corpus:
       UserError: there is no such text, or it cannot be read.
     """
     images = _name(data) in map(_name, _IMAGES)
-    require(not images, f"--data={data} is a set of images; here it must be text: {', '.join(_TEXTS)}.")
+    require(
+        not images, f"--data={data} is a set of images; here it must be text: {', '.join(_TEXTS)}."
+    )
     name, path = _name_and_path(data, _TEXTS, "text")
     module = importlib.import_module(f"missing_bits.data.{name}")
     return module.load(Path(path).expanduser()) if name == "txt" else module.load()
@@ -81,6 +94,9 @@ def _name_and_path(data: str, known: Sequence[str], what: str) -> tuple[str, str
     forms = {_name(form): form for form in known}
     close = difflib.get_close_matches(name, forms, n=1, cutoff=0.0)[0]
     fits = name in forms and bool(colon) == (":" in forms[name])
-    require(fits, f"--data={data} is not {what}. Did you mean {forms[close]}? It may be {', '.join(known)}.")
+    require(
+        fits,
+        f"--data={data} is not {what}. Did you mean {forms[close]}? It may be {', '.join(known)}.",
+    )
     require(bool(path) or not colon, f"--data={data} names no path; write {forms[close]}.")
     return name, path

@@ -23,14 +23,20 @@ def load(path: Path) -> ImageSet:
       UserError: there is no such file, or not such arrays in it.
     """
     arrays = _read(path)
-    require("images" in arrays, f"{path} holds {', '.join(arrays) or 'nothing'} but no images; expected {_EXPECTED}.")
+    require(
+        "images" in arrays,
+        f"{path} holds {', '.join(arrays) or 'nothing'} but no images; expected {_EXPECTED}.",
+    )
     images, labels = _images(path, "images", arrays["images"]), arrays.get("labels")
     for name in ("test_images", "test_labels"):
         ours = name.removeprefix("test_")
         if name in arrays:
             require(ours in arrays, f"{path} has {name} but no {ours}; give both or neither.")
     if "test_images" in arrays:
-        test_images, test_labels = _images(path, "test_images", arrays["test_images"]), arrays.get("test_labels")
+        test_images, test_labels = (
+            _images(path, "test_images", arrays["test_images"]),
+            arrays.get("test_labels"),
+        )
         require(
             test_images.shape[1:] == images.shape[1:],
             f"{path}: test_images are {_size(test_images)}, images are {_size(images)}; give both the same size.",
@@ -40,7 +46,10 @@ def load(path: Path) -> ImageSet:
             f"{path} has labels but no test_labels; give both, or leave test_images out for a split of the images.",
         )
     else:
-        require("test_labels" not in arrays, f"{path} has test_labels but no test_images; give both or neither.")
+        require(
+            "test_labels" not in arrays,
+            f"{path} has test_labels but no test_images; give both or neither.",
+        )
         require(len(images) > 1, f"{path} holds one image; give at least 2: some are for testing.")
         train, test = one_in_five(len(images))
         _check_labels(path, "labels", labels, images)
@@ -62,13 +71,18 @@ def load(path: Path) -> ImageSet:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     require(path.is_file(), f"There is no file {path}; expected {_EXPECTED}.")
-    require(zipfile.is_zipfile(path), f"{path} is not an .npz file; expected {_EXPECTED}, as numpy.savez writes it.")
+    require(
+        zipfile.is_zipfile(path),
+        f"{path} is not an .npz file; expected {_EXPECTED}, as numpy.savez writes it.",
+    )
     try:
         with np.load(path, allow_pickle=False) as file:
             wanted = ("images", "labels", "test_images", "test_labels")
             return {name: file[name] if name in wanted else np.empty(0) for name in file.files}
     except ValueError as error:
-        raise UserError(f"{path} holds Python objects or a damaged array ({error}); expected {_EXPECTED}.") from error
+        raise UserError(
+            f"{path} holds Python objects or a damaged array ({error}); expected {_EXPECTED}."
+        ) from error
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}. Write it anew.") from error
 
@@ -77,8 +91,12 @@ def _images(path: Path, name: str, images: np.ndarray) -> np.ndarray:
     """Checks images; returns them as [N, H, W, C]."""
     if np.issubdtype(images.dtype, np.floating):
         nan = "hold NaN and " if np.isnan(images).any() else ""
-        raise UserError(f"{path}: {name} {nan}are {images.dtype}; expected uint8, 0 to 255: scale, round and convert.")
-    require(images.dtype == np.uint8, f"{path}: {name} are {images.dtype}; expected uint8, 0 to 255.")
+        raise UserError(
+            f"{path}: {name} {nan}are {images.dtype}; expected uint8, 0 to 255: scale, round and convert."
+        )
+    require(
+        images.dtype == np.uint8, f"{path}: {name} are {images.dtype}; expected uint8, 0 to 255."
+    )
     if images.ndim == 3:
         images = images[..., None]
     require(
@@ -96,7 +114,10 @@ def _check_labels(path: Path, name: str, labels: np.ndarray | None, images: np.n
         labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer),
         f"{path}: {name} are {labels.dtype} of shape {labels.shape}; expected integers [N].",
     )
-    require(len(labels) == len(images), f"{path}: {len(labels)} {name} for {len(images)} images; give one for each.")
+    require(
+        len(labels) == len(images),
+        f"{path}: {len(labels)} {name} for {len(images)} images; give one for each.",
+    )
 
 
 def _size(images: np.ndarray) -> str:

@@ -40,8 +40,12 @@ def pack(documents: Sequence[Encoded], length: int, what: str = "text") -> Packe
         "more text.",
     )
     sep, none = np.array([SEP], np.int32), np.array([-1], np.int32)
-    tokens = np.concatenate([part for document in documents for part in (document.ids, sep)])  # [total]
-    words = np.concatenate([part for document in documents for part in (document.words, none)])  # [total]
+    tokens = np.concatenate(
+        [part for document in documents for part in (document.ids, sep)]
+    )  # [total]
+    words = np.concatenate(
+        [part for document in documents for part in (document.words, none)]
+    )  # [total]
     chex.assert_equal_shape([tokens, words])
     numbers = np.repeat(np.arange(len(documents)), lengths)  # [total], of documents
     starts = (np.diff(words, prepend=-1) != 0) | (np.diff(numbers, prepend=-1) != 0)
@@ -76,7 +80,9 @@ def passages(
     """
     labelled = [document for document in documents if document.label]
     windows, labels = [np.empty((0, length), np.int32)], []
-    for document, found in zip(labelled, tokenizer.encode_all(d.text for d in labelled), strict=True):
+    for document, found in zip(
+        labelled, tokenizer.encode_all(d.text for d in labelled), strict=True
+    ):
         ids, rest = found.ids, len(found.ids) % length
         if len(ids) > length and 2 * rest < length:
             ids = ids[: len(ids) - rest]

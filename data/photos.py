@@ -54,7 +54,10 @@ def load() -> ImageSet:
         for windows, patches in zip(places(photo), (train, test), strict=True):
             patches.append(cut(photo, windows))
     splits = [
-        Split(np.concatenate(patches), np.repeat(np.arange(len(PHOTOS), dtype=np.int32), [len(p) for p in patches]))
+        Split(
+            np.concatenate(patches),
+            np.repeat(np.arange(len(PHOTOS), dtype=np.int32), [len(p) for p in patches]),
+        )
         for patches in (train, test)
     ]
     return in_memory(*splits, tuple(PHOTOS))
@@ -65,7 +68,9 @@ def read(name: str) -> np.ndarray:
     package, _, below = PHOTOS[name].partition("/")
     found = importlib.util.find_spec(package)  # without the seconds that importing it takes
     try:
-        photo = np.asarray(Image.open(Path(found.submodule_search_locations[0]) / below).convert("RGB"))
+        photo = np.asarray(
+            Image.open(Path(found.submodule_search_locations[0]) / below).convert("RGB")
+        )
     except (OSError, AttributeError) as error:
         raise UserError(
             f"--data=photos needs the picture {PHOTOS[name]}; install this project's requirements."
@@ -76,18 +81,24 @@ def read(name: str) -> np.ndarray:
 
 def places(photo: np.ndarray) -> tuple[Windows, Windows]:
     """Where training and test patches of a photograph [H, W, 3] lie."""
-    pixels = photo.reshape(photo.shape[0] // _CELL, _CELL, photo.shape[1] // _CELL, _CELL, 3).astype(np.float64)
+    pixels = photo.reshape(
+        photo.shape[0] // _CELL, _CELL, photo.shape[1] // _CELL, _CELL, 3
+    ).astype(np.float64)
     sums, squares = (
         np.einsum("iajbc->ijc", pixels),
         np.einsum("iajbc,iajbc->ijc", pixels, pixels),
     )  # [h, w, 3], of cells
-    rows, columns = (np.arange(size) // (_BLOCK // _CELL) for size in sums.shape[:2])  # blocks of cells
+    rows, columns = (
+        np.arange(size) // (_BLOCK // _CELL) for size in sums.shape[:2]
+    )  # blocks of cells
     tested = (rows[:, None] + 2 * columns[None, :]) % 5 == 2  # [h, w]
     near = np.pad(tested, MARGIN // _CELL)
     near = _slide(near, 2 * MARGIN // _CELL + 1).any(axis=(-2, -1))  # [h, w]
     found = ([], [])
     for side in (SIDE, 2 * SIDE):
-        mean, square = (_slide(x, side // _CELL).sum(axis=(-2, -1)) / side**2 for x in (sums, squares))
+        mean, square = (
+            _slide(x, side // _CELL).sum(axis=(-2, -1)) / side**2 for x in (sums, squares)
+        )
         varied = (square - np.square(mean)).max(axis=-1) >= _CONTRAST**2
         inside = _slide(tested, side // _CELL).all(axis=(-2, -1))
         outside = ~_slide(near, side // _CELL).any(axis=(-2, -1))

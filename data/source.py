@@ -23,7 +23,9 @@ class Order:
 
     def __init__(self, size: int, seeds: Sequence[int], batch_size: int) -> None:
         self._size, self._seeds, self._batch_size = size, seeds, batch_size
-        self._last: dict[int, tuple[int, np.ndarray]] = {}  # for each seed, its last epoch and permutation
+        self._last: dict[
+            int, tuple[int, np.ndarray]
+        ] = {}  # for each seed, its last epoch and permutation
 
     def __call__(self, update: int) -> np.ndarray:
         """Indices [S, B] of update `update`: a pure function of seeds and update."""
@@ -60,16 +62,27 @@ class BatchSource:
     """
 
     def __init__(
-        self, examples: Any, seeds: Sequence[int], batch_size: int, pools: Sequence[np.ndarray] | None = None
+        self,
+        examples: Any,
+        seeds: Sequence[int],
+        batch_size: int,
+        pools: Sequence[np.ndarray] | None = None,
     ) -> None:
         count, *shape = examples[0].shape
         require(
             batch_size <= count or pools is not None,
             f"--batch-size is {batch_size}, but there are {count} examples to train on; give at most that many.",
         )
-        self._examples, self._seeds, self._batch_size, self._pools = examples, tuple(seeds), batch_size, pools
+        self._examples, self._seeds, self._batch_size, self._pools = (
+            examples,
+            tuple(seeds),
+            batch_size,
+            pools,
+        )
         most = _STACKED // (len(self._seeds) * batch_size * int(np.prod(shape)))
-        self.inner_steps = min(_INNER_STEPS, max(1, most)) if isinstance(examples[0], np.ndarray) else 1
+        self.inner_steps = (
+            min(_INNER_STEPS, max(1, most)) if isinstance(examples[0], np.ndarray) else 1
+        )
         self._ahead: _Ahead | None = None
         self._update = 0  # what the thread hands over next
 
@@ -110,7 +123,9 @@ class BatchSource:
             indices = order(update)  # [S, B]
             if pools is not None:
                 indices = np.stack([pool[row] for pool, row in zip(pools, indices, strict=True)])
-            yield type(self._examples)(*(None if x is None else _take(x, indices) for x in self._examples))
+            yield type(self._examples)(
+                *(None if x is None else _take(x, indices) for x in self._examples)
+            )
 
 
 def _take(array: Any, indices: np.ndarray) -> np.ndarray:
@@ -125,7 +140,9 @@ class _Ahead:
         self._ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
         self._stopped = threading.Event()
         # A daemon: a run that ends in an error does not wait for it.
-        self._thread = threading.Thread(target=self._fill, args=(items,), name="batches", daemon=True)
+        self._thread = threading.Thread(
+            target=self._fill, args=(items,), name="batches", daemon=True
+        )
         self._thread.start()
 
     def get(self) -> Any:

@@ -28,7 +28,16 @@ CLASSES = (
 """Packages that have at least five modules with text in Python 3.11, 3.12 and 3.13: the label of a document is the
 package it is in."""
 _TESTS = {"test", "tests", "idle_test"}
-_APART = {"idlelib", "tkinter", "turtledemo", "lib2to3", "distutils", "ensurepip", "site-packages", "dist-packages"}
+_APART = {
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "lib2to3",
+    "distutils",
+    "ensurepip",
+    "site-packages",
+    "dist-packages",
+}
 _TABLES = {"encodings", "pydoc_data"}
 _OUT = {*_TESTS, *_APART, *_TABLES, "__pycache__"}
 _BUILT = ("config-", "_sysconfigdata")
@@ -42,11 +51,18 @@ def load() -> Corpus:
     """
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-    paths = [path for path in paths if not _OUT.intersection(path.parts) and not path.parts[0].startswith(_BUILT)]
+    paths = [
+        path
+        for path in paths
+        if not _OUT.intersection(path.parts) and not path.parts[0].startswith(_BUILT)
+    ]
     require(
-        bool(paths), f"--data=stdlib finds no sources in {root}; use a Python with its library in files, or topics."
+        bool(paths),
+        f"--data=stdlib finds no sources in {root}; use a Python with its library in files, or topics.",
     )
-    return split_documents(Document(path.as_posix(), _read(root / path), _label(path)) for path in paths)
+    return split_documents(
+        Document(path.as_posix(), _read(root / path), _label(path)) for path in paths
+    )
 
 
 def _read(path: Path) -> str:

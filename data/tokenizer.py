@@ -16,7 +16,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from missing_bits.errors import UserError, require
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would make the library warn at every fork
+os.environ.setdefault(
+    "TOKENIZERS_PARALLELISM", "false"
+)  # its threads would make the library warn at every fork
 
 PAD, UNK, SEP, MASK = 0, 1, 2, 3
 SPECIALS = 4
@@ -88,7 +90,9 @@ class Tokenizer:
         try:
             library = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises nothing more special
-            raise UserError(f"The tokenizer is damaged ({error}); take the file as training wrote it.") from error
+            raise UserError(
+                f"The tokenizer is damaged ({error}); take the file as training wrote it."
+            ) from error
         ids = [library.token_to_id(special) for special in _SPECIALS]
         require(
             ids == [PAD, UNK, SEP, MASK],
@@ -114,8 +118,12 @@ def _wordpiece(texts: list[str], size: int) -> tokenizers.Tokenizer:
     counts = Counter()
     for text in texts:
         counts.update(text)
-    letters = sorted((c for c in counts if split.pre_tokenize_str(c)), key=lambda c: (-counts[c], c))
-    letters = letters[: max(1, (size - SPECIALS) // 4)]  # at most half of the vocabulary, each at the start and within
+    letters = sorted(
+        (c for c in counts if split.pre_tokenize_str(c)), key=lambda c: (-counts[c], c)
+    )
+    letters = letters[
+        : max(1, (size - SPECIALS) // 4)
+    ]  # at most half of the vocabulary, each at the start and within
     # The library numbers tokens like "##a" in the order of a hash table, and so breaks ties at random. Given as special
     # tokens they have numbers from the start. Letters that are never within a word (punctuation) need none.
     within = [_CONTINUES + c for c in letters if len(split.pre_tokenize_str("a" + c)) == 1]
@@ -131,15 +139,21 @@ def _wordpiece(texts: list[str], size: int) -> tokenizers.Tokenizer:
     trained = tokenizers.Tokenizer(models.WordPiece(unk_token=_SPECIALS[UNK]))
     trained.pre_tokenizer = split
     trained.train_from_iterator(texts, trainer)
-    model = models.WordPiece(trained.get_vocab(), unk_token=_SPECIALS[UNK], continuing_subword_prefix=_CONTINUES)
+    model = models.WordPiece(
+        trained.get_vocab(), unk_token=_SPECIALS[UNK], continuing_subword_prefix=_CONTINUES
+    )
     return _library(model, split, decoders.WordPiece(prefix=_CONTINUES, cleanup=False))
 
 
 def _bytes() -> tokenizers.Tokenizer:
     """The tokenizer in which a byte has the id SPECIALS + byte."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    own = {ord(c): c for c in alphabet if ord(c) < 256}  # the library writes most bytes as the character of that code,
-    others = sorted(c for c in alphabet if ord(c) >= 256)  # and the others, in their order, as characters from 256 on
+    own = {
+        ord(c): c for c in alphabet if ord(c) < 256
+    }  # the library writes most bytes as the character of that code,
+    others = sorted(
+        c for c in alphabet if ord(c) >= 256
+    )  # and the others, in their order, as characters from 256 on
     spelled = own | dict(zip((byte for byte in range(256) if byte not in own), others, strict=True))
     vocabulary = {spelled[byte]: SPECIALS + byte for byte in range(256)}
     vocabulary |= {special: number for number, special in enumerate(_SPECIALS)}

@@ -19,9 +19,14 @@ def load(path: Path) -> Corpus:
     Raises:
       UserError: there is no such path, no text in it, a file that is not UTF-8, or a class of fewer than 3 documents.
     """
-    require(path.exists(), f"There is no file or folder {path}; expected a UTF-8 text file or a folder of them.")
+    require(
+        path.exists(),
+        f"There is no file or folder {path}; expected a UTF-8 text file or a folder of them.",
+    )
     if path.is_dir():
-        documents = [Document(name.as_posix(), _read(path / name), _label(name)) for name in _files(path)]
+        documents = [
+            Document(name.as_posix(), _read(path / name), _label(name)) for name in _files(path)
+        ]
         require(
             bool(documents),
             f"{path} holds no text files; expected some ending in {', '.join(_ENDINGS)}, at any depth. A file of "
@@ -42,7 +47,11 @@ def _files(root: Path) -> list[Path]:
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         paths = [Path(folder, name) for name in names if not name.startswith(".")]
-        found += [path.relative_to(root) for path in paths if path.suffix.lower() in _ENDINGS and path.is_file()]
+        found += [
+            path.relative_to(root)
+            for path in paths
+            if path.suffix.lower() in _ENDINGS and path.is_file()
+        ]
     return sorted(found)
 
 
@@ -56,7 +65,9 @@ def _read(path: Path) -> str:
             "example with iconv -f LATIN1 -t UTF-8."
         ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; give a readable file.") from error
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; give a readable file."
+        ) from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 

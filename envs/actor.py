@@ -20,18 +20,26 @@ class Actor:
 
     inner_steps = 1  # acting needs the parameters of the update before
 
-    def __init__(self, env_id: str, num_envs: int, seeds: Sequence[int], period: int, vectorization: str) -> None:
-        self._steppers = [Stepper(make_vector(env_id, num_envs, seed, "train", vectorization)) for seed in seeds]
+    def __init__(
+        self, env_id: str, num_envs: int, seeds: Sequence[int], period: int, vectorization: str
+    ) -> None:
+        self._steppers = [
+            Stepper(make_vector(env_id, num_envs, seed, "train", vectorization)) for seed in seeds
+        ]
         self._period, self._env_id = period, env_id
         self._reproduces = vectorization != "native"
         # Vector steps an update waits for at most; with NEXT_STEP every second one may do no more than reset.
-        self._rows = -(-period // num_envs) * (2 if self._steppers[0].mode is AutoresetMode.NEXT_STEP else 1)
+        self._rows = -(-period // num_envs) * (
+            2 if self._steppers[0].mode is AutoresetMode.NEXT_STEP else 1
+        )
         self._env_steps = [0] * len(seeds)  # valid steps of a seed, all its environments together
         self._vector_steps = [0] * len(seeds)
         self._open_return = np.zeros((len(seeds), num_envs))
         self._last_return = np.full((len(seeds), num_envs), np.nan)
         observation, no = np.zeros_like(self._steppers[0].observation), np.zeros(num_envs, bool)
-        self._no_step = Steps(observation, no.astype(np.int32), no.astype(np.float64), no, no, observation, no)
+        self._no_step = Steps(
+            observation, no.astype(np.int32), no.astype(np.float64), no, no, observation, no
+        )
 
     def next(self, act: Act, update: int) -> Steps:
         """Acts until the steps for update `update` (from 0) are due.
@@ -73,23 +81,36 @@ class Actor:
             "last_return": self._last_return.copy(),
             "observation": _stack([stepper.observation for stepper in self._steppers]),
             "episode": np.array([episode for episode, _ in progress], np.int32),
-            "actions": np.array([a for _, actions in progress for a in [*actions, -1]], np.int32),  # -1 ends a log
+            "actions": np.array(
+                [a for _, actions in progress for a in [*actions, -1]], np.int32
+            ),  # -1 ends a log
             "lengths": np.array([len(actions) + 1 for _, actions in progress], np.int32),
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Brings counters and environments to where `save` was called; warns if an environment does not reproduce."""
-        self._env_steps, self._vector_steps = saved["env_steps"].tolist(), saved["vector_steps"].tolist()
-        self._open_return, self._last_return = saved["open_return"].copy(), saved["last_return"].copy()
+        self._env_steps, self._vector_steps = (
+            saved["env_steps"].tolist(),
+            saved["vector_steps"].tolist(),
+        )
+        self._open_return, self._last_return = (
+            saved["open_return"].copy(),
+            saved["last_return"].copy(),
+        )
         num_envs = self._open_return.shape[1]
-        logs = [log[:-1].tolist() for log in np.split(saved["actions"], np.cumsum(saved["lengths"])[:-1])]
+        logs = [
+            log[:-1].tolist()
+            for log in np.split(saved["actions"], np.cumsum(saved["lengths"])[:-1])
+        ]
         for s, stepper in enumerate(self._steppers):
             mine = slice(s * num_envs, (s + 1) * num_envs)
             if self._reproduces:
                 stepper.envs.call("resume_at", saved["episode"][mine].tolist(), logs[mine])
             stepper.observation = np.asarray(stepper.envs.reset()[0])
             astray = [
-                i for i in range(num_envs) if not np.array_equal(stepper.observation[i], saved["observation"][s, i])
+                i
+                for i in range(num_envs)
+                if not np.array_equal(stepper.observation[i], saved["observation"][s, i])
             ]
             if astray:
                 warnings.warn(
@@ -105,13 +126,20 @@ class Actor:
             stepper.envs.close()
 
     def _progress(self, stepper: Stepper) -> list[tuple[int, list[int]]]:
-        return list(stepper.envs.call("progress")) if self._reproduces else [(0, [])] * stepper.envs.num_envs
+        return (
+            list(stepper.envs.call("progress"))
+            if self._reproduces
+            else [(0, [])] * stepper.envs.num_envs
+        )
 
     def _batch(self, s: int, rows: list[Steps]) -> Steps:
         """One seed's vector steps since the last update as Steps [E, V, ...]; keeps its episodes' returns."""
         rows = rows + [self._no_step] * (self._rows - len(rows))
         steps = Steps(*(np.array(field).swapaxes(0, 1) for field in zip(*rows, strict=True)))
-        reward, done = np.where(steps.valid, steps.r_t, 0.0), (steps.terminated | steps.truncated) & steps.valid
+        reward, done = (
+            np.where(steps.valid, steps.r_t, 0.0),
+            (steps.terminated | steps.truncated) & steps.valid,
+        )
         if not done.any():
             self._open_return[s] += reward.sum(axis=1)
             return steps

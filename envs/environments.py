@@ -26,7 +26,9 @@ from missing_bits.envs.gymnasium_envs import (
 from missing_bits.errors import UserError, require
 from missing_bits.replay.uniform import Steps
 
-EPISODE_LIMIT = 27_000  # steps at which an evaluation episode ends where the environment itself sets no limit
+EPISODE_LIMIT = (
+    27_000  # steps at which an evaluation episode ends where the environment itself sets no limit
+)
 
 Greedy = Callable[[Any, jax.Array], jax.Array]  # (parameters, observations [E, ...]) -> actions [E]
 
@@ -51,7 +53,9 @@ class HostEnvironments:
         """No state on the device."""
         return ()
 
-    def collect(self, state: tuple[()], batch: Steps, act: functional.Act, key: jax.Array) -> tuple[tuple[()], Steps]:
+    def collect(
+        self, state: tuple[()], batch: Steps, act: functional.Act, key: jax.Array
+    ) -> tuple[tuple[()], Steps]:
         """The steps the actor made."""
         return state, batch
 
@@ -101,7 +105,9 @@ class FunctionalEnvironments:
         self, state: functional.VectorState, batch: None, act: functional.Act, key: jax.Array
     ) -> tuple[functional.VectorState, Steps]:
         """Makes the steps that the next update waits for."""
-        return functional.collect(self._env, self._limit, self._num_envs, self._period, state, act, key)
+        return functional.collect(
+            self._env, self._limit, self._num_envs, self._period, state, act, key
+        )
 
     def metrics(self, state: functional.VectorState) -> dict[str, jax.Array]:
         """The mean over environments of the last finished episode's return (0 before there is one)."""
@@ -112,7 +118,9 @@ class FunctionalEnvironments:
         return np.asarray(self._returns(greedy, params, episodes, key))
 
     def _play(self, greedy: Greedy, params: Any, episodes: int, key: jax.Array) -> jax.Array:
-        return functional.returns(self._env, self._limit, episodes, lambda x: greedy(params, x), key)
+        return functional.returns(
+            self._env, self._limit, episodes, lambda x: greedy(params, x), key
+        )
 
 
 Environments = HostEnvironments | FunctionalEnvironments
@@ -137,13 +145,17 @@ def find(env_id: str, num_envs: int, period: int, vectorization: str) -> Environ
     env = make(env_id)
     if hasattr(env.unwrapped, "func_env"):
         if vectorization != "serial":
-            raise UserError(f"--vectorization={vectorization} is for host environments; {env_id} is JAX-native.")
+            raise UserError(
+                f"--vectorization={vectorization} is for host environments; {env_id} is JAX-native."
+            )
         return FunctionalEnvironments(env_id, env, num_envs, period)
     env.close()
     return HostEnvironments(env_id, num_envs, period, vectorization)
 
 
-def record(env_id: str, greedy: Greedy, params: Any, seed: int) -> tuple[list[np.ndarray], list[float]]:
+def record(
+    env_id: str, greedy: Greedy, params: Any, seed: int
+) -> tuple[list[np.ndarray], list[float]]:
     """Plays one episode with rendering.
 
     Returns:
@@ -158,7 +170,9 @@ def record(env_id: str, greedy: Greedy, params: Any, seed: int) -> tuple[list[np
     frames, returns = [env.render()], [0.0]
     for _ in range(EPISODE_LIMIT):
         action = int(np.asarray(greedy(params, np.asarray(observation)[None]))[0])
-        observation, reward, terminated, truncated, _ = env.step(action + int(env.action_space.start))
+        observation, reward, terminated, truncated, _ = env.step(
+            action + int(env.action_space.start)
+        )
         frames.append(env.render())
         returns.append(returns[-1] + float(reward))
         if terminated or truncated:

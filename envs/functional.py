@@ -81,7 +81,13 @@ def reset(env: FuncEnv, num_envs: int, key: jax.Array) -> VectorState:
 
 
 def collect(
-    env: FuncEnv, limit: int, num_envs: int, period: int, state: VectorState, act: Act, key: jax.Array
+    env: FuncEnv,
+    limit: int,
+    num_envs: int,
+    period: int,
+    state: VectorState,
+    act: Act,
+    key: jax.Array,
 ) -> tuple[VectorState, Steps]:
     """Makes the vector steps that the next update waits for: environment steps reach updates times `period`.
 
@@ -104,12 +110,16 @@ def collect(
         env_steps = state.vector_steps * num_envs
         action = act(state.envs.observation, env_steps, act_key)
         keys = collectives.shard(jax.random.split(env_key, num_envs))
-        envs, outcome = jax.vmap(lambda s, a, k: step(env, limit, s, a, k))(state.envs, action, keys)
+        envs, outcome = jax.vmap(lambda s, a, k: step(env, limit, s, a, k))(
+            state.envs, action, keys
+        )
         due = env_steps < due_steps  # static shapes: a step that is not due is made and forgotten
         envs = jax.tree.map(lambda new, old: jnp.where(due, new, old), envs, state.envs)
         reward, terminated, truncated, successor = outcome
         valid = jnp.broadcast_to(due, reward.shape)
-        steps = Steps(state.envs.observation, action, reward, terminated, truncated, successor, valid)
+        steps = Steps(
+            state.envs.observation, action, reward, terminated, truncated, successor, valid
+        )
         return state._replace(envs=envs, vector_steps=state.vector_steps + due), steps
 
     state, steps = jax.lax.scan(vector_step, state, jax.random.split(key, -(-period // num_envs)))
@@ -142,9 +152,9 @@ def returns(
         envs, done, total, key = carry
         key, step_key = jax.random.split(key)
         keys = jax.random.split(step_key, episodes)
-        envs, (reward, terminated, truncated, _) = jax.vmap(lambda s, a, k: step(env, limit, s, a, k))(
-            envs, act(envs.observation), keys
-        )
+        envs, (reward, terminated, truncated, _) = jax.vmap(
+            lambda s, a, k: step(env, limit, s, a, k)
+        )(envs, act(envs.observation), keys)
         return envs, done | terminated | truncated, total + jnp.where(done, 0.0, reward), key
 
     start = (envs, jnp.zeros(episodes, bool), jnp.zeros(episodes), step_key)

@@ -30,7 +30,9 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         entry_point = str(gym.spec(env_id).entry_point)
         extra = next((name for part, name in _EXTRAS.items() if part in entry_point), None)
         remedy = f"pip install -e '.[{extra}]'" if extra else str(error)
-        raise UserError(f"--env={env_id} needs packages that are not installed. Install them: {remedy}") from error
+        raise UserError(
+            f"--env={env_id} needs packages that are not installed. Install them: {remedy}"
+        ) from error
     except (
         gym.error.UnregisteredEnv,
         gym.error.DeprecatedEnv,
@@ -38,15 +40,23 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         ModuleNotFoundError,
     ) as error:
         close = difflib.get_close_matches(env_id, gym.registry, n=1, cutoff=0.5)
-        hint = f"Did you mean {close[0]}?" if close else "See gymnasium.pprint_registry() for the known ones."
-        raise UserError(f"--env={env_id} is not an environment Gymnasium can make here. {hint}") from error
+        hint = (
+            f"Did you mean {close[0]}?"
+            if close
+            else "See gymnasium.pprint_registry() for the known ones."
+        )
+        raise UserError(
+            f"--env={env_id} is not an environment Gymnasium can make here. {hint}"
+        ) from error
 
 
 def _register_atari(env_id: str) -> None:
     try:
         import ale_py
     except ImportError as error:
-        raise UserError(f"--env={env_id} needs ale-py. Install it: pip install -e '.[atari]'") from error
+        raise UserError(
+            f"--env={env_id} needs ale-py. Install it: pip install -e '.[atari]'"
+        ) from error
     gym.register_envs(ale_py)
 
 
@@ -58,7 +68,10 @@ def check_spaces(env_id: str, observation_space: gym.Space, action_space: gym.Sp
             f"--env={env_id} has {kind} action space {action_space}; this experiment needs discrete actions, "
             "such as CartPole-v1's."
         )
-    if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) not in (1, 3):
+    if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) not in (
+        1,
+        3,
+    ):
         raise UserError(
             f"--env={env_id} has the observation space {observation_space}; this experiment needs a Box: "
             "vectors [features] or images [height, width, channels]."
@@ -96,13 +109,19 @@ class Episodes(gym.Wrapper):
         """The open episode's number and the actions taken in it."""
         return self.episode, self.actions
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict]:
         self.episode += 1
         self.actions, replayed, self._replayed = [], self._replayed, ()
-        observation, info = self.env.reset(seed=episode_seed(*self._seeding, self.episode), options=options)
+        observation, info = self.env.reset(
+            seed=episode_seed(*self._seeding, self.episode), options=options
+        )
         for action in replayed:
             observation, _, terminated, truncated, info = self.step(int(action))
-            if terminated or truncated:  # the log is of an open episode: this one does not reproduce
+            if (
+                terminated or truncated
+            ):  # the log is of an open episode: this one does not reproduce
                 return self.reset()
         return observation, info
 
@@ -125,10 +144,14 @@ class SerialVectorEnv(VectorEnv):
         self.single_action_space = self.envs[0].action_space
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         return np.stack([env.reset(options=options)[0] for env in self.envs]), {}
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         space = self.single_observation_space
         observations = np.empty((self.num_envs, *space.shape), space.dtype)
         rewards = np.empty(self.num_envs)
@@ -138,10 +161,18 @@ class SerialVectorEnv(VectorEnv):
             observation, rewards[i], terminated[i], truncated[i], _ = env.step(action)
             if terminated[i] or truncated[i]:
                 final = np.full(self.num_envs, None, object) if final is None else final
-                final[i] = np.copy(observation)  # an environment may have one buffer for all its observations
+                final[i] = np.copy(
+                    observation
+                )  # an environment may have one buffer for all its observations
                 observation, _ = env.reset()
             observations[i] = observation
-        return observations, rewards, terminated, truncated, {} if final is None else {"final_obs": final}
+        return (
+            observations,
+            rewards,
+            terminated,
+            truncated,
+            {} if final is None else {"final_obs": final},
+        )
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         return tuple(env.get_wrapper_attr(name)(*args, **kwargs) for env in self.envs)
@@ -153,11 +184,15 @@ class SerialVectorEnv(VectorEnv):
 
 def _make_episodes(env_id: str, seed: int, stream: str, index: int) -> gym.Env:
     if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too; the parent saves, then closes them
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C reaches workers too; the parent saves, then closes them
     return Episodes(make(env_id), seed, stream, index)
 
 
-def make_vector(env_id: str, num_envs: int, seed: int, stream: str, vectorization: str) -> VectorEnv:
+def make_vector(
+    env_id: str, num_envs: int, seed: int, stream: str, vectorization: str
+) -> VectorEnv:
     """A vector environment whose episodes reproduce, except for "native" ones.
 
     Args:
@@ -172,7 +207,9 @@ def make_vector(env_id: str, num_envs: int, seed: int, stream: str, vectorizatio
     if vectorization == "serial":
         return SerialVectorEnv(env_fns)
     if vectorization == "async":
-        return gym.vector.AsyncVectorEnv(env_fns, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver")
+        return gym.vector.AsyncVectorEnv(
+            env_fns, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver"
+        )
     try:
         envs = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point")
     except gym.error.Error as error:
@@ -214,7 +251,10 @@ class Stepper:
                 for i in np.flatnonzero(terminated | truncated):
                     successor[i] = info["final_obs"][i]
         elif self.mode is AutoresetMode.NEXT_STEP:
-            valid, self._resetting = ~self._resetting, np.asarray(terminated) | np.asarray(truncated)
+            valid, self._resetting = (
+                ~self._resetting,
+                np.asarray(terminated) | np.asarray(truncated),
+            )
         elif (done := terminated | truncated).any():
             observation = np.asarray(self.envs.reset(options={"reset_mask": done})[0])
         self.observation = observation

@@ -32,7 +32,9 @@ def effective_rank(features: np.ndarray) -> float:
     features = np.asarray(features, np.float64)
     chex.assert_rank(features, 2)
     short = features.T if features.shape[0] > features.shape[1] else features
-    values = np.sqrt(np.maximum(np.linalg.eigvalsh(short @ short.T), 0))  # singular values [min(N, D)]
+    values = np.sqrt(
+        np.maximum(np.linalg.eigvalsh(short @ short.T), 0)
+    )  # singular values [min(N, D)]
     shares = values / max(values.sum(), np.finfo(np.float64).tiny)
     return float(np.exp(scipy.special.entr(shares).sum()))
 
@@ -50,7 +52,9 @@ def feature_deviation(features: jax.Array) -> jax.Array:
     chex.assert_rank(features, 2)
     features = features.astype(jnp.float32)
     lengths = jnp.linalg.norm(features, axis=1, keepdims=True)
-    directions = features / jnp.maximum(lengths, 1e-12)  # shorter ones count as zeros: they have no direction
+    directions = features / jnp.maximum(
+        lengths, 1e-12
+    )  # shorter ones count as zeros: they have no direction
     mean = collectives.mean(jnp.mean(directions, axis=0, keepdims=True))
     variance = collectives.mean(jnp.mean(jnp.square(directions - mean), axis=0))  # [D]
     return jnp.mean(jnp.sqrt(variance)) * jnp.sqrt(float(features.shape[1]))

@@ -32,7 +32,9 @@ def draw(rows: Iterable[Mapping[str, Any]], metric: str, unit: str, title: str, 
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     steps = sorted(set.intersection(*(set(curve) for curve in seeds.values())))
-    values = np.array([[curve[step] for step in steps] for curve in seeds.values()])  # [seeds, points]
+    values = np.array(
+        [[curve[step] for step in steps] for curve in seeds.values()]
+    )  # [seeds, points]
     if len(seeds) > 1:
         for curve in values:
             axes.plot(steps, curve, color="C0", alpha=0.25, linewidth=1)
@@ -42,7 +44,11 @@ def draw(rows: Iterable[Mapping[str, Any]], metric: str, unit: str, title: str, 
     else:
         label = f"seed {next(iter(seeds))}"
     axes.plot(steps, values.mean(axis=0), color="C0", linewidth=2, marker=".", label=label)
-    axes.set(title=title, xlabel=unit.replace("_", " "), ylabel=metric.removeprefix("eval/").replace("_", " "))
+    axes.set(
+        title=title,
+        xlabel=unit.replace("_", " "),
+        ylabel=metric.removeprefix("eval/").replace("_", " "),
+    )
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="best")

@@ -34,13 +34,20 @@ def fill(run: str, sentence: str, top: int) -> str:
         raise UserError("--text holds bytes that are not UTF-8; write it in UTF-8.") from error
     words = Tokenizer.from_json(loaded.encoder.tokenizer)
     require(
-        1 <= top <= words.size, f"--top is {top}; it must lie between 1 and {words.size}, the size of the vocabulary."
+        1 <= top <= words.size,
+        f"--top is {top}; it must lie between 1 and {words.size}, the size of the vocabulary.",
     )
     ids = words.encode(sentence, specials=True).ids
     places = np.flatnonzero(ids == tokenizer.MASK)
-    require(places.size > 0, f'--text="{sentence}" has no [MASK]; write [MASK] in place of what is to be guessed.')
+    require(
+        places.size > 0,
+        f'--text="{sentence}" has no [MASK]; write [MASK] in place of what is to be guessed.',
+    )
     longest = loaded.encoder.length
-    require(len(ids) <= longest, f"--text has {len(ids)} tokens; this run reads at most {longest}. Shorten it.")
+    require(
+        len(ids) <= longest,
+        f"--text has {len(ids)} tokens; this run reads at most {longest}. Shorten it.",
+    )
     chances = guesses(loaded.encoder, loaded.variables, loaded.head, ids, places)
     lines = [sentence]
     for number, row in enumerate(chances):
@@ -50,7 +57,9 @@ def fill(run: str, sentence: str, top: int) -> str:
     return "\n".join(lines)
 
 
-def guesses(encoder: TextEncoder, variables: Variables, head: Any, ids: np.ndarray, places: np.ndarray) -> np.ndarray:
+def guesses(
+    encoder: TextEncoder, variables: Variables, head: Any, ids: np.ndarray, places: np.ndarray
+) -> np.ndarray:
     """The probabilities [n, V] of all tokens at places [n] of one text of token ids [L]."""
     encoded = encoder.tokens(variables, ids[None], np.ones_like(ids)[None])[0, places]
     logits = text.word_head().apply(head, encoded, encoder.table(variables.params))

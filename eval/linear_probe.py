@@ -20,10 +20,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-_REGULARISATIONS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak: each starts from the one before
+_REGULARISATIONS = (
+    1.0,
+    1e-1,
+    1e-2,
+    1e-3,
+    1e-4,
+    1e-5,
+)  # from strong to weak: each starts from the one before
 _HELD_OUT = 0.2  # of the training images
 _TOLERANCE = 1e-3  # length of the gradient in (v, b) at which the objective counts as minimised
-_ITERATIONS = 40  # at most, for each regularisation; and again for the chosen one, on all training images
+_ITERATIONS = (
+    40  # at most, for each regularisation; and again for the chosen one, on all training images
+)
 
 
 class Affine(NamedTuple):
@@ -54,7 +63,9 @@ def accuracy(
     """
     chex.assert_shape([train_labels, test_labels], [(len(train_features),), (len(test_features),)])
     mean, axes = _principal_axes(train_features)
-    model = fit(_turn(train_features, mean, axes), jnp.asarray(train_labels, jnp.int32), num_classes)
+    model = fit(
+        _turn(train_features, mean, axes), jnp.asarray(train_labels, jnp.int32), num_classes
+    )
     return float(_accuracy(model, _turn(test_features, mean, axes), jnp.asarray(test_labels)))
 
 
@@ -74,13 +85,19 @@ def fit(features: jax.Array, labels: jax.Array, num_classes: int) -> Affine:
     nothing = Affine(jnp.zeros((features.shape[1], num_classes)), jnp.zeros(num_classes))
     regularisations = jnp.array(_REGULARISATIONS)
     path = minimise(features[rest], labels[rest], nothing, regularisations)
-    best = jnp.argmax(jax.vmap(_accuracy, (0, None, None))(path, features[held_out], labels[held_out]))
+    best = jnp.argmax(
+        jax.vmap(_accuracy, (0, None, None))(path, features[held_out], labels[held_out])
+    )
     start = jax.tree.map(lambda leaf: leaf[best], path)
-    return jax.tree.map(lambda leaf: leaf[0], minimise(features, labels, start, regularisations[best][None]))
+    return jax.tree.map(
+        lambda leaf: leaf[0], minimise(features, labels, start, regularisations[best][None])
+    )
 
 
 @jax.jit
-def minimise(features: jax.Array, labels: jax.Array, start: Affine, regularisations: jax.Array) -> Affine:
+def minimise(
+    features: jax.Array, labels: jax.Array, start: Affine, regularisations: jax.Array
+) -> Affine:
     """The minimisers w [R, D, K] and b [R, K] for regularisations [R] above 0, each found from the one before it."""
     chex.assert_rank([features, labels, regularisations], [2, 1, 1])
     variances = jnp.mean(jnp.square(features), axis=0)[:, None]  # [D, 1]
@@ -91,7 +108,9 @@ def minimise(features: jax.Array, labels: jax.Array, start: Affine, regularisati
 
         def objective(moved: Affine) -> jax.Array:
             w = lengths * moved.w
-            logits = jnp.dot(w.T, features.T, precision="highest") + moved.b[:, None]  # [K, N]: reduces fastest
+            logits = (
+                jnp.dot(w.T, features.T, precision="highest") + moved.b[:, None]
+            )  # [K, N]: reduces fastest
             right = jnp.take_along_axis(logits, labels[None, :], axis=0)[0]
             loss = jnp.mean(jax.nn.logsumexp(logits, axis=0) - right)
             return loss + regularisation / 2 * jnp.sum(jnp.square(w))
@@ -106,7 +125,9 @@ def minimise(features: jax.Array, labels: jax.Array, start: Affine, regularisati
         def iterate(carry):
             iterations, moved, state = carry
             value, grad = value_and_grad(moved, state=state)
-            updates, state = optimizer.update(grad, state, moved, value=value, grad=grad, value_fn=objective)
+            updates, state = optimizer.update(
+                grad, state, moved, value=value, grad=grad, value_fn=objective
+            )
             return iterations + 1, optax.apply_updates(moved, updates), state
 
         moved = Affine(start.w / lengths, start.b)
@@ -125,7 +146,9 @@ def _principal_axes(features: jax.Array) -> tuple[jax.Array, jax.Array]:
     centred = features - mean
     deviation = jnp.sqrt(jnp.mean(jnp.square(centred), axis=0))  # [D]
     constant = deviation <= 1e-6 * jnp.max(jnp.abs(features), axis=0)
-    scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, deviation))  # constant features become zeros
+    scale = jnp.where(
+        constant, 0.0, 1 / jnp.where(constant, 1.0, deviation)
+    )  # constant features become zeros
     standardised = centred * scale[None, :]
     covariance = jnp.dot(standardised.T, standardised, precision="highest") / len(features)
     return mean, scale[:, None] * jnp.linalg.eigh(covariance)[1]

@@ -28,16 +28,24 @@ class Ngram:
       unigram: the most frequent of the counted tokens.
     """
 
-    def __init__(self, tokens: np.ndarray, segments: np.ndarray, vocabulary: int, specials: int) -> None:
+    def __init__(
+        self, tokens: np.ndarray, segments: np.ndarray, vocabulary: int, specials: int
+    ) -> None:
         self._vocabulary = vocabulary
         counted = (segments > 0) & (tokens >= specials)
         assert counted.any(), "there is no ordinary token to count"
-        left, right, pair = (context[counted] for context in self._contexts(tokens, segments))  # each [m]
+        left, right, pair = (
+            context[counted] for context in self._contexts(tokens, segments)
+        )  # each [m]
         middle = tokens[counted]
-        self._left, self._right, self._pair = (_winners(context, middle, vocabulary) for context in (left, right, pair))
+        self._left, self._right, self._pair = (
+            _winners(context, middle, vocabulary) for context in (left, right, pair)
+        )
         self.unigram = int(np.bincount(middle).argmax())
 
-    def predict(self, tokens: np.ndarray, segments: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def predict(
+        self, tokens: np.ndarray, segments: np.ndarray, rows: np.ndarray, columns: np.ndarray
+    ) -> np.ndarray:
         """The tokens that training text suggests at some places, whatever stands there.
 
         Where training has seen the pair of neighbours at least once, its winner. Else the winner of the left or of
@@ -56,7 +64,9 @@ class Ngram:
         """
         chex.assert_rank([rows, columns], 1)
         chex.assert_equal_shape([rows, columns])
-        left, right, pair = (context[rows, columns] for context in self._contexts(tokens, segments))  # each [n]
+        left, right, pair = (
+            context[rows, columns] for context in self._contexts(tokens, segments)
+        )  # each [n]
         (left, left_share), (right, right_share) = self._left.of(left), self._right.of(right)
         pair, pair_share = self._pair.of(pair)
         side = np.where(left_share >= right_share, left, right)
@@ -64,7 +74,9 @@ class Ngram:
         best = np.where(pair_share > 0, pair, np.where(seen, side, self.unigram))
         return best.astype(np.int32)
 
-    def _contexts(self, tokens: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _contexts(
+        self, tokens: np.ndarray, segments: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The left neighbours, the right ones and a number for each pair, all int64 [N, L]; V stands for an edge."""
         chex.assert_rank(tokens, 2)
         chex.assert_equal_shape([tokens, segments])
@@ -86,14 +98,20 @@ class _Winners(NamedTuple):
     def of(self, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Winners and their shares for contexts [n]; for one never seen a share of 0, and any token."""
         nearest = np.minimum(np.searchsorted(self.contexts, contexts), len(self.contexts) - 1)
-        return self.tokens[nearest], np.where(self.contexts[nearest] == contexts, self.shares[nearest], 0.0)
+        return self.tokens[nearest], np.where(
+            self.contexts[nearest] == contexts, self.shares[nearest], 0.0
+        )
 
 
 def _winners(contexts: np.ndarray, tokens: np.ndarray, vocabulary: int) -> _Winners:
     """The winners among tokens [m] that occur in contexts [m]."""
-    both, counts = np.unique(contexts * vocabulary + tokens, return_counts=True)  # by context, then by token
+    both, counts = np.unique(
+        contexts * vocabulary + tokens, return_counts=True
+    )  # by context, then by token
     contexts, tokens = np.divmod(both, vocabulary)
     seen, starts = np.unique(contexts, return_index=True)
-    first = np.lexsort((-counts, contexts))[starts]  # stable: of equal counts, the smallest token stays first
+    first = np.lexsort((-counts, contexts))[
+        starts
+    ]  # stable: of equal counts, the smallest token stays first
     # The division is rounded correctly: equal fractions give equal shares.
     return _Winners(seen, tokens[first], counts[first] / np.add.reduceat(counts, starts))

@@ -78,8 +78,12 @@ def neighbours(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: 
         canvas[y + edge : y + edge + height, edge : edge + width] = left[row]
         for column in range(k):
             x = start + column * (frame_width + gap)
-            canvas[y : y + frame_height, x : x + frame_width] = _rgb(_RIGHT if right[row, column] else _WRONG)
-            canvas[y + edge : y + edge + height, x + edge : x + edge + width] = tiles[row * k + column]
+            canvas[y : y + frame_height, x : x + frame_width] = _rgb(
+                _RIGHT if right[row, column] else _WRONG
+            )
+            canvas[y + edge : y + edge + height, x + edge : x + edge + width] = tiles[
+                row * k + column
+            ]
     heads = [
         (0, "test image", _INK),
         (start, f"{k} nearest training images:", _INK),
@@ -111,7 +115,9 @@ def correlation(c: jax.Array, path: Path) -> None:
     plt.close(figure)
 
 
-def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
+def feature_map(
+    features: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path
+) -> None:
     """Draws features as points in the plane (t-SNE), coloured by class.
 
     Fewer than 10 features, or features that are all the same, are drawn by two principal components instead. The
@@ -136,15 +142,21 @@ def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     size = 16 if len(points) > 300 else 34
     for label, (colour, marker) in enumerate(looks):
         mine = points[labels == label]
-        axes.scatter(*mine.T, s=size, c=colour, marker=marker, alpha=0.8, linewidth=0, label=classes[label])
+        axes.scatter(
+            *mine.T, s=size, c=colour, marker=marker, alpha=0.8, linewidth=0, label=classes[label]
+        )
     of = "" if len(drawn) == len(features) else f" of {len(features):,}"
-    axes.set(title=f"Test features by class: {method} of {len(drawn):,}{of} images", xticks=[], yticks=[])
+    axes.set(
+        title=f"Test features by class: {method} of {len(drawn):,}{of} images", xticks=[], yticks=[]
+    )
     axes.set_aspect("equal", adjustable="datalim")
     for side in axes.spines.values():
         side.set_color("#bbbbbb")
     some = "" if len(looks) == len(classes) else f"first {len(looks)} of {len(classes):,} classes"
     columns = -(-len(looks) // 24)
-    legend = figure.legend(loc="outside right upper", frameon=False, title=some, ncols=columns, markerscale=1.6)
+    legend = figure.legend(
+        loc="outside right upper", frameon=False, title=some, ncols=columns, markerscale=1.6
+    )
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     figure.savefig(path, dpi=120)
@@ -162,7 +174,9 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     """
     chex.assert_equal_shape([labels, guesses])
     count = len(classes)
-    counts = np.bincount(labels * count + guesses, minlength=count**2).reshape(count, count)  # [class, guess]
+    counts = np.bincount(labels * count + guesses, minlength=count**2).reshape(
+        count, count
+    )  # [class, guess]
     shares = (100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[:_CLASSES, :_CLASSES]
     shown = classes[:_CLASSES]
     plt = _pyplot()
@@ -171,7 +185,14 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.5:
-            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color="white" if share > 55 else _INK)
+            axes.text(
+                column,
+                row,
+                f"{share:.0f}",
+                ha="center",
+                va="center",
+                color="white" if share > 55 else _INK,
+            )
     ticks = np.arange(len(shown))
     axes.set(xticks=ticks, yticks=ticks, yticklabels=shown, xlabel="taken for", ylabel="class")
     axes.set_xticks(ticks, shown, rotation=45, ha="right")
@@ -189,14 +210,20 @@ def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:
     squares, axes = np.linalg.eigh(centred @ centred.T)  # [N], [N, N], ascending
     components = axes[:, ::-1] * np.sqrt(np.maximum(squares[::-1], 0))[None, :]
     components = np.pad(components, ((0, 0), (0, max(0, 2 - len(features)))))
-    if len(features) < 10 or squares[-1] < 1e-12 * features.size:  # few, or the same but for rounding
+    if (
+        len(features) < 10 or squares[-1] < 1e-12 * features.size
+    ):  # few, or the same but for rounding
         return components[:, :2], "principal components"
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     start = components[:, :2] / components[:, 0].std() * 1e-4  # as small as its authors start
-    tsne = TSNE(init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0)
-    with threadpool_limits(1):  # OpenMP's threads spin while they wait: on busy cores that takes ten times longer
+    tsne = TSNE(
+        init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0
+    )
+    with threadpool_limits(
+        1
+    ):  # OpenMP's threads spin while they wait: on busy cores that takes ten times longer
         return tsne.fit_transform(components[:, :50]), "t-SNE"
 
 
@@ -238,7 +265,9 @@ def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour[1:]))
 
 
-def _save(canvas: np.ndarray, title: str, heads: Sequence[tuple[int, str, str]], path: Path) -> None:
+def _save(
+    canvas: np.ndarray, title: str, heads: Sequence[tuple[int, str, str]], path: Path
+) -> None:
     """Writes a canvas [height, width, 3], pixel by pixel, below a title and a line of texts (x in pixels, colour)."""
     margin, top = 16, 66 if heads else 44
     height, width = canvas.shape[0] + margin + top, max(canvas.shape[1] + 2 * margin, _NARROWEST)
@@ -247,7 +276,9 @@ def _save(canvas: np.ndarray, title: str, heads: Sequence[tuple[int, str, str]],
     figure.figimage(canvas, margin, margin, origin="upper")
     figure.text(margin / width, 1 - 14 / height, title, fontsize=12, color=_INK, va="top")
     for x, text, colour in heads:
-        figure.text((margin + x) / width, 1 - 42 / height, text, fontsize=9.5, color=colour, va="top")
+        figure.text(
+            (margin + x) / width, 1 - 42 / height, text, fontsize=9.5, color=colour, va="top"
+        )
     figure.savefig(path, dpi=_DPI)
     plt.close(figure)
 

@@ -31,8 +31,12 @@ class Probes:
       UserError: `most` is too small.
     """
 
-    def __init__(self, data: ImageSet, encoder: ImageEncoder, most: int = 0, batch_size: int = 500) -> None:
-        require(most == 0 or most >= 10, f"--probe-images is {most}; give at least 10, or 0 for all.")
+    def __init__(
+        self, data: ImageSet, encoder: ImageEncoder, most: int = 0, batch_size: int = 500
+    ) -> None:
+        require(
+            most == 0 or most >= 10, f"--probe-images is {most}; give at least 10, or 0 for all."
+        )
         self._encoder, self._batch_size = encoder, batch_size
         self._data = dataclasses.replace(data, train=_at_most(data.train, most))
         self._encode = jax.jit(lambda variables, images: encoder.apply(variables, images)[0])
@@ -41,7 +45,9 @@ class Probes:
 
     def features(self, variables: Variables, split: Split) -> np.ndarray:
         """Features [N, D] of a split's images."""
-        return in_batches(functools.partial(self._encode, variables), split.images, self._batch_size)
+        return in_batches(
+            functools.partial(self._encode, variables), split.images, self._batch_size
+        )
 
     def scores(self, variables: Variables) -> dict[str, float]:
         """The metrics "eval/..." of an encoder; warns if its features have collapsed."""
@@ -49,8 +55,14 @@ class Probes:
         spread = collapse.spread(test)
         if not self.labelled:
             return spread
-        knn_accuracy, linear_accuracy = self._accuracies(self.features(variables, self._data.train), test)
-        return {"eval/knn_accuracy": knn_accuracy, "eval/linear_accuracy": linear_accuracy, **spread}
+        knn_accuracy, linear_accuracy = self._accuracies(
+            self.features(variables, self._data.train), test
+        )
+        return {
+            "eval/knn_accuracy": knn_accuracy,
+            "eval/linear_accuracy": linear_accuracy,
+            **spread,
+        }
 
     def baselines(self, key: jax.Array) -> dict[str, float]:
         """The same probes on raw pixels and on an encoder that has learned nothing."""
@@ -62,15 +74,24 @@ class Probes:
             "random": self._accuracies(*(self.features(random, split) for split in splits)),
         }
         names = ("knn_accuracy", "linear_accuracy")
-        return {f"baseline/{who}_{n}": a for who, both in found.items() for n, a in zip(names, both, strict=True)}
+        return {
+            f"baseline/{who}_{n}": a
+            for who, both in found.items()
+            for n, a in zip(names, both, strict=True)
+        }
 
     def pictures(self, variables: Variables, folder: Path) -> None:
         """A map of test features, and the nearest training images of some test images."""
         if not self.labelled:
             return
         train, test = self._data.train, self._data.test
-        train_features, test_features = self.features(variables, train), self.features(variables, test)
-        pictures.feature_map(test_features, test.labels, self._data.classes, folder / "features.png")
+        train_features, test_features = (
+            self.features(variables, train),
+            self.features(variables, test),
+        )
+        pictures.feature_map(
+            test_features, test.labels, self._data.classes, folder / "features.png"
+        )
         queries = np.linspace(0, len(test.labels) - 1, 8).astype(int)
         near = knn.neighbours(train_features, test_features[queries], 7)
         shown = train.images[near.ravel()].reshape(*near.shape, *train.images.shape[1:])
@@ -84,7 +105,9 @@ class Probes:
     def _accuracies(self, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
         labels = self._data.train.labels, self._data.test.labels
         nearest = knn.accuracy(train, labels[0], test, labels[1])
-        return nearest, linear_probe.accuracy(train, labels[0], test, labels[1], len(self._data.classes))
+        return nearest, linear_probe.accuracy(
+            train, labels[0], test, labels[1], len(self._data.classes)
+        )
 
 
 class _Some(NamedTuple):
@@ -107,7 +130,9 @@ def _at_most(split: Split, most: int) -> Split:
     if not 0 < most < count:
         return split
     chosen = np.linspace(0, count - 1, most).astype(int)
-    return Split(_Some(split.images, chosen), None if split.labels is None else split.labels[chosen])
+    return Split(
+        _Some(split.images, chosen), None if split.labels is None else split.labels[chosen]
+    )
 
 
 def _pixels(split: Split) -> np.ndarray:
@@ -115,7 +140,9 @@ def _pixels(split: Split) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def in_batches(fn: Callable[[np.ndarray], jax.Array], examples: np.ndarray | Lazy, batch_size: int) -> np.ndarray:
+def in_batches(
+    fn: Callable[[np.ndarray], jax.Array], examples: np.ndarray | Lazy, batch_size: int
+) -> np.ndarray:
     """The rows [N, ...] that a jitted function makes of examples [N, ...], compiled for one size of batches.
 
     Args:

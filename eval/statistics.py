@@ -25,6 +25,10 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     result = scipy.stats.bootstrap(
-        (values,), np.mean, confidence_level=confidence, method="percentile", rng=np.random.default_rng(0)
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -36,11 +36,17 @@ class Checkpoints:
         import orbax.checkpoint as ocp  # here, because it takes a while and `--help` does not need it
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's remarks; what matters it raises
+        logging.getLogger("absl").setLevel(
+            logging.CRITICAL
+        )  # orbax's remarks; what matters it raises
         self._ocp, self._folder = ocp, folder.absolute()
         _ignore_abandoned_work()
         _sweep(self._folder)
-        best = BestN(get_metric_fn=lambda metrics: metrics["headline"], n=1, keep_checkpoints_without_metrics=False)
+        best = BestN(
+            get_metric_fn=lambda metrics: metrics["headline"],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(2), best]),
             best_fn=lambda metrics: metrics["headline"],
@@ -67,7 +73,9 @@ class Checkpoints:
                 metrics=None if headline is None else {"headline": headline},
             )
         except (OSError, ValueError, RuntimeError) as error:
-            if not isinstance(error, OSError) and "os_error_code" not in str(error):  # as TensorStore tells of one
+            if not isinstance(error, OSError) and "os_error_code" not in str(
+                error
+            ):  # as TensorStore tells of one
                 raise
             raise UserError(
                 f"The checkpoint at update {update} could not be written to {self._folder}: {_first_line(error)}. "
@@ -85,13 +93,17 @@ class Checkpoints:
             try:
                 saved = self._manager.restore(
                     update,
-                    args=restore.Composite(arrays=restore.StandardRestore(), facts=restore.JsonRestore()),
+                    args=restore.Composite(
+                        arrays=restore.StandardRestore(), facts=restore.JsonRestore()
+                    ),
                 )
                 leaves, facts = [np.asarray(leaf) for leaf in saved.arrays], dict(saved.facts)
                 if digest(leaves) != facts["digest"]:
                     raise ValueError("its contents do not match its digest")
                 return update, leaves, facts
-            except Exception as error:  # damaged files fail in many ways, none of which may stop the run
+            except (
+                Exception
+            ) as error:  # damaged files fail in many ways, none of which may stop the run
                 aside = self._folder.with_name("checkpoints-damaged") / str(update)
                 warnings.warn(
                     f"The checkpoint at update {update} is damaged ({_first_line(error)}); it was moved to {aside} "

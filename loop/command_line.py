@@ -29,7 +29,10 @@ def take(arguments: Sequence[str], option: str) -> tuple[str | None, list[str]]:
         head, equals, value = argument.partition("=")
         if head.replace("_", "-") == option:
             if not equals:
-                require(i + 1 < len(rest) and not rest[i + 1].startswith("--"), f"{option} needs a value.")
+                require(
+                    i + 1 < len(rest) and not rest[i + 1].startswith("--"),
+                    f"{option} needs a value.",
+                )
                 value = rest.pop(i + 1)
             del rest[i]
             return value, rest
@@ -49,7 +52,9 @@ def parse(
       UserError: an unknown option, a malformed value, or one that differs from the run to resume.
     """
     unprefixed = Annotated[config_class, tyro.conf.arg(name="")]
-    options = dataclasses.make_dataclass("Options", [("config", unprefixed), ("run", RunConfig)], frozen=True)
+    options = dataclasses.make_dataclass(
+        "Options", [("config", unprefixed), ("run", RunConfig)], frozen=True
+    )
     subject = dataclasses.fields(config_class)[0].name
     resume = any(a.replace("_", "-") == "--run.resume" for a in arguments)
     folder, _ = take(arguments, "--run.dir")
@@ -61,7 +66,9 @@ def parse(
     else:
         saved_or_default = options(*saved)
     _check_names(config_class, arguments)
-    chosen = _values(options, saved_or_default, arguments, f"python run.py --exp={exp}", config_class.__doc__)
+    chosen = _values(
+        options, saved_or_default, arguments, f"python run.py --exp={exp}", config_class.__doc__
+    )
     if saved is not None:
         _refuse_changes(*saved, chosen.config, chosen.run, folder)
     return chosen.config, chosen.run
@@ -83,12 +90,16 @@ def _saved(exp: str, config_class: type, folder: Path) -> tuple[Any, RunConfig]:
     return from_json(config_class, config), from_json(RunConfig, run)
 
 
-def _values(options: type, default: Any, arguments: Sequence[str], prog: str, description: str | None) -> Any:
+def _values(
+    options: type, default: Any, arguments: Sequence[str], prog: str, description: str | None
+) -> Any:
     """What tyro makes of the arguments; of the box it draws around a mistake, the message becomes a `UserError`."""
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.cli(options, args=list(arguments), default=default, prog=prog, description=description)
+            return tyro.cli(
+                options, args=list(arguments), default=default, prog=prog, description=description
+            )
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
@@ -97,12 +108,18 @@ def _values(options: type, default: Any, arguments: Sequence[str], prog: str, de
         raise UserError(f"{message.rstrip('.')}. --help shows what each option takes.") from None
 
 
-def _refuse_changes(old_config: Any, old_run: RunConfig, config: Any, run: RunConfig, folder: str) -> None:
+def _refuse_changes(
+    old_config: Any, old_run: RunConfig, config: Any, run: RunConfig, folder: str
+) -> None:
     free = ("dir", "resume", "compilation_cache")
     before, after = _flat(to_json(old_config)), _flat(to_json(config))
     before |= _flat({k: v for k, v in to_json(old_run).items() if k not in free}, "run.")
     after |= _flat({k: v for k, v in to_json(run).items() if k not in free}, "run.")
-    changed = [f"--{k.replace('_', '-')} is {after[k]}, was {before[k]}" for k in before if before[k] != after[k]]
+    changed = [
+        f"--{k.replace('_', '-')} is {after[k]}, was {before[k]}"
+        for k in before
+        if before[k] != after[k]
+    ]
     require(
         not changed,
         f"--run.resume continues {folder} as it was begun, but {'; '.join(changed)}. "
@@ -114,7 +131,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of options within options under their full names, such as "views.flip"."""
     flat = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return flat
 
 
@@ -135,4 +154,7 @@ def _check_names(config_class: type, arguments: Sequence[str]) -> None:
 
 def _likeness(name: str, known: str) -> float:
     """How much a name is like an option's, with or without the group before its dot."""
-    return max(difflib.SequenceMatcher(None, name, part).ratio() for part in (known, known.rpartition(".")[2]))
+    return max(
+        difflib.SequenceMatcher(None, name, part).ratio()
+        for part in (known, known.rpartition(".")[2])
+    )

@@ -39,7 +39,9 @@ class RunConfig:
     def with_periods(self, budget: int, evaluations: int) -> "RunConfig":
         """This configuration with the periods that are 0 filled in for a budget and so many evaluations."""
         chosen = {"log_period": 50, "eval_period": evaluations, "checkpoint_period": 5}
-        filled = {name: getattr(self, name) or -(-budget // parts) for name, parts in chosen.items()}
+        filled = {
+            name: getattr(self, name) or -(-budget // parts) for name, parts in chosen.items()
+        }
         return dataclasses.replace(self, **filled)
 
 
@@ -55,12 +57,18 @@ def check(run: RunConfig) -> None:
             getattr(run, name) >= 0,
             f"--run.{name.replace('_', '-')} is {getattr(run, name)}; it must not be negative.",
         )
-    require(not run.resume or bool(run.dir), "--run.resume needs --run.dir: the folder of the run to continue.")
+    require(
+        not run.resume or bool(run.dir),
+        "--run.resume needs --run.dir: the folder of the run to continue.",
+    )
 
 
 def replace(config: C, settings: Mapping[str, Any]) -> C:
     """The configuration with some fields changed; a mapping changes fields of a configuration within it."""
-    changed = {k: replace(getattr(config, k), v) if isinstance(v, Mapping) else v for k, v in settings.items()}
+    changed = {
+        k: replace(getattr(config, k), v) if isinstance(v, Mapping) else v
+        for k, v in settings.items()
+    }
     return dataclasses.replace(config, **changed)
 
 
@@ -69,7 +77,11 @@ def options(config_class: type, prefix: str = "") -> dict[str, type]:
     found = {}
     for field in dataclasses.fields(config_class):
         name = prefix + field.name.replace("_", "-")
-        found |= options(field.type, f"{name}.") if dataclasses.is_dataclass(field.type) else {name: field.type}
+        found |= (
+            options(field.type, f"{name}.")
+            if dataclasses.is_dataclass(field.type)
+            else {name: field.type}
+        )
     return found
 
 

@@ -100,5 +100,7 @@ class Pretraining(Protocol):
 class Acting(Protocol):
     """An experiment whose source asks the current state for actions."""
 
-    def act(self, learned: Any, observation: jax.Array, env_steps: jax.Array, key: jax.Array) -> jax.Array:
+    def act(
+        self, learned: Any, observation: jax.Array, env_steps: jax.Array, key: jax.Array
+    ) -> jax.Array:
         """Pure: actions [E] for observations [E, ...] after `env_steps` environment steps."""

@@ -71,7 +71,9 @@ class Layout:
         updates runs the same compiled loop body, to the same bits.
         """
 
-        def run(state: Any, batches: Any, key: jax.Array, first: jax.Array, count: jax.Array) -> tuple[Any, Any]:
+        def run(
+            state: Any, batches: Any, key: jax.Array, first: jax.Array, count: jax.Array
+        ) -> tuple[Any, Any]:
             key = jax.random.wrap_key_data(key)
 
             def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -95,19 +97,29 @@ class Layout:
         The counts are environment steps and vector steps made; the latter number the keys.
         """
 
-        def act(learned: Any, observation: jax.Array, counts: jax.Array, key: jax.Array) -> jax.Array:
+        def act(
+            learned: Any, observation: jax.Array, counts: jax.Array, key: jax.Array
+        ) -> jax.Array:
             key = jax.random.fold_in(jax.random.wrap_key_data(key), counts[1])
             return experiment.act(learned, observation, counts[0], key)
 
         keys = jax.random.key_data(self._stream(_ACT))
-        if not self._mapped:  # a host environment waits for every answer: as few arguments as can be
-            one = jax.jit(lambda learned, observation, counts: act(learned, observation, counts, keys))
-            return lambda state, seen, counts: np.asarray(one(experiment.learned(state), seen[0], counts[0]))[None]
+        if (
+            not self._mapped
+        ):  # a host environment waits for every answer: as few arguments as can be
+            one = jax.jit(
+                lambda learned, observation, counts: act(learned, observation, counts, keys)
+            )
+            return lambda state, seen, counts: np.asarray(
+                one(experiment.learned(state), seen[0], counts[0])
+            )[None]
         mapped = self._lay(act, (0, 0, 0, 0))
 
         def answer(state: Any, observation: np.ndarray, counts: np.ndarray) -> np.ndarray:
             seen, counts = self._split_one(observation), self._per_seed(counts)
-            return np.asarray(mapped(experiment.learned(state), seen, counts, keys)).reshape(observation.shape[:2])
+            return np.asarray(mapped(experiment.learned(state), seen, counts, keys)).reshape(
+                observation.shape[:2]
+            )
 
         return answer
 
@@ -135,12 +147,18 @@ class Layout:
             return jax.device_put(tree, self.devices[0])
         return jax.pmap(lambda x: x, devices=self.devices)(tree)
 
-    def _lay(self, fn: Callable, in_axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Callable:
+    def _lay(
+        self, fn: Callable, in_axes: tuple[int | None, ...], donate: tuple[int, ...] = ()
+    ) -> Callable:
         if not self._mapped:
             return jax.jit(fn, donate_argnums=donate)
         if self.shares_seed:
-            return jax.pmap(fn, collectives.AXIS, in_axes=in_axes, donate_argnums=donate, devices=self.devices)
-        return jax.pmap(jax.vmap(fn, in_axes), in_axes=in_axes, donate_argnums=donate, devices=self.devices)
+            return jax.pmap(
+                fn, collectives.AXIS, in_axes=in_axes, donate_argnums=donate, devices=self.devices
+            )
+        return jax.pmap(
+            jax.vmap(fn, in_axes), in_axes=in_axes, donate_argnums=donate, devices=self.devices
+        )
 
     def _stream(self, stream: int) -> Any:
         keys = jnp.stack([jax.random.fold_in(key, stream) for key in self._keys])
@@ -153,7 +171,9 @@ class Layout:
         if not self._mapped:
             return jax.tree.map(lambda x: x[0], tree)
         if self.shares_seed:
-            return jax.tree.map(lambda x: np.broadcast_to(x, (self.num_devices, *x.shape[1:])), tree)
+            return jax.tree.map(
+                lambda x: np.broadcast_to(x, (self.num_devices, *x.shape[1:])), tree
+            )
         return jax.tree.map(lambda x: x.reshape(self.num_devices, -1, *x.shape[1:]), tree)
 
     def _split_one(self, x: np.ndarray) -> np.ndarray:
@@ -168,5 +188,7 @@ class Layout:
             return jax.tree.map(lambda x: x[:, 0], batches)
         if self.shares_seed:
             split = [self.num_devices, -1]
-            return jax.tree.map(lambda x: np.swapaxes(x.reshape(x.shape[0], *split, *x.shape[3:]), 0, 1), batches)
+            return jax.tree.map(
+                lambda x: np.swapaxes(x.reshape(x.shape[0], *split, *x.shape[3:]), 0, 1), batches
+            )
         return self._per_seed(jax.tree.map(lambda x: np.swapaxes(x, 0, 1), batches))

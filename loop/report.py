@@ -28,14 +28,22 @@ class Report:
     def __init__(self, folder: Path, unit: str, budget: int, start: int, seeds: list[int]) -> None:
         self._unit, self._budget = unit.replace("_", " "), budget
         self._shown_at = 0.0
-        self._events = {seed: _Events(folder / "tensorboard" / f"seed{seed}", start + 1) for seed in seeds}
+        self._events = {
+            seed: _Events(folder / "tensorboard" / f"seed{seed}", start + 1) for seed in seeds
+        }
         self._latest: dict[str, float] = {}
         self._live = None
         if sys.stdout.isatty():
-            columns = [TextColumn("{task.fields[done]}"), BarColumn(bar_width=10), TimeRemainingColumn(compact=True)]
+            columns = [
+                TextColumn("{task.fields[done]}"),
+                BarColumn(bar_width=10),
+                TimeRemainingColumn(compact=True),
+            ]
             columns += [TextColumn("{task.fields[status]}", highlighter=None)]
             self._live = Progress(*columns, console=Console(highlight=False))
-            self._task = self._live.add_task("", total=budget, completed=start, done="compiling", status="")
+            self._task = self._live.add_task(
+                "", total=budget, completed=start, done="compiling", status=""
+            )
             self._live.start()
 
     def say(self, message: str) -> None:
@@ -50,9 +58,13 @@ class Report:
         now = time.perf_counter()
         if self._live and now - self._shown_at > 0.1:
             self._shown_at = now
-            status = f"{rate:,.0f}/s  " + "  ".join(_shown(self._latest)[:2])  # what 80 columns hold
+            status = f"{rate:,.0f}/s  " + "  ".join(
+                _shown(self._latest)[:2]
+            )  # what 80 columns hold
             done = f"{step:,} {self._unit}"
-            self._live.update(self._task, completed=min(step, self._budget), done=done, status=status)
+            self._live.update(
+                self._task, completed=min(step, self._budget), done=done, status=status
+            )
 
     def rows(self, rows: list[Row], rate: float) -> None:
         """Shows rows of metrics: those with a seed go to TensorBoard, the last one onto the line."""
@@ -62,10 +74,19 @@ class Report:
                 self._events[row["seed"]].add(row["step"], figures)
         step = rows[-1]["step"]
         if not self._live:
-            figures = {name: value for name, value in rows[-1].items() if "/" in name and not name.startswith("time/")}
-            print(f"{step:>10,} {self._unit}  {rate:>9,.0f}/s  " + "  ".join(_shown(figures)), flush=True)
+            figures = {
+                name: value
+                for name, value in rows[-1].items()
+                if "/" in name and not name.startswith("time/")
+            }
+            print(
+                f"{step:>10,} {self._unit}  {rate:>9,.0f}/s  " + "  ".join(_shown(figures)),
+                flush=True,
+            )
         self._latest |= {
-            name: value for name, value in rows[-1].items() if "/" in name and not name.startswith("time/")
+            name: value
+            for name, value in rows[-1].items()
+            if "/" in name and not name.startswith("time/")
         }
         self.progress(step, rate)
 
@@ -92,11 +113,16 @@ class _Events:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
         self._append(file_version="brain.Event:2")
-        self._append(step=start, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        self._append(
+            step=start, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        )
 
     def add(self, step: int, figures: dict[str, float]) -> None:
         """Appends figures by name."""
-        self._append(step=step, summary={"value": [{"tag": n, "simple_value": v} for n, v in figures.items()]})
+        self._append(
+            step=step,
+            summary={"value": [{"tag": n, "simple_value": v} for n, v in figures.items()]},
+        )
 
     def _append(self, **fields: Any) -> None:
         from tensorboardX.record_writer import masked_crc32c
@@ -110,5 +136,10 @@ class _Events:
 
 def _shown(metrics: dict[str, float]) -> list[str]:
     wanted = ("eval/", "train/episode_return", "train/loss", "train/epsilon")
-    names = [name for prefix in wanted for name in metrics if name.startswith(prefix) and name not in _QUIET]
+    names = [
+        name
+        for prefix in wanted
+        for name in metrics
+        if name.startswith(prefix) and name not in _QUIET
+    ]
     return [f"{name.split('/')[1]} {metrics[name]:.4g}" for name in names]

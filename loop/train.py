@@ -33,7 +33,9 @@ class Interrupted(SystemExit):
     """SIGINT or SIGTERM arrived; the run was saved."""
 
 
-def train(name: str, experiment_class: Callable[[Any], Experiment], config: Any, run: run_config.RunConfig) -> None:
+def train(
+    name: str, experiment_class: Callable[[Any], Experiment], config: Any, run: run_config.RunConfig
+) -> None:
     """Trains an experiment from its start or its last checkpoint to the end of its budget.
 
     Args:
@@ -96,17 +98,23 @@ class _Session:
     def run_to_the_end(self) -> None:
         """Sets up or restores, trains, and leaves the finished folder."""
         path, experiment = self.folder.path, self.experiment
-        if not self.run.resume:  # first of all: a run that is killed at any later moment can be resumed
+        if (
+            not self.run.resume
+        ):  # first of all: a run that is killed at any later moment can be resumed
             config, run = run_config.to_json(experiment.config), run_config.to_json(self.run)
             self.folder.write_json("config.json", {"exp": self.name, "config": config, "run": run})
         with contextlib.ExitStack() as stack:
             signals = stack.enter_context(_Signals())
-            self.checkpoints = stack.enter_context(contextlib.closing(Checkpoints(path / "checkpoints")))
+            self.checkpoints = stack.enter_context(
+                contextlib.closing(Checkpoints(path / "checkpoints"))
+            )
             self.state = self.layout.init(experiment)
             if self.run.resume:
                 self._restore()
             self.start_update, self.clock = self.update, time.perf_counter()
-            report = Report(path, experiment.unit, experiment.budget, self.step, list(self.layout.seeds))
+            report = Report(
+                path, experiment.unit, experiment.budget, self.step, list(self.layout.seeds)
+            )
             self.report = stack.enter_context(contextlib.closing(report))
             if self.update < self.end:
                 self._train(signals)
@@ -124,7 +132,9 @@ class _Session:
 
     def _train(self, signals: "_Signals") -> None:
         updates = self.layout.updates(self.experiment)
-        acting = self.layout.acting(self.experiment) if isinstance(self.experiment, Acting) else None
+        acting = (
+            self.layout.acting(self.experiment) if isinstance(self.experiment, Acting) else None
+        )
 
         def ask(*observations: Any) -> np.ndarray:
             return acting(self.state, *observations)
@@ -161,18 +171,30 @@ class _Session:
     def _next_event(self) -> int:
         """The first update after this one at which something is due."""
         periods = (self.run.log_period, self.run.eval_period, self.run.checkpoint_period)
-        return min(self.end, *(-(-(self.step // period + 1) * period // self.quantum) for period in periods))
+        return min(
+            self.end,
+            *(-(-(self.step // period + 1) * period // self.quantum) for period in periods),
+        )
 
     def _due(self, period: int) -> bool:
         return self.step // period > (self.step - self.quantum) // period
 
     def _rate(self) -> float:
         seconds = time.perf_counter() - self.clock - self.idle
-        return (self.update - self.start_update) * self.quantum * len(self.layout.seeds) / max(seconds, 1e-9)
+        return (
+            (self.update - self.start_update)
+            * self.quantum
+            * len(self.layout.seeds)
+            / max(seconds, 1e-9)
+        )
 
     def _log(self, metrics: Any) -> None:
-        rows = [{name: float(value) for name, value in row.items()} for row in self.layout.rows(metrics)]
-        for row, known in zip(rows, self.source.metrics() if self.source else [{}] * len(rows), strict=True):
+        rows = [
+            {name: float(value) for name, value in row.items()} for row in self.layout.rows(metrics)
+        ]
+        for row, known in zip(
+            rows, self.source.metrics() if self.source else [{}] * len(rows), strict=True
+        ):
             row |= known
         self._write(rows)
 
@@ -180,7 +202,8 @@ class _Session:
         """Writes a row per seed, and one of their means where there are several seeds."""
         facts = {"time/seconds": self._seconds(), "time/steps_per_second": self._rate()}
         rows = [
-            {"step": self.step, "seed": seed, **row, **facts} for seed, row in zip(self.layout.seeds, rows, strict=True)
+            {"step": self.step, "seed": seed, **row, **facts}
+            for seed, row in zip(self.layout.seeds, rows, strict=True)
         ]
         if len(rows) > 1:
             rows.append({"step": self.step, **_mean(rows, self.experiment.headline), **facts})
@@ -212,7 +235,9 @@ class _Session:
         source = self.source.save() if self.source else {}
         facts = {"seconds": self._seconds(), "source": sorted(source)}
         evaluated = self._due(self.run.eval_period) or self.update == self.end
-        self.digest = self.checkpoints.save(self.update, (state, source), facts, self.headline if evaluated else None)
+        self.digest = self.checkpoints.save(
+            self.update, (state, source), facts, self.headline if evaluated else None
+        )
         self.idle += time.perf_counter() - paused
 
     def _restore(self) -> None:
@@ -221,7 +246,11 @@ class _Session:
             self.update, leaves, facts = found
             structure = jax.tree.structure((self.state, dict.fromkeys(facts["source"], 0)))
             state, source = jax.tree.unflatten(structure, leaves)
-            self.state, self.before, self.digest = self.layout.put(state), facts["seconds"], facts["digest"]
+            self.state, self.before, self.digest = (
+                self.layout.put(state),
+                facts["seconds"],
+                facts["digest"],
+            )
             if self.source:
                 self.source.restore(source)
         self.folder.keep_rows(self.step)
@@ -238,23 +267,33 @@ class _Session:
             "num_seeds": self.run.num_seeds,
             unit: self.step,
             **_mean(self.evaluation, self.experiment.headline),
-            "seeds": [{"seed": s, **row} for s, row in zip(self.layout.seeds, self.evaluation, strict=True)],
+            "seeds": [
+                {"seed": s, **row}
+                for s, row in zip(self.layout.seeds, self.evaluation, strict=True)
+            ],
             "wall_seconds": self._seconds(),
             "compile_seconds": self.compile_seconds,
             "first_update_seconds": self.first_update_seconds,
             "steps_per_second": self._rate() if self.update > self.start_update else None,
             "digest": self.digest,
             "devices": [f"{d.platform}:{d.device_kind}" for d in self.layout.devices],
-            "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in _VERSIONS},
+            "versions": {"python": platform.python_version()}
+            | {n: importlib.metadata.version(n) for n in _VERSIONS},
         }
         if isinstance(self.experiment, Pretraining):
             result |= self._compare_and_hand_over(result["seeds"])
-        subject = getattr(self.experiment.config, dataclasses.fields(self.experiment.config)[0].name)
+        subject = getattr(
+            self.experiment.config, dataclasses.fields(self.experiment.config)[0].name
+        )
         title = f"{self.name} on {subject}"
-        curve.draw(read_rows(path), self.experiment.headline, unit, title, path / "learning_curve.png")
+        curve.draw(
+            read_rows(path), self.experiment.headline, unit, title, path / "learning_curve.png"
+        )
         self.experiment.pictures(self.learned[0], self.run.seed, path)
         self.folder.write_json("result.json", result)  # last: where it stands, the run is complete
-        self.report.say(f"{self.experiment.headline} {self.headline:.4g} after {self.step:,} {unit}: {path}")
+        self.report.say(
+            f"{self.experiment.headline} {self.headline:.4g} after {self.step:,} {unit}: {path}"
+        )
 
     def _compare_and_hand_over(self, scores: list[dict[str, float]]) -> dict[str, Any]:
         """Writes each seed's encoder; returns what simpler encoders reach, and which data all of them saw."""
@@ -262,8 +301,16 @@ class _Session:
         self.report.say("Evaluating simpler encoders to compare with.")
         for seed, learned, row in zip(self.layout.seeds, self.learned, scores, strict=True):
             config = run_config.to_json(experiment.config)
-            facts = {"exp": self.name, "config": config, "step": self.step, "data_digest": digest, "scores": row}
-            experiment.hand_over(learned, self.folder.path / "encoder" / f"seed{seed}.safetensors", facts)
+            facts = {
+                "exp": self.name,
+                "config": config,
+                "step": self.step,
+                "data_digest": digest,
+                "scores": row,
+            }
+            experiment.hand_over(
+                learned, self.folder.path / "encoder" / f"seed{seed}.safetensors", facts
+            )
         rows = [experiment.baselines(self.layout.evaluation_key(i, 0)) for i in range(len(scores))]
         return {"data_digest": digest, **_mean(rows, experiment.headline)}
 
@@ -303,10 +350,16 @@ def _stack(batches: list[Any], length: int) -> Any:
 
 def _mean(rows: Sequence[dict[str, float]], headline: str) -> dict[str, float]:
     """Means over seeds; with several seeds also the 95 % interval of the headline."""
-    names = [name for name in rows[0] if "/" in name and not name.startswith("time/") and all(name in r for r in rows)]
+    names = [
+        name
+        for name in rows[0]
+        if "/" in name and not name.startswith("time/") and all(name in r for r in rows)
+    ]
     mean = {name: float(np.mean([row[name] for row in rows])) for name in names}
     if headline in mean and len(rows) > 1:
-        mean[f"{headline}_low"], mean[f"{headline}_high"] = statistics.interval([row[headline] for row in rows])
+        mean[f"{headline}_low"], mean[f"{headline}_high"] = statistics.interval(
+            [row[headline] for row in rows]
+        )
     return mean
 
 

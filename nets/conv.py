@@ -28,7 +28,9 @@ Arrays = tuple[jax.Array, jax.Array]
 Function = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def conv2d(x: jax.Array, w: jax.Array, stride: int | Pair = 1, padding: str | Sequence[Pair] = "SAME") -> jax.Array:
+def conv2d(
+    x: jax.Array, w: jax.Array, stride: int | Pair = 1, padding: str | Sequence[Pair] = "SAME"
+) -> jax.Array:
     """Convolves images with a kernel.
 
     Args:
@@ -46,7 +48,9 @@ def conv2d(x: jax.Array, w: jax.Array, stride: int | Pair = 1, padding: str | Se
     stride = (stride, stride) if isinstance(stride, int) else tuple(stride)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], stride, padding)
-    return _conv2d(x, w.astype(x.dtype), stride, tuple((int(before), int(after)) for before, after in padding))
+    return _conv2d(
+        x, w.astype(x.dtype), stride, tuple((int(before), int(after)) for before, after in padding)
+    )
 
 
 class Conv2D(hk.Module):
@@ -74,20 +78,26 @@ class Conv2D(hk.Module):
     ):
         super().__init__(name)
         self._channels, self._with_bias, self._w_init = output_channels, with_bias, w_init
-        self._kernel_shape = (kernel_shape,) * 2 if isinstance(kernel_shape, int) else tuple(kernel_shape)
+        self._kernel_shape = (
+            (kernel_shape,) * 2 if isinstance(kernel_shape, int) else tuple(kernel_shape)
+        )
         self._conv = functools.partial(conv2d, stride=stride, padding=padding)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves x [B, H, W, C] and returns [B, H', W', O] of its type. Parameters are float32."""
         shape = (*self._kernel_shape, x.shape[-1], self._channels)
-        w_init = self._w_init or hk.initializers.TruncatedNormal((shape[0] * shape[1] * shape[2]) ** -0.5)
+        w_init = self._w_init or hk.initializers.TruncatedNormal(
+            (shape[0] * shape[1] * shape[2]) ** -0.5
+        )
         y = self._conv(x, hk.get_parameter("w", shape, init=w_init))
         if self._with_bias:
             y += hk.get_parameter("b", shape[-1:], init=jnp.zeros).astype(y.dtype)[None, None, None]
         return y
 
 
-def _stock(x: jax.Array, w: jax.Array, stride: Pair, padding: Sequence[Pair], **dilation: Pair) -> jax.Array:
+def _stock(
+    x: jax.Array, w: jax.Array, stride: Pair, padding: Sequence[Pair], **dilation: Pair
+) -> jax.Array:
     return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=_LAYOUT, **dilation)
 
 
@@ -110,7 +120,9 @@ def _conv2d(x: jax.Array, w: jax.Array, stride: Pair, padding: tuple[Pair, Pair]
     return _by_platform(conv, conv, x, w)
 
 
-def _forward(x: jax.Array, w: jax.Array, stride: Pair, padding: tuple[Pair, Pair]) -> tuple[jax.Array, Arrays]:
+def _forward(
+    x: jax.Array, w: jax.Array, stride: Pair, padding: tuple[Pair, Pair]
+) -> tuple[jax.Array, Arrays]:
     return _conv2d(x, w, stride, padding), (x, w)
 
 
@@ -118,31 +130,56 @@ def _backward(stride: Pair, padding: tuple[Pair, Pair], xw: Arrays, dy: jax.Arra
     x, w = xw
     sizes, places, kernel_shape = x.shape[1:3], dy.shape[1:3], w.shape[:2]
     before = [pair[0] for pair in padding]
-    reach = [(n - 1) * s + k for n, s, k in zip(places, stride, kernel_shape, strict=True)]  # of all windows
-    after = [r - b - size for r, b, size in zip(reach, before, sizes, strict=True)]  # negative: pixels no window sees
+    reach = [
+        (n - 1) * s + k for n, s, k in zip(places, stride, kernel_shape, strict=True)
+    ]  # of all windows
+    after = [
+        r - b - size for r, b, size in zip(reach, before, sizes, strict=True)
+    ]  # negative: pixels no window sees
 
     def to_x(dy: jax.Array, w: jax.Array) -> jax.Array:
         """Convolves dy, its places `stride` apart, with the turned kernel."""
-        around = [(k - 1 - b, k - 1 - a) for k, b, a in zip(kernel_shape, before, after, strict=True)]
+        around = [
+            (k - 1 - b, k - 1 - a) for k, b, a in zip(kernel_shape, before, after, strict=True)
+        ]
         return _stock(dy, w[::-1, ::-1].transpose(0, 1, 3, 2), (1, 1), around, lhs_dilation=stride)
 
     def to_w(x: jax.Array, dy: jax.Array) -> jax.Array:
         """Sums the products of windows and dy."""
-        if all(k <= s for k, s in zip(kernel_shape, stride, strict=True)):  # no pixel is in two windows
-            around = [(b, n * s - size - b, 0) for b, n, s, size in zip(before, places, stride, sizes, strict=True)]
+        if all(
+            k <= s for k, s in zip(kernel_shape, stride, strict=True)
+        ):  # no pixel is in two windows
+            around = [
+                (b, n * s - size - b, 0)
+                for b, n, s, size in zip(before, places, stride, sizes, strict=True)
+            ]
             x = lax.pad(x, jnp.float32(0), [(0, 0, 0), *around, (0, 0, 0)])
             x = x.reshape(len(x), places[0], stride[0], places[1], stride[1], -1)
-            return jnp.einsum("bihjwc,bijo->hwco", x[:, :, : kernel_shape[0], :, : kernel_shape[1]], dy)
+            return jnp.einsum(
+                "bihjwc,bijo->hwco", x[:, :, : kernel_shape[0], :, : kernel_shape[1]], dy
+            )
 
         def add(dw: jax.Array, chunk: Arrays) -> tuple[jax.Array, None]:
             """Convolves x with dy as the kernel: channels for examples, examples for channels."""
-            x, dy = chunk[0].transpose(3, 1, 2, 0), chunk[1].transpose(1, 2, 0, 3)  # [C, H, W, B], [H', W', B, O]
+            x, dy = (
+                chunk[0].transpose(3, 1, 2, 0),
+                chunk[1].transpose(1, 2, 0, 3),
+            )  # [C, H, W, B], [H', W', B, O]
             around = list(zip(before, after, strict=True))
-            return dw + _stock(x, dy, (1, 1), around, rhs_dilation=stride).transpose(1, 2, 0, 3), None
+            return dw + _stock(x, dy, (1, 1), around, rhs_dilation=stride).transpose(
+                1, 2, 0, 3
+            ), None
 
-        chunk = min(len(x), max(8, _CHUNK // (places[0] * places[1])))  # fewer than 8 do not fill the vector unit
+        chunk = min(
+            len(x), max(8, _CHUNK // (places[0] * places[1]))
+        )  # fewer than 8 do not fill the vector unit
         chunks = -(-len(x) // chunk)
-        fill = ((0, chunks * chunk - len(x)), (0, 0), (0, 0), (0, 0))  # examples of zeros add nothing
+        fill = (
+            (0, chunks * chunk - len(x)),
+            (0, 0),
+            (0, 0),
+            (0, 0),
+        )  # examples of zeros add nothing
         xs = [jnp.pad(a, fill).reshape(chunks, chunk, *a.shape[1:]) for a in (x, dy)]
         return lax.scan(add, jnp.zeros(w.shape), tuple(xs))[0]
 

@@ -21,10 +21,22 @@ class PatchDecoder(hk.Module):
     """
 
     def __init__(
-        self, grid: tuple[int, int], numbers: int, width: int, layers: int, heads: int, name: str | None = None
+        self,
+        grid: tuple[int, int],
+        numbers: int,
+        width: int,
+        layers: int,
+        heads: int,
+        name: str | None = None,
     ):
         super().__init__(name)
-        self._grid, self._numbers, self._width, self._layers, self._heads = grid, numbers, width, layers, heads
+        self._grid, self._numbers, self._width, self._layers, self._heads = (
+            grid,
+            numbers,
+            width,
+            layers,
+            heads,
+        )
 
     def __call__(self, tokens: jax.Array, kept: jax.Array, hidden: jax.Array) -> jax.Array:
         """Predictions [B, M, P] of hidden patches.
@@ -37,8 +49,15 @@ class PatchDecoder(hk.Module):
         chex.assert_rank([tokens, kept, hidden], [3, 2, 2])
         positions = jnp.asarray(transformer.grid_positions(*self._grid, self._width))  # [L, width]
         x = hk.Linear(self._width, w_init=transformer.GLOROT, name="embed")(tokens)
-        mask_token = hk.get_parameter("mask_token", (self._width,), init=hk.initializers.TruncatedNormal(0.02))
+        mask_token = hk.get_parameter(
+            "mask_token", (self._width,), init=hk.initializers.TruncatedNormal(0.02)
+        )
         # The order of tokens means nothing to a transformer: the hidden ones can stand behind the visible ones.
-        x = jnp.concatenate([x[:, :1], x[:, 1:] + positions[kept], mask_token[None, None] + positions[hidden]], axis=1)
+        x = jnp.concatenate(
+            [x[:, :1], x[:, 1:] + positions[kept], mask_token[None, None] + positions[hidden]],
+            axis=1,
+        )
         x = transformer.Transformer(self._layers, self._heads)(x)
-        return hk.Linear(self._numbers, w_init=transformer.GLOROT, name="patches")(x[:, -hidden.shape[1] :])
+        return hk.Linear(self._numbers, w_init=transformer.GLOROT, name="patches")(
+            x[:, -hidden.shape[1] :]
+        )

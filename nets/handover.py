@@ -62,9 +62,13 @@ class ImageEncoder:
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""
         images = jnp.zeros((2, *self.image_shape), jnp.float32)
-        return Variables(*vision.make(self.network, self.bfloat16, self.patch).init(key, images, True))
+        return Variables(
+            *vision.make(self.network, self.bfloat16, self.patch).init(key, images, True)
+        )
 
-    def apply(self, variables: Variables, images: jax.Array, is_training: bool = False) -> tuple[jax.Array, Any]:
+    def apply(
+        self, variables: Variables, images: jax.Array, is_training: bool = False
+    ) -> tuple[jax.Array, Any]:
         """Features of images.
 
         Args:
@@ -76,7 +80,9 @@ class ImageEncoder:
           Features [B, D], float32, and the new state.
         """
         network = vision.make(self.network, self.bfloat16, self.patch)
-        return network.apply(variables.params, variables.state, None, self.normalised(images), is_training)
+        return network.apply(
+            variables.params, variables.state, None, self.normalised(images), is_training
+        )
 
     def tokens(self, variables: Variables, images: jax.Array, **masking: jax.Array) -> jax.Array:
         """Tokens of a vision transformer, float32: the class token [B, 1, D], then the patches'.
@@ -86,7 +92,10 @@ class ImageEncoder:
           images: as for `apply`.
           masking: `kept`, or `mask` and `mask_token`, as `vision.VisionTransformer.tokens` takes them.
         """
-        inputs = self.normalised(images), *(masking.get(name) for name in ("kept", "mask", "mask_token"))
+        inputs = (
+            self.normalised(images),
+            *(masking.get(name) for name in ("kept", "mask", "mask_token")),
+        )
         return vision.tokens_of(self.network, self.bfloat16, self.patch)(variables.params, *inputs)
 
     def normalised(self, images: jax.Array) -> jax.Array:
@@ -127,7 +136,9 @@ class TextEncoder:
         row = jnp.zeros((1, self.length), jnp.int32)
         return Variables(self._network.init(key, row, row, None), {})
 
-    def apply(self, variables: Variables, tokens: jax.Array, is_training: bool = False) -> tuple[jax.Array, Any]:
+    def apply(
+        self, variables: Variables, tokens: jax.Array, is_training: bool = False
+    ) -> tuple[jax.Array, Any]:
         """Features of texts: means over their tokens.
 
         Args:
@@ -144,7 +155,11 @@ class TextEncoder:
         return jnp.sum(each * real[:, :, None], axis=1) / count, variables.state
 
     def tokens(
-        self, variables: Variables, tokens: jax.Array, segments: jax.Array, keys: jax.Array | None = None
+        self,
+        variables: Variables,
+        tokens: jax.Array,
+        segments: jax.Array,
+        keys: jax.Array | None = None,
     ) -> jax.Array:
         """Encoded tokens [B, L, D], float32, of packed rows; the arguments are those of `text.TextTransformer`."""
         return self._network.apply(variables.params, None, tokens, segments, keys)
@@ -160,10 +175,14 @@ _KINDS: dict[str, type[Encoder]] = {"images": ImageEncoder, "text": TextEncoder}
 
 def kind_of(encoder: Encoder) -> str:
     """What an encoder encodes: "images" or "text"."""
-    return next(kind for kind, encoder_class in _KINDS.items() if isinstance(encoder, encoder_class))
+    return next(
+        kind for kind, encoder_class in _KINDS.items() if isinstance(encoder, encoder_class)
+    )
 
 
-def save(path: Path, encoder: Encoder, variables: Variables, facts: Mapping[str, Any], head: Any = None) -> None:
+def save(
+    path: Path, encoder: Encoder, variables: Variables, facts: Mapping[str, Any], head: Any = None
+) -> None:
     """Writes variables as safetensors, with a card: what is in it, in its header and beside it as JSON.
 
     Args:
@@ -176,7 +195,9 @@ def save(path: Path, encoder: Encoder, variables: Variables, facts: Mapping[str,
     tensors = {}
     for kind, tree in {**variables._asdict(), "head": head or {}}.items():
         for module, leaves in tree.items():
-            tensors |= {f"{kind}:{module}:{name}": np.asarray(leaf) for name, leaf in leaves.items()}
+            tensors |= {
+                f"{kind}:{module}:{name}": np.asarray(leaf) for name, leaf in leaves.items()
+            }
     card = {"kind": kind_of(encoder), "encoder": dataclasses.asdict(encoder), **facts}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(safetensors.numpy.save(tensors, metadata={"card": json.dumps(card)}))
@@ -209,15 +230,24 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
     """
     path = Path(run)
     if path.suffix != ".safetensors":
-        require(path.is_dir(), f"{path} is no folder of a run. Name one that a finished run has left, under runs/.")
-        found = sorted((path / "encoder").glob("seed*.safetensors"), key=lambda p: int(p.stem.removeprefix("seed")))
+        require(
+            path.is_dir(),
+            f"{path} is no folder of a run. Name one that a finished run has left, under runs/.",
+        )
+        found = sorted(
+            (path / "encoder").glob("seed*.safetensors"),
+            key=lambda p: int(p.stem.removeprefix("seed")),
+        )
         require(
             bool(found),
             f"{path} holds no encoder: it is of another kind, or its run has not finished. Finish it with "
             "--run.resume, or name the folder of a finished pretraining.",
         )
         path = found[0] if seed is None else path / "encoder" / f"seed{seed}.safetensors"
-        require(path in found, f"{run} has no encoder of seed {seed}; it has {', '.join(p.stem for p in found)}.")
+        require(
+            path in found,
+            f"{run} has no encoder of seed {seed}; it has {', '.join(p.stem for p in found)}.",
+        )
     trees: dict[str, dict[str, dict[str, np.ndarray]]] = {"params": {}, "state": {}, "head": {}}
     try:
         with safe_open(path, "numpy") as file:
@@ -225,7 +255,9 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 kind, module, leaf = name.split(":")
                 trees[kind].setdefault(module, {})[leaf] = file.get_tensor(name)
-        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in card["encoder"].items()}
+        fields = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in card["encoder"].items()
+        }
         encoder = _KINDS[card["kind"]](**fields)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}. Name the folder of a finished run.") from error
@@ -247,5 +279,8 @@ def load_for(encoder: ImageEncoder, run: str) -> Variables:
     )
     for what in ("network", "image_shape", "patch"):
         have, want = getattr(loaded.encoder, what), getattr(encoder, what)
-        require(have == want, f"--init-from={run} holds an encoder whose {what} is {have}; this run needs {want}.")
+        require(
+            have == want,
+            f"--init-from={run} holds an encoder whose {what} is {have}; this run needs {want}.",
+        )
     return loaded.variables

@@ -23,7 +23,13 @@ class BatchNorm(hk.Module):
       name: of the module.
     """
 
-    def __init__(self, scale_init: float = 1.0, affine: bool = True, decay: float = 0.9, name: str | None = None):
+    def __init__(
+        self,
+        scale_init: float = 1.0,
+        affine: bool = True,
+        decay: float = 0.9,
+        name: str | None = None,
+    ):
         super().__init__(name)
         self._scale_init, self._affine, self._decay = scale_init, affine, decay
 
@@ -31,7 +37,10 @@ class BatchNorm(hk.Module):
         """Normalises x [B, ..., C] over all axes but the last; in training also moves the averages."""
         size, axes = x.shape[-1:], tuple(range(x.ndim - 1))
         wide = x.astype(jnp.float32)
-        average = hk.get_state("mean", size, init=jnp.zeros), hk.get_state("variance", size, init=jnp.ones)
+        average = (
+            hk.get_state("mean", size, init=jnp.zeros),
+            hk.get_state("variance", size, init=jnp.ones),
+        )
         if is_training:
             mean = collectives.mean(jnp.mean(wide, axes))  # [C]
             variance = collectives.mean(jnp.mean(jnp.square(wide - _over(mean, x)), axes))
@@ -41,7 +50,9 @@ class BatchNorm(hk.Module):
             mean, variance = average
         factor, offset = jax.lax.rsqrt(variance + 1e-5), 0.0
         if self._affine:
-            factor *= hk.get_parameter("scale", size, init=hk.initializers.Constant(self._scale_init))
+            factor *= hk.get_parameter(
+                "scale", size, init=hk.initializers.Constant(self._scale_init)
+            )
             offset = _over(hk.get_parameter("offset", size, init=jnp.zeros), x)
         return ((wide - _over(mean, x)) * _over(factor, x) + offset).astype(x.dtype)
 

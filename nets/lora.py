@@ -35,7 +35,9 @@ def init(key: jax.Array, params: Any, rank: int) -> dict[str, dict[str, jax.Arra
       {module: {"a": [rows, rank], "b": [rank, out]}}, of the type of the weights.
     """
     adapters = {}
-    adapted = sorted(module for module, arrays in params.items() if "w" in arrays and arrays["w"].ndim >= 2)
+    adapted = sorted(
+        module for module, arrays in params.items() if "w" in arrays and arrays["w"].ndim >= 2
+    )
     for i, module in enumerate(adapted):
         w = params[module]["w"]
         rows, out = math.prod(w.shape[:-1]), w.shape[-1]

@@ -38,7 +38,9 @@ class Optimizer:
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:
     """The step size at each update of a budget of `updates`."""
     warmup, peak = int(config.warmup * updates), config.learning_rate
-    return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, updates, peak * config.end)
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else peak, peak, warmup, updates, peak * config.end
+    )
 
 
 def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
@@ -74,7 +76,9 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
             contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=_matrices),
             optax.stateless(lambda moves, params: jax.tree.map(_as_long_as_adam, moves)),
         )
-        return optax.chain(optax.partition({"muon": muon, "adam": adam}, _takes), decay, slow_vectors, step_size)
+        return optax.chain(
+            optax.partition({"muon": muon, "adam": adam}, _takes), decay, slow_vectors, step_size
+        )
     adapt = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=config.trust), weights)
     return optax.chain(decay, adapt, optax.trace(config.momentum), slow_vectors, step_size)
 
@@ -82,13 +86,16 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
 def _takes(params: Any) -> Any:
     """Whether Muon or Adam moves each parameter: those of layers are called "w"."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, p: "muon" if p.ndim > 1 and path[-1] == jax.tree_util.DictKey("w") else "adam", params
+        lambda path, p: "muon" if p.ndim > 1 and path[-1] == jax.tree_util.DictKey("w") else "adam",
+        params,
     )
 
 
 def _matrices(params: Any) -> Any:
     """How each weight is a matrix: its last axis counts the outputs, the others the inputs."""
-    return jax.tree.map(lambda p: contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1), params)
+    return jax.tree.map(
+        lambda p: contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1), params
+    )
 
 
 def _as_long_as_adam(move: jax.Array) -> jax.Array:
@@ -110,7 +117,9 @@ def layerwise(decay: float, encoder: Any) -> optax.GradientTransformation:
       UserError: the encoder is no transformer.
     """
     blocks = {found[1] for module in encoder if (found := _BLOCK.search(module))}
-    require(bool(blocks), f"--layer-decay is {decay}, but the encoder is no transformer; leave it at 1.")
+    require(
+        bool(blocks), f"--layer-decay is {decay}, but the encoder is no transformer; leave it at 1."
+    )
 
     def scaled(path: Any, update: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path)
@@ -118,7 +127,9 @@ def layerwise(decay: float, encoder: Any) -> optax.GradientTransformation:
             return update * decay ** (len(blocks) - int(found[1] or 0))
         return update * decay ** (len(blocks) + 1) if _EMBEDS.search(name) else update
 
-    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates))
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates)
+    )
 
 
 _BLOCK = re.compile(r"transformer/block(?:_(\d+))?\b")

@@ -22,7 +22,9 @@ def centred(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
     MountainCar's velocity, for one, never exceeds 0.07: unscaled, a fresh network is blind to it.
     """
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded = (np.abs(low) < 1e6) & (np.abs(high) < 1e6) & (low < high)  # float32's largest number is no bound
+    bounded = (
+        (np.abs(low) < 1e6) & (np.abs(high) < 1e6) & (low < high)
+    )  # float32's largest number is no bound
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     middle, half = (low + high) / 2, (high - low) / 2
     return (observation.astype(jnp.float32) - jnp.float32(middle)[None]) / jnp.float32(half)[None]
@@ -40,7 +42,9 @@ def nature(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array
     return mlp(hidden_sizes, num_actions, hk.Flatten()(x))  # [B, A]
 
 
-def for_observations(space: gym.spaces.Box, hidden_sizes: Sequence[int], num_actions: int) -> hk.Transformed:
+def for_observations(
+    space: gym.spaces.Box, hidden_sizes: Sequence[int], num_actions: int
+) -> hk.Transformed:
     """The network for a space of vectors or images, as a Haiku transform without state or random keys."""
 
     def network(observation: jax.Array) -> jax.Array:

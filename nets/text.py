@@ -34,9 +34,21 @@ class TextTransformer(hk.Module):
       name: of the module.
     """
 
-    def __init__(self, width: int, layers: int, vocabulary: int, dropout: float = 0.0, name: str | None = None):
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        vocabulary: int,
+        dropout: float = 0.0,
+        name: str | None = None,
+    ):
         super().__init__(name)
-        self._width, self._layers, self._vocabulary, self._dropout = width, layers, vocabulary, dropout
+        self._width, self._layers, self._vocabulary, self._dropout = (
+            width,
+            layers,
+            vocabulary,
+            dropout,
+        )
 
     def __call__(self, tokens: jax.Array, segments: jax.Array, keys: jax.Array | None) -> jax.Array:
         """Tokens [B, L, D] of packed rows.
@@ -65,7 +77,9 @@ class WordHead(hk.Module):
         return x @ table.T + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def make(name: str, vocabulary: int, dropout: float = 0.0, bfloat16: bool = False) -> hk.Transformed:
+def make(
+    name: str, vocabulary: int, dropout: float = 0.0, bfloat16: bool = False
+) -> hk.Transformed:
     """An encoder by name: a Haiku transform of (tokens, segments, keys) to float32 tokens.
 
     Args:
@@ -74,8 +88,12 @@ def make(name: str, vocabulary: int, dropout: float = 0.0, bfloat16: bool = Fals
       dropout: where keys are given, 0 up to 1.
       bfloat16: compute in bfloat16; parameters and results stay float32.
     """
-    network = hk.transform(lambda *inputs: TextTransformer(*_SIZES[name], vocabulary, dropout)(*inputs))
-    policy = jmp.get_policy(f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32")
+    network = hk.transform(
+        lambda *inputs: TextTransformer(*_SIZES[name], vocabulary, dropout)(*inputs)
+    )
+    policy = jmp.get_policy(
+        f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32"
+    )
 
     def apply(params: hk.Params, key: jax.Array | None, *inputs: jax.Array | None) -> jax.Array:
         return policy.cast_to_output(network.apply(policy.cast_to_compute(params), key, *inputs))

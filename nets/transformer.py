@@ -29,7 +29,9 @@ class Block(hk.Module):
         super().__init__(name)
         self._heads, self._dropout, self._reach = heads, dropout, reach
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None
+    ) -> jax.Array:
         """Tokens [B, L, D] to tokens [B, L, D].
 
         Args:
@@ -40,7 +42,9 @@ class Block(hk.Module):
         chex.assert_rank(x, 3)
         width, x = x.shape[2], _computed_once(x)
         qkv = _linear(3 * width, "qkv")(_norm(x, "attention_norm"))
-        q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self._heads, -1), 2, 0)  # each [B, L, heads, D / heads]
+        q, k, v = jnp.moveaxis(
+            qkv.reshape(*x.shape[:2], 3, self._heads, -1), 2, 0
+        )  # each [B, L, heads, D / heads]
         heads_mask = None if mask is None else mask[:, None]  # the same for all heads
         bias = self._by_distance(x.shape[1]).astype(x.dtype) if self._reach else None
         mixed = jax.nn.dot_product_attention(q, k, v, bias, heads_mask).reshape(x.shape)
@@ -53,16 +57,22 @@ class Block(hk.Module):
         """What is added to scores of attention [1, heads, L, L] (Raffel et al. 2020, section 2.1)."""
         table = hk.get_parameter("by_distance", [2 * self._reach + 1, self._heads], init=_near)
         place = np.arange(length)
-        distance = np.clip(place[None, :] - place[:, None], -self._reach, self._reach)  # from query to key
+        distance = np.clip(
+            place[None, :] - place[:, None], -self._reach, self._reach
+        )  # from query to key
         return jnp.moveaxis(table[distance + self._reach], 2, 0)[None]
 
     def _drop(self, x: jax.Array, keys: jax.Array | None, place: int) -> jax.Array:
         """What is left of x, scaled to the same mean; an example's mask depends on its own key alone."""
-        dropped = round(256 * self._dropout)  # of 256: a random number of 32 bits is drawn for four elements
+        dropped = round(
+            256 * self._dropout
+        )  # of 256: a random number of 32 bits is drawn for four elements
         if keys is None or dropped == 0:
             return x
         words = (x.shape[1], -(-x.shape[2] // 4))
-        bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, place), words))(keys)  # [B, L, D / 4]
+        bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, place), words))(
+            keys
+        )  # [B, L, D / 4]
         parts = bits[..., None] >> jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 1, 4) & 255
         kept = parts.reshape(*x.shape[:2], -1)[:, :, : x.shape[2]] >= dropped
         return jnp.where(kept, x * (256 / (256 - dropped)), 0)
@@ -79,14 +89,20 @@ class Transformer(hk.Module):
       name: of the module.
     """
 
-    def __init__(self, layers: int, heads: int, dropout: float = 0.0, reach: int = 0, name: str | None = None):
+    def __init__(
+        self, layers: int, heads: int, dropout: float = 0.0, reach: int = 0, name: str | None = None
+    ):
         super().__init__(name)
         self._layers, self._heads, self._dropout, self._reach = layers, heads, dropout, reach
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None
+    ) -> jax.Array:
         """Tokens [B, L, D] to tokens [B, L, D]; `mask` and `keys` as for `Block`."""
         for layer in range(self._layers):
-            layer_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
+            layer_keys = (
+                None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
+            )
             x = Block(self._heads, self._dropout, self._reach)(x, mask, layer_keys)
         return _norm(x, "norm")
 
@@ -140,4 +156,6 @@ def grid_positions(rows: int, columns: int, width: int) -> np.ndarray:
     frequencies = 10_000 ** -np.linspace(0, 1, width // 4, endpoint=False)  # [width / 4]
     row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
     angles = [np.outer(place.ravel(), frequencies) for place in (row, column)]
-    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
+    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(
+        np.float32
+    )

@@ -18,7 +18,9 @@ _HE = hk.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")  # He 
 _SMALL = 64  # pixels: images with a shorter side get the stem for small images
 
 
-def _conv_norm(x: jax.Array, channels: int, kernel: int, stride: int, is_training: bool, scale: float = 1.0):
+def _conv_norm(
+    x: jax.Array, channels: int, kernel: int, stride: int, is_training: bool, scale: float = 1.0
+):
     """A convolution and its batch normalisation."""
     x = Conv2D(channels, kernel, stride, with_bias=False, w_init=_HE)(x)
     return BatchNorm(scale)(x, is_training)
@@ -37,7 +39,9 @@ class ConvNet(hk.Module):
       name: of the module.
     """
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 96), size: int = 384, name: str | None = None):
+    def __init__(
+        self, widths: Sequence[int] = (24, 48, 96), size: int = 384, name: str | None = None
+    ):
         super().__init__(name)
         self._widths, self._size = widths, size
 
@@ -106,7 +110,9 @@ class VisionTransformer(hk.Module):
       name: of the module.
     """
 
-    def __init__(self, width: int, heads: int, layers: int = 12, patch: int = 0, name: str | None = None):
+    def __init__(
+        self, width: int, heads: int, layers: int = 12, patch: int = 0, name: str | None = None
+    ):
         super().__init__(name)
         self._width, self._heads, self._layers, self._patch = width, heads, layers, patch
 
@@ -130,14 +136,18 @@ class VisionTransformer(hk.Module):
         side = patch_side(x.shape[1:], self._patch)
         patches = masking.patchify(x, side)  # [B, L, side side C]
         rows, columns = x.shape[1] // side, x.shape[2] // side
-        positions = jnp.asarray(transformer.grid_positions(rows, columns, self._width), x.dtype)[None]
+        positions = jnp.asarray(transformer.grid_positions(rows, columns, self._width), x.dtype)[
+            None
+        ]
         if kept is not None:
             patches = jnp.take_along_axis(patches, kept[:, :, None], axis=1)
             positions = positions[0][kept]
         x = hk.Linear(self._width, w_init=transformer.GLOROT, name="embed")(patches)
         if mask is not None:
             x = jnp.where(mask[:, :, None], mask_token.astype(x.dtype)[None, None], x)
-        class_token = hk.get_parameter("class_token", (self._width,), init=hk.initializers.TruncatedNormal(0.02))
+        class_token = hk.get_parameter(
+            "class_token", (self._width,), init=hk.initializers.TruncatedNormal(0.02)
+        )
         first = jnp.broadcast_to(class_token.astype(x.dtype), (x.shape[0], 1, self._width))
         x = jnp.concatenate([first, x + positions], axis=1)
         return transformer.Transformer(self._layers, self._heads)(x)
@@ -160,7 +170,9 @@ _NETWORKS = {  # for the side of a patch
 
 def check(name: str, image_shape: tuple[int, int, int], patch: int = 0) -> None:
     """Raises `UserError` if the network `name` cannot take images of a shape (H, W, C) in patches of a side."""
-    require(patch >= 0, f"--patch is {patch}; give a number of pixels, or 0 for what suits the images.")
+    require(
+        patch >= 0, f"--patch is {patch}; give a number of pixels, or 0 for what suits the images."
+    )
     (height, width, _), side = image_shape, patch_side(image_shape, patch)
     require(
         not name.startswith("vit") or (height % side == 0 and width % side == 0),
@@ -182,10 +194,14 @@ def make(name: str, bfloat16: bool = False, patch: int = 0) -> hk.TransformedWit
       bfloat16: compute in bfloat16; parameters, statistics and features stay float32.
       patch: side of a vision transformer's patches, in pixels; 0 for what suits the images.
     """
-    network = hk.transform_with_state(lambda images, is_training: _NETWORKS[name](patch)(images, is_training))
+    network = hk.transform_with_state(
+        lambda images, is_training: _NETWORKS[name](patch)(images, is_training)
+    )
     policy = _policy(bfloat16)
 
-    def apply(params: Any, state: Any, key: Any, images: jax.Array, is_training: bool) -> tuple[jax.Array, Any]:
+    def apply(
+        params: Any, state: Any, key: Any, images: jax.Array, is_training: bool
+    ) -> tuple[jax.Array, Any]:
         params, images = policy.cast_to_compute((params, images))
         features, state = network.apply(params, state, key, images, is_training)
         return policy.cast_to_output(features), state
@@ -198,7 +214,9 @@ def tokens_of(name: str, bfloat16: bool = False, patch: int = 0) -> Callable[...
 
     It shares its parameters with `make`; `VisionTransformer.tokens` tells what the arguments are.
     """
-    network = hk.without_apply_rng(hk.transform(lambda *inputs: _NETWORKS[name](patch).tokens(*inputs)))
+    network = hk.without_apply_rng(
+        hk.transform(lambda *inputs: _NETWORKS[name](patch).tokens(*inputs))
+    )
     policy = _policy(bfloat16)
 
     def apply(params: Any, *inputs: jax.Array | None) -> jax.Array:
@@ -208,4 +226,6 @@ def tokens_of(name: str, bfloat16: bool = False, patch: int = 0) -> Callable[...
 
 
 def _policy(bfloat16: bool) -> jmp.Policy:
-    return jmp.get_policy(f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32")
+    return jmp.get_policy(
+        f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32"
+    )

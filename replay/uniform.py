@@ -20,7 +20,9 @@ import jax.numpy as jnp
 
 from missing_bits import collectives
 
-STEP, TERMINAL, TRUNCATED, FINAL = range(4)  # what a row is; FINAL holds an observation and starts no transition
+STEP, TERMINAL, TRUNCATED, FINAL = range(
+    4
+)  # what a row is; FINAL holds an observation and starts no transition
 _CANDIDATES = 4  # rows drawn at once per sample; all four are unfit in about one batch of a hundred
 
 
@@ -81,18 +83,26 @@ def init(lanes: int, capacity: int, observation_shape: tuple[int, ...], dtype: j
 def insert(replay: Replay, steps: Steps) -> Replay:
     """Appends `steps` to their lanes, over the oldest rows once a ring is full; V must not exceed T / 2."""
     lanes, rows = replay.action.shape
-    chex.assert_equal_shape([steps.a_tm1, steps.r_t, steps.terminated, steps.truncated, steps.valid])
+    chex.assert_equal_shape(
+        [steps.a_tm1, steps.r_t, steps.terminated, steps.truncated, steps.valid]
+    )
     chex.assert_shape(steps.a_tm1, (lanes, None))
     if 2 * steps.a_tm1.shape[1] >= rows:
-        raise ValueError(f"{steps.a_tm1.shape[1]} steps at once do not fit in rings of {rows} rows.")
+        raise ValueError(
+            f"{steps.a_tm1.shape[1]} steps at once do not fit in rings of {rows} rows."
+        )
     done = (steps.terminated | steps.truncated) & steps.valid
-    taken = steps.valid.astype(jnp.int32) + done  # rows each step fills: one, and one for a final observation
+    taken = (
+        steps.valid.astype(jnp.int32) + done
+    )  # rows each step fills: one, and one for a final observation
     ends = replay.head[:, None] + jnp.cumsum(taken, axis=1)  # [E, V]
     here = ends - taken
     lane = jnp.arange(lanes)[:, None]
     place = jnp.where(steps.valid, here % rows, rows)  # out of bounds is dropped
     after = jnp.where(steps.valid, (here + 1) % rows, rows)
-    kind = jnp.where(steps.terminated, TERMINAL, jnp.where(steps.truncated, TRUNCATED, STEP)).astype(jnp.uint8)
+    kind = jnp.where(
+        steps.terminated, TERMINAL, jnp.where(steps.truncated, TRUNCATED, STEP)
+    ).astype(jnp.uint8)
     dtype = replay.observation.dtype
     return Replay(
         observation=replay.observation.at[lane, place]
@@ -112,17 +122,25 @@ def insert(replay: Replay, steps: Steps) -> Replay:
 
 def complete(replay: Replay, lane: jax.Array, row: jax.Array, n: int) -> jax.Array:
     """Whether an n-step transition starts at `row` (counted since the start of the run) of `lane`; any shape."""
-    stored = (row < replay.head[lane]) & (row >= replay.head[lane] - replay.kind.shape[1] + 1) & (row >= 0)
+    stored = (
+        (row < replay.head[lane])
+        & (row >= replay.head[lane] - replay.kind.shape[1] + 1)
+        & (row >= 0)
+    )
     whole = (row < replay.episode_start[lane]) | (row + n <= replay.head[lane])
     return stored & whole & (replay.kind[lane, row % replay.kind.shape[1]] != FINAL)
 
 
-def transitions(replay: Replay, lane: jax.Array, row: jax.Array, n: int, discount: float) -> Transitions:
+def transitions(
+    replay: Replay, lane: jax.Array, row: jax.Array, n: int, discount: float
+) -> Transitions:
     """The n-step transitions that start at `row` of `lane` (each [B]); they must be complete."""
     rows = replay.kind.shape[1]
     at = (row[:, None] + jnp.arange(n)[None]) % rows  # [B, n]
     kind = replay.kind[lane[:, None], at]
-    going = jnp.cumprod(jnp.pad(kind[:, :-1] == STEP, ((0, 0), (1, 0)), constant_values=True), axis=1)  # [B, n]
+    going = jnp.cumprod(
+        jnp.pad(kind[:, :-1] == STEP, ((0, 0), (1, 0)), constant_values=True), axis=1
+    )  # [B, n]
     powers = discount ** jnp.arange(n, dtype=jnp.float32)[None]
     terminal = jnp.any((kind == TERMINAL) & (going > 0), axis=1)
     steps = jnp.sum(going, axis=1)  # [B] k: rewards summed
@@ -163,7 +181,9 @@ def sample(replay: Replay, key: jax.Array, batch_size: int, n: int, discount: fl
 
     def pick(row: jax.Array, missing: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Fills in the first candidate that is fit, where a row is missing."""
-        candidates = replay.head[lane][:, None] - 1 - (bits % stored[:, None]).astype(jnp.int32)  # [B, candidates]
+        candidates = (
+            replay.head[lane][:, None] - 1 - (bits % stored[:, None]).astype(jnp.int32)
+        )  # [B, candidates]
         fit = complete(replay, lane[:, None], candidates, n)
         first = jnp.take_along_axis(candidates, jnp.argmax(fit, axis=1)[:, None], axis=1)[:, 0]
         found = jnp.any(fit, axis=1)
@@ -172,8 +192,12 @@ def sample(replay: Replay, key: jax.Array, batch_size: int, n: int, discount: fl
     def again(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         key, row, missing = carry
         key, draw_key = jax.random.split(key)
-        return key, *pick(row, missing, collectives.shard(jax.random.bits(draw_key, (batch_size, _CANDIDATES))))
+        return key, *pick(
+            row, missing, collectives.shard(jax.random.bits(draw_key, (batch_size, _CANDIDATES)))
+        )
 
     row, missing = pick(jnp.zeros_like(lane), replay.head[lane] >= n, bits[:, 1:])
-    _, row, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), again, (again_key, row, missing))
+    _, row, _ = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[2]), again, (again_key, row, missing)
+    )
     return transitions(replay, lane, row, n, discount)

@@ -51,7 +51,9 @@ class Config:
     """Budget, in updates."""
     batch_size: int = 128
     """Images per update, each seen in two views, over all devices."""
-    network: Literal["convnet", "resnet18", "resnet50", "vit_micro", "vit_tiny", "vit_small"] = "convnet"
+    network: Literal["convnet", "resnet18", "resnet50", "vit_micro", "vit_tiny", "vit_small"] = (
+        "convnet"
+    )
     """Encoder."""
     init_from: str = ""
     """Folder of a run whose encoder to start from; empty for a fresh one."""
@@ -103,7 +105,9 @@ def correlation(z_a: jax.Array, z_b: jax.Array) -> jax.Array:
         variance = collectives.mean(jnp.mean(jnp.square(z), axis=0, keepdims=True))
         return z * jax.lax.rsqrt(variance + 1e-12)  # [B, D]
 
-    products = jnp.einsum("bi,bj->ij", standardised(z_a), standardised(z_b), preferred_element_type=jnp.float32)
+    products = jnp.einsum(
+        "bi,bj->ij", standardised(z_a), standardised(z_b), preferred_element_type=jnp.float32
+    )
     return collectives.total(products) / (z_a.shape[0] * collectives.size())
 
 
@@ -117,16 +121,26 @@ def objective(c: jax.Array, off_diagonal: float) -> tuple[jax.Array, jax.Array]:
 class BarlowTwins:
     """The method, as functions on `State`."""
 
-    unit, unit_per_update, evaluations, small, split_over_devices = "updates", 1, 4, False, ("batch_size",)
+    unit, unit_per_update, evaluations, small, split_over_devices = (
+        "updates",
+        1,
+        4,
+        False,
+        ("batch_size",),
+    )
 
     def __init__(self, config: Config) -> None:
         check(config)
         self.config, self.budget = config, config.updates
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest = self.data.digest
-        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *self.data.moments(), config.bfloat16)
+        self.encoder = handover.ImageEncoder(
+            config.network, self.data.shape, *self.data.moments(), config.bfloat16
+        )
         self.start = handover.load_for(self.encoder, config.init_from) if config.init_from else None
-        self.projector = hk.transform_with_state(lambda h, train: layers.Projector(config.projector_sizes)(h, train))
+        self.projector = hk.transform_with_state(
+            lambda h, train: layers.Projector(config.projector_sizes)(h, train)
+        )
         self.optimizer = optimizers.make(config.optimizer, config.updates)
         self.probes = Probes(self.data, self.encoder, config.probe_images)
         self.headline, self.baselines = self.probes.headline, self.probes.baselines
@@ -139,17 +153,29 @@ class BarlowTwins:
         """The state before the first update."""
         encoder_key, projector_key = jax.random.split(key)
         encoder = self.start or self.encoder.init(encoder_key)
-        projector = self.projector.init(projector_key, jnp.zeros((2, self.encoder.num_features)), True)
-        params, statistics = ({"encoder": e, "projector": p} for e, p in zip(encoder, projector, strict=True))
+        projector = self.projector.init(
+            projector_key, jnp.zeros((2, self.encoder.num_features)), True
+        )
+        params, statistics = (
+            {"encoder": e, "projector": p} for e, p in zip(encoder, projector, strict=True)
+        )
         return State(params, statistics, self.optimizer.init(params))
 
-    def embed(self, params: Any, statistics: Any, images: jax.Array, is_training: bool) -> tuple[Any, ...]:
+    def embed(
+        self, params: Any, statistics: Any, images: jax.Array, is_training: bool
+    ) -> tuple[Any, ...]:
         """Features [B, F] and embeddings [B, D] of images [B, H, W, C] in [0, 1], and the new statistics."""
-        features, moved = self.encoder.apply(handover.encoder_of((params, statistics)), images, is_training)
-        z, projector = self.projector.apply(params["projector"], statistics["projector"], None, features, is_training)
+        features, moved = self.encoder.apply(
+            handover.encoder_of((params, statistics)), images, is_training
+        )
+        z, projector = self.projector.apply(
+            params["projector"], statistics["projector"], None, features, is_training
+        )
         return features, z, {"encoder": moved, "projector": projector}
 
-    def loss(self, params: Any, statistics: Any, x_a: jax.Array, x_b: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(
+        self, params: Any, statistics: Any, x_a: jax.Array, x_b: jax.Array
+    ) -> tuple[jax.Array, Any]:
         """The loss of two views [B, H, W, C] of the same images; the new statistics and what to log."""
         _, z_a, statistics = self.embed(params, statistics, x_a, True)
         features, z_b, statistics = self.embed(params, statistics, x_b, True)
@@ -157,14 +183,22 @@ class BarlowTwins:
         scale = self.config.loss_scale / c.shape[0]
         invariance, redundancy = (scale * term for term in objective(c, self.config.off_diagonal))
         spread = collapse.feature_deviation(features)
-        metrics = {"train/invariance": invariance, "train/redundancy": redundancy, "train/feature_deviation": spread}
+        metrics = {
+            "train/invariance": invariance,
+            "train/redundancy": redundancy,
+            "train/feature_deviation": spread,
+        }
         return invariance + redundancy, (statistics, metrics)
 
-    def step(self, state: State, batch: Split, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        self, state: State, batch: Split, key: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
         """Draws two views of every image and makes one update."""
         keys = collectives.shard(jax.random.split(key, self.config.batch_size))
         x_a, x_b = views.two_views(keys, batch.images, self.config.views)
-        (loss, (statistics, metrics)), grads = jax.value_and_grad(self.loss, has_aux=True)(*state[:2], x_a, x_b)
+        (loss, (statistics, metrics)), grads = jax.value_and_grad(self.loss, has_aux=True)(
+            *state[:2], x_a, x_b
+        )
         grads = collectives.mean(grads)  # of a loss that is already one over all devices
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         state = State(optax.apply_updates(state.params, updates), statistics, opt_state)
@@ -186,8 +220,12 @@ class BarlowTwins:
         """Pairs of views, their cross-correlation over test images, and what the probes have to show."""
         test = self.data.test.images
         images = jnp.asarray(test[np.random.default_rng(seed).permutation(test.shape[0])[:512]])
-        x_a, x_b = views.two_views(jax.random.split(jax.random.key(seed), len(images)), images, self.config.views)
-        z_a, z_b = (jax.jit(self.embed, static_argnums=3)(*learned, x, False)[1] for x in (x_a, x_b))
+        x_a, x_b = views.two_views(
+            jax.random.split(jax.random.key(seed), len(images)), images, self.config.views
+        )
+        z_a, z_b = (
+            jax.jit(self.embed, static_argnums=3)(*learned, x, False)[1] for x in (x_a, x_b)
+        )
         pictures.pairs(x_a[:16], x_b[:16], folder / "views.png")
         pictures.correlation(correlation(z_a, z_b), folder / "correlation.png")
         self.probes.pictures(handover.encoder_of(learned), folder)
@@ -196,6 +234,9 @@ class BarlowTwins:
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot run."""
     require_positive(config, "updates", "projector_sizes", "off_diagonal", "loss_scale")
-    require(config.batch_size >= 2, f"--batch-size is {config.batch_size}; a correlation needs at least 2 images.")
+    require(
+        config.batch_size >= 2,
+        f"--batch-size is {config.batch_size}; a correlation needs at least 2 images.",
+    )
     require(len(config.projector_sizes) > 0, "--projector-sizes is empty; give at least one width.")
     views.check(config.views)

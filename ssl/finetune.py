@@ -81,7 +81,9 @@ class State(NamedTuple):
 
     params: dict[str, Any]  # what moves: "classifier", and "encoder" or "adapters" or nothing else
     frozen: dict[str, Any]  # what does not: the "encoder", unless it moves
-    statistics: dict[str, Any]  # moving averages of batch normalisation, of "encoder" and "classifier"
+    statistics: dict[
+        str, Any
+    ]  # moving averages of batch normalisation, of "encoder" and "classifier"
     opt_state: optax.OptState
 
 
@@ -112,7 +114,9 @@ class Finetune:
     def source(self, seeds: Any) -> BatchSource:
         """Batches of the few labelled examples, each seed its own."""
         (_, labels), classes = self.data.train, self.data.classes
-        pools = [labelled.few(labels, classes, self.config.labels_per_class, seed) for seed in seeds]
+        pools = [
+            labelled.few(labels, classes, self.config.labels_per_class, seed) for seed in seeds
+        ]
         return BatchSource(self.data.train, seeds, self.config.batch_size, pools)
 
     def init(self, key: jax.Array) -> State:
@@ -133,24 +137,38 @@ class Finetune:
         """The encoder's variables, additions included."""
         encoder = (params | frozen)["encoder"]
         if self.config.method == "lora":
-            encoder = lora.merge(encoder, params["adapters"], self.config.lora_alpha / self.config.lora_rank)
+            encoder = lora.merge(
+                encoder, params["adapters"], self.config.lora_alpha / self.config.lora_rank
+            )
         return handover.Variables(encoder, statistics["encoder"])
 
-    def logits(self, params: Any, frozen: Any, statistics: Any, inputs: Any, is_training: bool) -> tuple[Any, Any]:
+    def logits(
+        self, params: Any, frozen: Any, statistics: Any, inputs: Any, is_training: bool
+    ) -> tuple[Any, Any]:
         """Logits [B, K] of images or passages, and the new statistics; the encoder's stay unless all of it moves."""
-        encoder, moves = self.merged(params, frozen, statistics), is_training and self.config.method == "full"
+        encoder, moves = (
+            self.merged(params, frozen, statistics),
+            is_training and self.config.method == "full",
+        )
         features, encoder_state = self.encoder.apply(encoder, inputs, moves)
         classifier = params["classifier"], statistics["classifier"]
         logits, classifier_state = self.classifier.apply(*classifier, None, features, is_training)
         return logits, {"encoder": encoder_state, "classifier": classifier_state}
 
-    def loss(self, params: Any, frozen: Any, statistics: Any, inputs: Any, labels: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(
+        self, params: Any, frozen: Any, statistics: Any, inputs: Any, labels: jax.Array
+    ) -> tuple[jax.Array, Any]:
         """Mean cross-entropy of examples with labels [B]; the new statistics and the accuracy."""
         logits, statistics = self.logits(params, frozen, statistics, inputs, True)
         accuracy = jnp.mean((jnp.argmax(logits, axis=1) == labels).astype(jnp.float32))
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)), (statistics, accuracy)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)), (
+            statistics,
+            accuracy,
+        )
 
-    def step(self, state: State, batch: Examples, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        self, state: State, batch: Examples, key: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
         """Distorts images and makes one update."""
         inputs = batch.inputs
         if isinstance(self.encoder, handover.ImageEncoder):
@@ -162,8 +180,14 @@ class Finetune:
         )
         loss, accuracy, grads = collectives.mean((loss, accuracy, grads))
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        metrics = {"train/loss": loss, "train/accuracy": accuracy, "train/gradient_norm": optax.tree.norm(grads)}
-        return State(optax.apply_updates(state.params, updates), state.frozen, statistics, opt_state), metrics
+        metrics = {
+            "train/loss": loss,
+            "train/accuracy": accuracy,
+            "train/gradient_norm": optax.tree.norm(grads),
+        }
+        return State(
+            optax.apply_updates(state.params, updates), state.frozen, statistics, opt_state
+        ), metrics
 
     def learned(self, state: State) -> tuple[Any, Any, Any]:
         """Parameters, those that stay, and moving averages."""
@@ -191,7 +215,9 @@ class Finetune:
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """Which classes are taken for which."""
         labels = self.data.test.labels
-        pictures.confusion(labels, self.predictions(learned), self.data.classes, folder / "confusion.png")
+        pictures.confusion(
+            labels, self.predictions(learned), self.data.classes, folder / "confusion.png"
+        )
 
 
 def check(config: Config) -> None:
@@ -202,8 +228,14 @@ def check(config: Config) -> None:
         "takes its network.",
     )
     require_positive(config, "updates", "batch_size", "lora_alpha", "classifier_rate")
-    require(config.labels_per_class >= 0, f"--labels-per-class is {config.labels_per_class}; it must be at least 0.")
-    require(0 < config.layer_decay <= 1, f"--layer-decay is {config.layer_decay}; it must be above 0, at most 1.")
+    require(
+        config.labels_per_class >= 0,
+        f"--labels-per-class is {config.labels_per_class}; it must be at least 0.",
+    )
+    require(
+        0 < config.layer_decay <= 1,
+        f"--layer-decay is {config.layer_decay}; it must be above 0, at most 1.",
+    )
     require(
         config.layer_decay == 1 or config.method == "full",
         f"--layer-decay is for --method=full; with {config.method} the encoder's weights do not move.",
@@ -213,16 +245,29 @@ def check(config: Config) -> None:
 
 
 def _of_the_classifier(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: jax.tree.map(lambda _, name=name: name == "classifier", part) for name, part in params.items()}
+    return {
+        name: jax.tree.map(lambda _, name=name: name == "classifier", part)
+        for name, part in params.items()
+    }
 
 
 def _read(config: Config, loaded: handover.Loaded) -> labelled.Labelled:
     """The data, of the kind and size that the encoder was made for."""
-    encoder, saved, kind = loaded.encoder, loaded.card.get("config", {}), handover.kind_of(loaded.encoder)
+    encoder, saved, kind = (
+        loaded.encoder,
+        loaded.card.get("config", {}),
+        handover.kind_of(loaded.encoder),
+    )
     name = config.data or saved.get("data")
-    require(bool(name), f"--init-from={config.init_from} does not tell what it has learned from; give --data.")
+    require(
+        bool(name),
+        f"--init-from={config.init_from} does not tell what it has learned from; give --data.",
+    )
     found = "text" if is_text(name) else "images"
-    require(kind == found, f"--init-from={config.init_from} holds an encoder of {kind}, but --data={name} is {found}.")
+    require(
+        kind == found,
+        f"--init-from={config.init_from} holds an encoder of {kind}, but --data={name} is {found}.",
+    )
     if kind == "text":
         return labelled.text(name, Tokenizer.from_json(encoder.tokenizer), encoder.length)
     data_dir, image_size = config.data_dir, config.image_size

@@ -88,7 +88,9 @@ class Config:
     """Largest length of the gradient; longer ones are scaled down to it."""
     views: Views = Views(crop_scale=(0.25, 1.0))
     """How images are distorted."""
-    optimizer: optimizers.Optimizer = optimizers.Optimizer(learning_rate=1e-3, warmup=0.1, weight_decay=0.04)
+    optimizer: optimizers.Optimizer = optimizers.Optimizer(
+        learning_rate=1e-3, warmup=0.1, weight_decay=0.04
+    )
     """How parameters move."""
 
 
@@ -126,13 +128,19 @@ def head(x: jax.Array, hidden: int, bottleneck: int, prototypes: int) -> jax.Arr
         x = jax.nn.gelu(hk.Linear(hidden, w_init=transformer.GLOROT)(x))
     x = hk.Linear(bottleneck, w_init=transformer.GLOROT)(x)
     init = hk.initializers.RandomNormal(bottleneck**-0.5)
-    return unit(x, -1) @ unit(hk.get_parameter("prototypes", (bottleneck, prototypes), init=init), 0)
+    return unit(x, -1) @ unit(
+        hk.get_parameter("prototypes", (bottleneck, prototypes), init=init), 0
+    )
 
 
-def distributions(logits: jax.Array, centres: jax.Array, temperature: jax.Array | float) -> jax.Array:
+def distributions(
+    logits: jax.Array, centres: jax.Array, temperature: jax.Array | float
+) -> jax.Array:
     """The teacher's distributions [N, 1 + L, K] from its logits and the centres [2, K] (section 3.1)."""
     chex.assert_shape(centres, (2, logits.shape[2]))
-    of_token = np.minimum(np.arange(logits.shape[1]), 1)  # the class token has the first centre, patches the second
+    of_token = np.minimum(
+        np.arange(logits.shape[1]), 1
+    )  # the class token has the first centre, patches the second
     return jax.nn.softmax((logits - centres[of_token][None]) / temperature)
 
 
@@ -142,7 +150,9 @@ def moved_centres(centres: jax.Array, logits: jax.Array, momentum: float) -> jax
     return optax.incremental_update(collectives.mean(means), centres, 1 - momentum)
 
 
-def objective(logits: jax.Array, targets: jax.Array, mask: jax.Array, temperature: float) -> tuple[jax.Array, ...]:
+def objective(
+    logits: jax.Array, targets: jax.Array, mask: jax.Array, temperature: float
+) -> tuple[jax.Array, ...]:
     """The loss of class tokens and that of masked patches, each a mean over the views of this device.
 
     Args:
@@ -156,14 +166,22 @@ def objective(logits: jax.Array, targets: jax.Array, mask: jax.Array, temperatur
     log_p, targets = jax.nn.log_softmax(logits / temperature), jax.lax.stop_gradient(targets)
     other = jnp.roll(targets[:, 0], len(targets) // 2, axis=0)  # of the other view, [N, K]
     of_patches = -jnp.sum(targets[:, 1:] * log_p[:, 1:], axis=-1)  # [N, L]
-    of_views = jnp.sum(jnp.where(mask, of_patches, 0), axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
+    of_views = jnp.sum(jnp.where(mask, of_patches, 0), axis=1) / jnp.maximum(
+        jnp.sum(mask, axis=1), 1
+    )
     return -jnp.mean(jnp.sum(other * log_p[:, 0], axis=-1)), jnp.mean(of_views)
 
 
 class IBOT:
     """The method, as functions on `State`."""
 
-    unit, unit_per_update, evaluations, small, split_over_devices = "updates", 1, 4, False, ("batch_size",)
+    unit, unit_per_update, evaluations, small, split_over_devices = (
+        "updates",
+        1,
+        4,
+        False,
+        ("batch_size",),
+    )
 
     def __init__(self, config: Config) -> None:
         check(config)
@@ -174,7 +192,10 @@ class IBOT:
         self.encoder = handover.ImageEncoder(config.network, self.data.shape, *moments, *computes)
         self.side = vision.patch_side(self.data.shape, config.patch)
         self.grid = height // self.side, width // self.side
-        require(max(self.grid) > 1, f"--data={config.data} has images of one patch; masks need at least two patches.")
+        require(
+            max(self.grid) > 1,
+            f"--data={config.data} has images of one patch; masks need at least two patches.",
+        )
         sizes = config.head_hidden, config.head_bottleneck, config.prototypes
         self.head = hk.without_apply_rng(hk.transform(lambda tokens: head(tokens, *sizes)))
         optimizer = optimizers.make(config.optimizer, config.updates)
@@ -190,7 +211,10 @@ class IBOT:
         """The state before the first update: the teacher starts as the student."""
         encoder_key, head_key, token_key = jax.random.split(key, 3)
         mask_token = 0.02 * jax.random.normal(token_key, (self.encoder.num_features // 2,))
-        teacher = {"encoder": self.encoder.init(encoder_key).params, "head": self.head.init(head_key, mask_token)}
+        teacher = {
+            "encoder": self.encoder.init(encoder_key).params,
+            "head": self.head.init(head_key, mask_token),
+        }
         params = {**jax.tree.map(jnp.copy, teacher), "mask_token": mask_token}
         centres = jnp.zeros((2, self.config.prototypes))
         return State(params, teacher, centres, self.optimizer.init(params), jnp.int32(0))
@@ -222,15 +246,21 @@ class IBOT:
         tokens = self.encoder.tokens(handover.Variables(params["encoder"], {}), x, **masks)
         return self.head.apply(params["head"], tokens), tokens
 
-    def loss(self, params: Any, x: jax.Array, mask: jax.Array, targets: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(
+        self, params: Any, x: jax.Array, mask: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, Any]:
         """The student's loss on views under masks, and its two terms."""
         logits, _ = self.logits(params, x, mask=mask, mask_token=params["mask_token"])
         terms = objective(logits, targets, mask, self.config.student_temperature)
         return sum(terms), terms
 
-    def step(self, state: State, batch: Split, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        self, state: State, batch: Split, key: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
         """Draws two views and masks of every image; moves the student, then the teacher and its centres."""
-        x, mask = self.draw(collectives.shard(jax.random.split(key, self.config.batch_size)), batch.images)
+        x, mask = self.draw(
+            collectives.shard(jax.random.split(key, self.config.batch_size)), batch.images
+        )
         logits, tokens = self.logits(state.teacher, x)
         targets = distributions(logits, state.centres, self.temperature(state.updates))
         found, grads = jax.value_and_grad(self.loss, has_aux=True)(state.params, x, mask, targets)
@@ -241,7 +271,11 @@ class IBOT:
         student = {name: params[name] for name in state.teacher}
         teacher = optax.incremental_update(student, state.teacher, 1 - self.momentum(state.updates))
         centres = moved_centres(state.centres, logits, self.config.centre_momentum)
-        metrics = {"train/loss": loss, "train/class_loss": class_loss, "train/patch_loss": patch_loss}
+        metrics = {
+            "train/loss": loss,
+            "train/class_loss": class_loss,
+            "train/patch_loss": patch_loss,
+        }
         metrics |= {"train/gradient_norm": optax.tree.norm(grads), "train/teacher_entropy": entropy}
         metrics["train/feature_deviation"] = collapse.feature_deviation(vision.summary(tokens))
         return State(params, teacher, centres, opt_state, state.updates + 1), metrics
@@ -271,9 +305,23 @@ class IBOT:
 
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot run."""
-    require_positive(config, "updates", "batch_size", "prototypes", "head_hidden", "head_bottleneck", "clip")
+    require_positive(
+        config, "updates", "batch_size", "prototypes", "head_hidden", "head_bottleneck", "clip"
+    )
     require_positive(config, "student_temperature", "teacher_temperature", "mask_low")
-    require_between(config, 0, 1, "momentum", "centre_momentum", "teacher_warmup", "mask_probability", "mask_high")
+    require_between(
+        config,
+        0,
+        1,
+        "momentum",
+        "centre_momentum",
+        "teacher_warmup",
+        "mask_probability",
+        "mask_high",
+    )
     low, high = config.mask_low, config.mask_high
-    require(low <= high, f"--mask-low is {low} and --mask-high {high}; give the smaller share as --mask-low.")
+    require(
+        low <= high,
+        f"--mask-low is {low} and --mask-high {high}; give the smaller share as --mask-low.",
+    )
     views.check(config.views)

@@ -70,7 +70,9 @@ class Config:
     """mae: predict patches that are normalised each by its own mean and deviation, not pixels."""
     views: Views = Views(crop_scale=(0.2, 1.0), jitter=0.0, grey=0.0, solarise=(0.0, 0.0))
     """How images are distorted: crops and flips, as published."""
-    optimizer: optimizers.Optimizer = optimizers.Optimizer(squares=0.95, weight_decay=0.05, learning_rate=1.5e-3)
+    optimizer: optimizers.Optimizer = optimizers.Optimizer(
+        squares=0.95, weight_decay=0.05, learning_rate=1.5e-3
+    )
     """How parameters move."""
 
 
@@ -95,7 +97,13 @@ class State(NamedTuple):
 class MaskedImage:
     """The method, as functions on `State`."""
 
-    unit, unit_per_update, evaluations, small, split_over_devices = "updates", 1, 4, False, ("batch_size",)
+    unit, unit_per_update, evaluations, small, split_over_devices = (
+        "updates",
+        1,
+        4,
+        False,
+        ("batch_size",),
+    )
 
     def __init__(self, config: Config) -> None:
         check(config)
@@ -108,8 +116,18 @@ class MaskedImage:
         self.grid, numbers = (height // self.side, width // self.side), self.side**2 * channels
         self.num_patches = self.grid[0] * self.grid[1]
         masking.check(config.mask_ratio, self.num_patches)
-        sizes = self.grid, numbers, config.decoder_width, config.decoder_layers, config.decoder_heads
-        decode = (lambda *seen: PatchDecoder(*sizes)(*seen)) if self.is_mae else lambda x: hk.Linear(numbers)(x)
+        sizes = (
+            self.grid,
+            numbers,
+            config.decoder_width,
+            config.decoder_layers,
+            config.decoder_heads,
+        )
+        decode = (
+            (lambda *seen: PatchDecoder(*sizes)(*seen))
+            if self.is_mae
+            else lambda x: hk.Linear(numbers)(x)
+        )
         self.decoder = hk.without_apply_rng(hk.transform(decode))
         self.optimizer = optimizers.make(config.optimizer, config.updates)
         self.probes = Probes(self.data, self.encoder, config.probe_images)
@@ -124,8 +142,13 @@ class MaskedImage:
         encoder_key, decoder_key, token_key = jax.random.split(key, 3)
         params = {"encoder": self.encoder.init(encoder_key).params}
         if not self.is_mae:
-            params["mask_token"] = 0.02 * jax.random.normal(token_key, (self.encoder.num_features // 2,))
-        images, masks = jnp.zeros((1, *self.data.shape)), self.masks(token_key[None])  # for their shapes alone
+            params["mask_token"] = 0.02 * jax.random.normal(
+                token_key, (self.encoder.num_features // 2,)
+            )
+        images, masks = (
+            jnp.zeros((1, *self.data.shape)),
+            self.masks(token_key[None]),
+        )  # for their shapes alone
         params["decoder"] = self.decoder.init(decoder_key, *self.encode(params, images, *masks)[0])
         return State(params, self.optimizer.init(params))
 
@@ -134,15 +157,23 @@ class MaskedImage:
         kept = masking.num_kept(self.num_patches, self.config.mask_ratio)
         return jax.vmap(lambda key: masking.partition(key, self.num_patches, kept))(keys)
 
-    def encode(self, params: Any, x: jax.Array, kept: jax.Array, hidden: jax.Array) -> tuple[tuple, jax.Array]:
+    def encode(
+        self, params: Any, x: jax.Array, kept: jax.Array, hidden: jax.Array
+    ) -> tuple[tuple, jax.Array]:
         """What the decoder gets of images [B, H, W, C], and their features."""
         encoder = handover.Variables(params["encoder"], {})
         if self.is_mae:
             tokens = self.encoder.tokens(encoder, x, kept=kept)  # [B, 1 + K, D]
             return (tokens, kept, hidden), vision.summary(tokens)
-        mask = jnp.any(hidden[:, :, None] == jnp.arange(self.num_patches)[None, None], axis=1)  # [B, L]
-        tokens = self.encoder.tokens(encoder, x, mask=mask, mask_token=params["mask_token"])  # [B, 1 + L, D]
-        return (jnp.take_along_axis(tokens[:, 1:], hidden[:, :, None], axis=1),), vision.summary(tokens)
+        mask = jnp.any(
+            hidden[:, :, None] == jnp.arange(self.num_patches)[None, None], axis=1
+        )  # [B, L]
+        tokens = self.encoder.tokens(
+            encoder, x, mask=mask, mask_token=params["mask_token"]
+        )  # [B, 1 + L, D]
+        return (jnp.take_along_axis(tokens[:, 1:], hidden[:, :, None], axis=1),), vision.summary(
+            tokens
+        )
 
     def targets(self, x: jax.Array, hidden: jax.Array) -> masking.Normalised:
         """What the hidden patches [B, M, P] of images should be; `values * std + mean` are pixels in [0, 1]."""
@@ -150,18 +181,29 @@ class MaskedImage:
         patches = jnp.take_along_axis(patches, hidden[:, :, None], axis=1)
         if self.is_mae and self.config.normalise_targets:
             return masking.normalise(patches)
-        return masking.Normalised(patches, jnp.zeros_like(patches[..., :1]), jnp.ones_like(patches[..., :1]))
+        return masking.Normalised(
+            patches, jnp.zeros_like(patches[..., :1]), jnp.ones_like(patches[..., :1])
+        )
 
-    def loss(self, params: Any, x: jax.Array, kept: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(
+        self, params: Any, x: jax.Array, kept: jax.Array, hidden: jax.Array
+    ) -> tuple[jax.Array, Any]:
         """The mean error over hidden patches; the predictions [B, M, P] and features of images [B, H, W, C]."""
         seen, features = self.encode(params, x, kept, hidden)
         predictions = self.decoder.apply(params["decoder"], *seen)
         error = predictions - self.targets(x, hidden).values
-        return jnp.mean(jnp.square(error) if self.is_mae else jnp.abs(error)), (predictions, features)
+        return jnp.mean(jnp.square(error) if self.is_mae else jnp.abs(error)), (
+            predictions,
+            features,
+        )
 
-    def step(self, state: State, batch: Split, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        self, state: State, batch: Split, key: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
         """Draws a view and a mask of every image and makes one update."""
-        keys = jax.vmap(jax.random.split)(collectives.shard(jax.random.split(key, self.config.batch_size)))  # [B, 2]
+        keys = jax.vmap(jax.random.split)(
+            collectives.shard(jax.random.split(key, self.config.batch_size))
+        )  # [B, 2]
         x = views.view(keys[:, 0], batch.images, self.config.views, 0)
         gradient = jax.value_and_grad(self.loss, has_aux=True)
         (loss, (_, features)), grads = gradient(state.params, x, *self.masks(keys[:, 1]))
@@ -178,13 +220,20 @@ class MaskedImage:
     def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
         """Probes of the encoder, and the error on some test images under the same masks each time."""
         x = self._some(self.data.test, 500)
-        error, _ = jax.jit(self.loss)(learned, x, *self.masks(jax.random.split(jax.random.key(0), len(x))))
-        return {**self.probes.scores(handover.Variables(learned["encoder"], {})), "eval/masked_error": float(error)}
+        error, _ = jax.jit(self.loss)(
+            learned, x, *self.masks(jax.random.split(jax.random.key(0), len(x)))
+        )
+        return {
+            **self.probes.scores(handover.Variables(learned["encoder"], {})),
+            "eval/masked_error": float(error),
+        }
 
     def baselines(self, key: jax.Array) -> dict[str, float]:
         """Probes of simpler encoders, and the error of guessing, at each place, the mean of training patches."""
         train, test = self._some(self.data.train, 2_000), self._some(self.data.test, 500)
-        everywhere = [jnp.tile(jnp.arange(self.num_patches)[None], (len(x), 1)) for x in (train, test)]
+        everywhere = [
+            jnp.tile(jnp.arange(self.num_patches)[None], (len(x), 1)) for x in (train, test)
+        ]
         mean = jnp.mean(self.targets(train, everywhere[0]).values, axis=0, keepdims=True)
         error = self.targets(test, everywhere[1]).values - mean
         guess = jnp.mean(jnp.square(error) if self.is_mae else jnp.abs(error))
@@ -206,7 +255,9 @@ class MaskedImage:
 
         def filled(patches: jax.Array) -> jax.Array:
             """The images with other patches [12, M, P] in the hidden places."""
-            all_patches = masking.patchify(x, self.side).at[jnp.arange(len(x))[:, None], hidden].set(patches)
+            all_patches = (
+                masking.patchify(x, self.side).at[jnp.arange(len(x))[:, None], hidden].set(patches)
+            )
             return masking.unpatchify(all_patches, *self.grid, x.shape[3])
 
         masked, restored = filled(jnp.full_like(predictions, 0.5)), filled(predictions * std + mean)
@@ -216,12 +267,16 @@ class MaskedImage:
     def _some(self, split: Split, most: int) -> jax.Array:
         """At most so many images of a split, evenly spaced, float [n, H, W, C] in [0, 1]."""
         count = split.images.shape[0]
-        return jnp.asarray(split.images[np.linspace(0, count - 1, min(count, most)).astype(int)]) / 255
+        return (
+            jnp.asarray(split.images[np.linspace(0, count - 1, min(count, most)).astype(int)]) / 255
+        )
 
 
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot run."""
-    require_positive(config, "updates", "batch_size", "decoder_width", "decoder_layers", "decoder_heads")
+    require_positive(
+        config, "updates", "batch_size", "decoder_width", "decoder_layers", "decoder_heads"
+    )
     require(
         config.decoder_width % config.decoder_heads == 0 and config.decoder_width % 4 == 0,
         f"--decoder-width is {config.decoder_width}; give a multiple of 4 and of {config.decoder_heads}, the heads.",

@@ -50,7 +50,9 @@ class Config:
     """How text is cut: into pieces of words, chosen on the training text, or into bytes."""
     vocabulary: int = 4_096
     """wordpiece: number of different tokens, at most."""
-    network: Literal["bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base"] = "bert_tiny"
+    network: Literal["bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base"] = (
+        "bert_tiny"
+    )
     """Encoder."""
     dropout: float = 0.0
     """Share of each layer's output that is dropped in training, 0 up to 1."""
@@ -60,7 +62,9 @@ class Config:
     """Share of a row's tokens that are to be guessed in training, above 0 and below 1."""
     whole_words: bool = False
     """Hide whole words, not single tokens."""
-    optimizer: optimizers.Optimizer = optimizers.Optimizer("muon", learning_rate=0.02, momentum=0.95, weight_decay=0.01)
+    optimizer: optimizers.Optimizer = optimizers.Optimizer(
+        "muon", learning_rate=0.02, momentum=0.95, weight_decay=0.01
+    )
     """How parameters move."""
 
 
@@ -90,9 +94,15 @@ class MaskedLanguage:
         self.config, self.budget = config, config.updates
         corpus = load_text(config.data)
         self.data_digest = corpus.digest
-        self.words = tokenizer.train((d.text for d in corpus.train), config.tokenizer, config.vocabulary)
+        self.words = tokenizer.train(
+            (d.text for d in corpus.train), config.tokenizer, config.vocabulary
+        )
         self.train, self.validation, self.test = (
-            pack(self.words.encode_all(d.text for d in getattr(corpus, split)), config.length, f"{split} split")
+            pack(
+                self.words.encode_all(d.text for d in getattr(corpus, split)),
+                config.length,
+                f"{split} split",
+            )
             for split in ("train", "validation", "test")
         )
         sizes = self.words.size, config.length, self.words.to_json()
@@ -115,18 +125,31 @@ class MaskedLanguage:
     def mask(self, keys: jax.Array, rows: Packed, share: float) -> Masked:
         """Rows with hidden tokens, and what these were; each row's draw depends on its own key alone."""
         settings = {"share": share, "vocabulary": self.words.size}
-        mask = functools.partial(tokens.mask, **settings, specials=tokenizer.SPECIALS, mask_id=tokenizer.MASK)
+        mask = functools.partial(
+            tokens.mask, **settings, specials=tokenizer.SPECIALS, mask_id=tokenizer.MASK
+        )
         words = rows.words if self.config.whole_words else None
         return jax.vmap(mask)(keys, rows.tokens, rows.tokens >= tokenizer.SPECIALS, words)
 
-    def logits(self, params: Any, masked: Masked, segments: jax.Array, keys: jax.Array | None = None) -> Any:
+    def logits(
+        self, params: Any, masked: Masked, segments: jax.Array, keys: jax.Array | None = None
+    ) -> Any:
         """Logits [B, M, V] of the hidden tokens, and all encoded tokens [B, L, D]."""
-        encoded = self.encoder.tokens(handover.Variables(params["encoder"], {}), masked.tokens, segments, keys)
+        encoded = self.encoder.tokens(
+            handover.Variables(params["encoder"], {}), masked.tokens, segments, keys
+        )
         hidden = jnp.take_along_axis(encoded, masked.places[:, :, None], axis=1)  # [B, M, D]
-        return self.head.apply(params["head"], hidden, self.encoder.table(params["encoder"])), encoded
+        return self.head.apply(
+            params["head"], hidden, self.encoder.table(params["encoder"])
+        ), encoded
 
     def loss(
-        self, params: Any, masked: Masked, segments: jax.Array, keys: jax.Array | None, count: jax.Array
+        self,
+        params: Any,
+        masked: Masked,
+        segments: jax.Array,
+        keys: jax.Array | None,
+        count: jax.Array,
     ) -> tuple[jax.Array, Any]:
         """This device's part of the mean over `count` hidden tokens; how many it guesses, and features to watch."""
         logits, encoded = self.logits(params, masked, segments, keys)
@@ -134,13 +157,21 @@ class MaskedLanguage:
         right = jnp.sum((jnp.argmax(logits, axis=-1) == masked.labels) & masked.chosen)
         return jnp.sum(losses * masked.chosen) / count, (right, jnp.mean(encoded, axis=1))
 
-    def step(self, state: State, batch: Packed, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        self, state: State, batch: Packed, key: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
         """Draws masks and makes one update."""
-        keys = jax.vmap(jax.random.split)(collectives.shard(jax.random.split(key, self.config.batch_size)))  # [B, 2]
+        keys = jax.vmap(jax.random.split)(
+            collectives.shard(jax.random.split(key, self.config.batch_size))
+        )  # [B, 2]
         masked = self.mask(keys[:, 0], batch, self.config.mask_share)
-        count = jnp.maximum(collectives.total(jnp.sum(masked.chosen)), 1)  # devices may hide more and less
+        count = jnp.maximum(
+            collectives.total(jnp.sum(masked.chosen)), 1
+        )  # devices may hide more and less
         gradient = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, (right, features)), grads = gradient(state.params, masked, batch.segments, keys[:, 1], count)
+        (loss, (right, features)), grads = gradient(
+            state.params, masked, batch.segments, keys[:, 1], count
+        )
         loss, right, grads = collectives.total((loss, right, grads))
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         metrics = {"train/loss": loss, "train/masked_accuracy": right / count}
@@ -156,7 +187,12 @@ class MaskedLanguage:
     def held_out(self) -> dict[str, tuple[Packed, Masked]]:
         """The validation and test rows with the one mask under which all models are compared, however they train."""
         return {
-            name: (rows, self.mask(jax.random.split(jax.random.key(0), len(rows.tokens)), rows, _EVALUATED_SHARE))
+            name: (
+                rows,
+                self.mask(
+                    jax.random.split(jax.random.key(0), len(rows.tokens)), rows, _EVALUATED_SHARE
+                ),
+            )
             for name, rows in (("validation_masked", self.validation), ("masked", self.test))
         }
 
@@ -167,7 +203,9 @@ class MaskedLanguage:
             loss, (right, features) = self.loss(params, masked, segments, None, jnp.float32(1))
             return loss, right, jnp.sum(masked.chosen), features[0]
 
-        return jax.jit(lambda params, rows: jax.lax.map(functools.partial(one, params), rows, batch_size=64))
+        return jax.jit(
+            lambda params, rows: jax.lax.map(functools.partial(one, params), rows, batch_size=64)
+        )
 
     def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
         """Accuracy and cross-entropy (in nats) on hidden tokens of held-out text; how features spread."""
@@ -197,11 +235,16 @@ class MaskedLanguage:
             "ngram": counts.predict(np.asarray(masked.tokens), *places),
             "ngram_of_true_neighbours": counts.predict(rows.tokens, *places),
         }
-        return {f"baseline/{name}_masked_accuracy": float(np.mean(said == labels)) for name, said in found.items()}
+        return {
+            f"baseline/{name}_masked_accuracy": float(np.mean(said == labels))
+            for name, said in found.items()
+        }
 
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
         """Writes the encoder with its tokeniser, and the head that guesses; the tokeniser in a file of its own too."""
-        handover.save(path, self.encoder, handover.Variables(learned["encoder"], {}), facts, learned["head"])
+        handover.save(
+            path, self.encoder, handover.Variables(learned["encoder"], {}), facts, learned["head"]
+        )
         (path.parent / "tokenizer.json").write_text(self.words.to_json())
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
@@ -214,7 +257,9 @@ class MaskedLanguage:
         lines = []
         for i in range(len(some)):
             lines += [self.words.decode(masked.tokens[i]), ""]
-            for slot in np.flatnonzero(masked.chosen[i])[np.argsort(masked.places[i][masked.chosen[i]])]:
+            for slot in np.flatnonzero(masked.chosen[i])[
+                np.argsort(masked.places[i][masked.chosen[i]])
+            ]:
                 truth, *guessed = map(self.words.token, (masked.labels[i, slot], *best[i, slot]))
                 lines.append(f"  {truth:<20} guessed: {', '.join(guessed)}")
             lines.append("")
@@ -226,6 +271,12 @@ def check(config: Config) -> None:
     require_positive(config, "updates", "batch_size")
     require(config.length >= 2, f"--length is {config.length}; a row needs at least 2 tokens.")
     least = 2 * tokenizer.SPECIALS
-    require(config.vocabulary >= least, f"--vocabulary is {config.vocabulary}; it must be at least {least}.")
-    require(0 < config.mask_share < 1, f"--mask-share is {config.mask_share}; it must lie above 0 and below 1.")
+    require(
+        config.vocabulary >= least,
+        f"--vocabulary is {config.vocabulary}; it must be at least {least}.",
+    )
+    require(
+        0 < config.mask_share < 1,
+        f"--mask-share is {config.mask_share}; it must lie above 0 and below 1.",
+    )
     require_between(config, 0, 0.9, "dropout")

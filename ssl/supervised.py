@@ -44,7 +44,9 @@ class Config:
     """Budget, in updates."""
     batch_size: int = 128
     """Images per update, over all devices."""
-    network: Literal["convnet", "resnet18", "resnet50", "vit_micro", "vit_tiny", "vit_small"] = "convnet"
+    network: Literal["convnet", "resnet18", "resnet50", "vit_micro", "vit_tiny", "vit_small"] = (
+        "convnet"
+    )
     """Encoder."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16; parameters and statistics stay float32."""
@@ -57,7 +59,9 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {  # the budgets and distortions of barlow_twins
-    "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarise": (0.0, 0.0)}},
+    "digits": {
+        "views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarise": (0.0, 0.0)}
+    },
     "fashion_mnist": {"updates": 3_500, "views": {"crop_scale": (0.2, 1.0)}},
 }
 
@@ -81,11 +85,18 @@ class Supervised:
         self.config, self.budget = config, config.updates
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest = self.data.digest
-        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *self.data.moments(), config.bfloat16)
-        self.classifier = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(len(self.data.classes))(x)))
+        self.encoder = handover.ImageEncoder(
+            config.network, self.data.shape, *self.data.moments(), config.bfloat16
+        )
+        self.classifier = hk.without_apply_rng(
+            hk.transform(lambda x: hk.Linear(len(self.data.classes))(x))
+        )
         self.optimizer = optimizers.make(config.optimizer, config.updates)
         self.probes = Probes(self.data, self.encoder, config.probe_images)
-        require(self.probes.labelled, f"--data={config.data} has no labels; give some, or use --exp=barlow_twins.")
+        require(
+            self.probes.labelled,
+            f"--data={config.data} has no labels; give some, or use --exp=barlow_twins.",
+        )
         self.baselines = self.probes.baselines
 
     def source(self, seeds: Any) -> BatchSource:
@@ -100,23 +111,38 @@ class Supervised:
         params = {"encoder": encoder.params, "classifier": classifier}
         return State(params, {"encoder": encoder.state}, self.optimizer.init(params))
 
-    def loss(self, params: Any, statistics: Any, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(
+        self, params: Any, statistics: Any, x: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, Any]:
         """Mean cross-entropy over images [B, H, W, C] with labels [B]; the new statistics and the accuracy."""
         features, moved = self.encoder.apply(handover.encoder_of((params, statistics)), x, True)
         logits = self.classifier.apply(params["classifier"], features)  # [B, K]
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), self.config.label_smoothing)
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(labels, logits.shape[1]), self.config.label_smoothing
+        )
         accuracy = jnp.mean((jnp.argmax(logits, axis=1) == labels).astype(jnp.float32))
-        return jnp.mean(optax.softmax_cross_entropy(logits, targets)), ({"encoder": moved}, accuracy)
+        return jnp.mean(optax.softmax_cross_entropy(logits, targets)), (
+            {"encoder": moved},
+            accuracy,
+        )
 
-    def step(self, state: State, batch: Split, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        self, state: State, batch: Split, key: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
         """Draws a view of every image and makes one update."""
         keys = collectives.shard(jax.random.split(key, self.config.batch_size))
         x = views.view(keys, batch.images, self.config.views, 0)
         gradient = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, (statistics, accuracy)), grads = gradient(state.params, state.statistics, x, batch.labels)
+        (loss, (statistics, accuracy)), grads = gradient(
+            state.params, state.statistics, x, batch.labels
+        )
         loss, accuracy, grads = collectives.mean((loss, accuracy, grads))
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        metrics = {"train/loss": loss, "train/accuracy": accuracy, "train/gradient_norm": optax.tree.norm(grads)}
+        metrics = {
+            "train/loss": loss,
+            "train/accuracy": accuracy,
+            "train/gradient_norm": optax.tree.norm(grads),
+        }
         return State(optax.apply_updates(state.params, updates), statistics, opt_state), metrics
 
     def learned(self, state: State) -> tuple[Any, Any]:

@@ -100,7 +100,9 @@ class Run:
         """Return when the condition holds or the run has ended."""
         given_up = time.monotonic() + PATIENCE
         while not condition() and self.status is None:
-            assert time.monotonic() < given_up, f"nothing happened in {PATIENCE} s\n{self.out}\n{self.err}"
+            assert time.monotonic() < given_up, (
+                f"nothing happened in {PATIENCE} s\n{self.out}\n{self.err}"
+            )
             time.sleep(0.002)
 
     def wait_for_lines(self, lines: int) -> None:
@@ -153,7 +155,9 @@ class Runs:
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """Return what starts runs: `start(*arguments)` and `finish(*arguments)`."""
-    runs = Runs(tmp_path_factory.mktemp("output"), pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    runs = Runs(
+        tmp_path_factory.mktemp("output"), pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    )
     yield runs
     runs.close()
 
@@ -181,7 +185,10 @@ def outcome():
         told = ("eval/", "baseline/", "digest", "data_digest", "env_steps", "updates")
         kept = {name: value for name, value in result.items() if name.startswith(told)}
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        rows = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+        rows = [
+            {name: value for name, value in row.items() if not name.startswith("time/")}
+            for row in rows
+        ]
         return {"rows": rows, **kept}
 
     return outcome
@@ -193,7 +200,10 @@ def hashes():
 
     def hashes(folder: pathlib.Path) -> dict[str, str]:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
 
     return hashes
 
@@ -204,7 +214,9 @@ def small_vit():
     from missing_bits.nets import vision
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(vision._NETWORKS, "vit_micro", lambda side: vision.VisionTransformer(32, 2, 2, side))
+        patch.setitem(
+            vision._NETWORKS, "vit_micro", lambda side: vision.VisionTransformer(32, 2, 2, side)
+        )
         yield
 
 

@@ -68,7 +68,9 @@ def test_imports_go_down(root, source_files):
         room = file.parts[0].removesuffix(".py")
         for imported, line in imported_rooms((root / file).read_text()).items():
             # The package's own __init__.py is what every import passes through: it may reach no room.
-            problem = "the root imports no room" if room == "__init__" else objection(room, imported)
+            problem = (
+                "the root imports no room" if room == "__init__" else objection(room, imported)
+            )
             if problem:
                 wrong.append(f"{file}:{line}: imports {imported}: {problem}")
     assert not wrong, "\n" + "\n".join(wrong)

@@ -47,7 +47,9 @@ def test_packages_are_the_folders_that_hold_code(root, source_files):
 
 def test_only_the_root_has_an_init(all_files):
     """One in ssl/ would hide the standard library's ssl; elsewhere none is needed, so there is none."""
-    assert [file for file in all_files if file.name == "__init__.py"] == [pathlib.Path("__init__.py")]
+    assert [file for file in all_files if file.name == "__init__.py"] == [
+        pathlib.Path("__init__.py")
+    ]
 
 
 def test_requirements_pin_and_install_this_project(root):
@@ -64,7 +66,9 @@ def test_standard_ssl_wins_in_the_root(root):
     code = "import ssl, sysconfig; print(ssl.__file__, sysconfig.get_paths()['stdlib'], sep='\\n')"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     command = [sys.executable, "-c", f"import sys; assert sys.path[0] == ''; {code}"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     found, standard = done.stdout.splitlines()
     assert pathlib.Path(found) == pathlib.Path(standard) / "ssl.py"
@@ -73,7 +77,11 @@ def test_standard_ssl_wins_in_the_root(root):
 def test_no_bare_imports(root, all_files):
     """`from agents import dqn` would load a second copy of the module: two tables, two caches."""
     rooms = {file.parts[0].removesuffix(".py") for file in all_files} - {"__init__", "ssl"}
-    bare = {str(file): found for file in all_files if (found := bare_imports((root / file).read_text(), rooms))}
+    bare = {
+        str(file): found
+        for file in all_files
+        if (found := bare_imports((root / file).read_text(), rooms))
+    }
     assert not bare, "import from missing_bits instead"
 
 

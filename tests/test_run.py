@@ -138,7 +138,9 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_mistake_gets_one_line_and_leaves_an_earlier_run_alone(case, refuses, earlier):
     command, words = WRONG[case]
-    after_the_mistake = [] if command.endswith(("--exp", "--env", "--num-envs")) else [f"--run.dir={earlier}"]
+    after_the_mistake = (
+        [] if command.endswith(("--exp", "--env", "--num-envs")) else [f"--run.dir={earlier}"]
+    )
     refuses([*command.split(), *after_the_mistake], *words)
 
 
@@ -146,7 +148,9 @@ def test_fine_tuning_of_an_agent_leaves_no_run_behind(refuses, earlier, tmp_path
     """Without --run.dir a run makes its folder under runs/: not this one."""
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
-    refuses(["--exp=finetune", f"--init-from={earlier}"], earlier, "holds no encoder", "of another kind")
+    refuses(
+        ["--exp=finetune", f"--init-from={earlier}"], earlier, "holds no encoder", "of another kind"
+    )
     assert set(tmp_path.iterdir()) == before
 
 
@@ -176,9 +180,15 @@ def test_help_of_fill_says_how_it_is_used(option, run, capsys):
 
 
 def test_inner_steps_that_the_host_cannot_serve(refuses, tmp_path):
-    refuses(["--exp=dqn", "--run.inner-steps=7", f"--run.dir={tmp_path / 'new'}"], "--run.inner-steps=7", "at most 1")
+    refuses(
+        ["--exp=dqn", "--run.inner-steps=7", f"--run.dir={tmp_path / 'new'}"],
+        "--run.inner-steps=7",
+        "at most 1",
+    )
     # The folder it had made is not in the way of the corrected command.
-    refuses(["--exp=dqn", "--run.inner-steps=8", f"--run.dir={tmp_path / 'new'}"], "--run.inner-steps=8")
+    refuses(
+        ["--exp=dqn", "--run.inner-steps=8", f"--run.dir={tmp_path / 'new'}"], "--run.inner-steps=8"
+    )
 
 
 def test_a_folder_that_is_not_empty(refuses, earlier):
@@ -222,11 +232,18 @@ def spoiled(uninterrupted, tmp_path):
 def test_resume_another_experiments_run(refuses, spoiled, hashes):
     rewrite(spoiled, lambda config: config.update(exp="barlow_twins"))
     before = hashes(spoiled)
-    refuses(["--exp=dqn", "--run.resume", f"--run.dir={spoiled}"], spoiled, "--exp=barlow_twins", "not dqn")
+    refuses(
+        ["--exp=dqn", "--run.resume", f"--run.dir={spoiled}"],
+        spoiled,
+        "--exp=barlow_twins",
+        "not dqn",
+    )
     assert hashes(spoiled) == before
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"exp": "dqn"}', "\x00\xff", '{"exp": "dqn", "con'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"exp": "dqn"}', "\x00\xff", '{"exp": "dqn", "con']
+)
 def test_resume_with_a_damaged_configuration(text, refuses, spoiled, hashes):
     (spoiled / "config.json").write_bytes(text.encode("latin-1"))
     before = hashes(spoiled)
@@ -263,7 +280,11 @@ def test_a_folder_in_use(resume, refuses, uninterrupted, hashes, tmp_path):
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = hashes(folder)
-        refuses(["--exp=dqn", f"--run.dir={folder}", *["--run.resume"] * resume], folder, "in use by a live run")
+        refuses(
+            ["--exp=dqn", f"--run.dir={folder}", *["--run.resume"] * resume],
+            folder,
+            "in use by a live run",
+        )
         assert hashes(folder) == before
 
 
@@ -276,13 +297,18 @@ def test_a_live_run_keeps_its_folder(runs, tiny, refuses, uninterrupted, outcome
 
 
 @pytest.mark.parametrize(
-    ("env", "module", "extra"), [("ALE/Pong-v5", "ale_py", "atari"), ("LunarLander-v3", "Box2D", "box2d")]
+    ("env", "module", "extra"),
+    [("ALE/Pong-v5", "ale_py", "atari"), ("LunarLander-v3", "Box2D", "box2d")],
 )
 def test_an_environment_whose_extra_is_missing(env, module, extra, refuses, earlier, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
         monkeypatch.delitem(sys.modules, name)
-    refuses(["--exp=dqn", f"--env={env}", f"--run.dir={earlier}"], f"--env={env}", f"pip install -e '.[{extra}]'")
+    refuses(
+        ["--exp=dqn", f"--env={env}", f"--run.dir={earlier}"],
+        f"--env={env}",
+        f"pip install -e '.[{extra}]'",
+    )
 
 
 def test_as_a_process_there_is_no_traceback_either(root, earlier):
@@ -297,7 +323,9 @@ def test_as_a_process_there_is_no_traceback_either(root, earlier):
 def test_a_reader_that_has_had_enough_gets_no_traceback(root):
     """`python run.py --help | head`: the reader's end is closed before anything is written."""
     command = [sys.executable, "run.py", "--exp=dqn", "--help"]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
@@ -357,7 +385,9 @@ def experiments():
 @pytest.mark.parametrize("name", experiments())
 def test_the_default_in_the_table_is_the_configurations(name, run):
     config = importlib.import_module(experiments()[name]).Config()
-    default = getattr(config, dataclasses.fields(config)[0].name) or "of the run"  # that --init-from names
+    default = (
+        getattr(config, dataclasses.fields(config)[0].name) or "of the run"
+    )  # that --init-from names
     assert default == run.EXPERIMENTS[name][2]
 
 
@@ -371,7 +401,10 @@ def test_help_explains_every_option_with_its_default(name, run, capsys, monkeypa
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     from tyro._docstrings import get_field_docstring  # how tyro itself reads them
 
-    groups = [(importlib.import_module(experiments()[name]).Config(), "--"), (RunConfig(), "--run.")]
+    groups = [
+        (importlib.import_module(experiments()[name]).Config(), "--"),
+        (RunConfig(), "--run."),
+    ]
     for config, prefix in groups:
         for field in dataclasses.fields(config):
             default = getattr(config, field.name)
@@ -394,7 +427,9 @@ def test_presets_go_by_the_environments_name(run, monkeypatch, capsys):
 
     chosen = []
     monkeypatch.setitem(
-        sys.modules, "missing_bits.loop.train", types.SimpleNamespace(train=lambda *a: chosen.append(a))
+        sys.modules,
+        "missing_bits.loop.train",
+        types.SimpleNamespace(train=lambda *a: chosen.append(a)),
     )
     monkeypatch.setattr(dqn, "PRESETS", {"Acrobot-v1": {"n_step": 3, "discount": 0.9}})
     for arguments in ([], ["--env=Acrobot-v1"], ["--env", "Acrobot-v1", "--n_step=2"]):
@@ -405,4 +440,6 @@ def test_presets_go_by_the_environments_name(run, monkeypatch, capsys):
         ("Acrobot-v1", 3, 0.9),
         ("Acrobot-v1", 2, 0.9),
     ]
-    assert [dataclasses.replace(c, env="CartPole-v1", n_step=5, discount=0.99) for c in configs] == [dqn.Config()] * 3
+    assert [
+        dataclasses.replace(c, env="CartPole-v1", n_step=5, discount=0.99) for c in configs
+    ] == [dqn.Config()] * 3

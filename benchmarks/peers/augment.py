@@ -53,21 +53,33 @@ def transform(s: dict) -> BYOLTransform:
     }
     first, second = s["solarise"]
     return BYOLTransform(
-        BYOLView1Transform(solarization_prob=first, **common), BYOLView2Transform(solarization_prob=second, **common)
+        BYOLView1Transform(solarization_prob=first, **common),
+        BYOLView2Transform(solarization_prob=second, **common),
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", type=json.loads, required=True, help="those of augment_speed.py, as JSON")
+    parser.add_argument(
+        "--settings", type=json.loads, required=True, help="those of augment_speed.py, as JSON"
+    )
     parser.add_argument("--batches", type=int, required=True, help="batches that are timed")
-    parser.add_argument("--warmup", type=int, default=6, help="batches before: workers start, and have some in store")
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=6,
+        help="batches before: workers start, and have some in store",
+    )
     args = parser.parse_args()
     s = args.settings
     count = s["batch_size"] * (args.warmup + args.batches)
     images = np.random.default_rng(0).integers(0, 256, (count, s["side"], s["side"], 3), np.uint8)
     loader = DataLoader(
-        Pairs(images, transform(s)), s["batch_size"], shuffle=True, num_workers=s["workers"], drop_last=True
+        Pairs(images, transform(s)),
+        s["batch_size"],
+        shuffle=True,
+        num_workers=s["workers"],
+        drop_last=True,
     )
     batches = iter(loader)
     for _ in range(args.warmup):

@@ -23,9 +23,15 @@ from torchvision.models import resnet18
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, required=True, help="images, each in two views")
-    parser.add_argument("--projector", type=int, required=True, help="width of each of the projector's three layers")
-    parser.add_argument("--seconds", type=float, required=True, help="how long to measure, after three steps")
-    parser.add_argument("--channels-last", action="store_true", help="torch's other memory layout of images")
+    parser.add_argument(
+        "--projector", type=int, required=True, help="width of each of the projector's three layers"
+    )
+    parser.add_argument(
+        "--seconds", type=float, required=True, help="how long to measure, after three steps"
+    )
+    parser.add_argument(
+        "--channels-last", action="store_true", help="torch's other memory layout of images"
+    )
     args = parser.parse_args()
 
     torch.manual_seed(0)

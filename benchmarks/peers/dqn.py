@@ -71,9 +71,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--library", choices=["sb3", "sbx"], required=True)
     parser.add_argument("--num-envs", type=int, required=True, help="environments stepped together")
-    parser.add_argument("--torch-threads", type=int, help="threads of torch (default: torch's own choice)")
+    parser.add_argument(
+        "--torch-threads", type=int, help="threads of torch (default: torch's own choice)"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--settings", type=json.loads, required=True, help="those of dqn_speed.py, as JSON")
+    parser.add_argument(
+        "--settings", type=json.loads, required=True, help="those of dqn_speed.py, as JSON"
+    )
     args = parser.parse_args()
     s = args.settings
     if args.torch_threads is not None:

@@ -33,18 +33,36 @@ class MaskedLanguageModel(nn.Module):
 
     def __init__(self, width: int, layers: int, vocabulary: int, length: int, dropout: float):
         super().__init__()
-        self.embed, self.positions = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(length, width))
+        self.embed, self.positions = (
+            nn.Embedding(vocabulary, width),
+            nn.Parameter(0.02 * torch.randn(length, width)),
+        )
         nn.init.normal_(self.embed.weight, std=0.02)
         gelu = functools.partial(F.gelu, approximate="tanh")
         block = nn.TransformerEncoderLayer(
-            width, width // 64, 4 * width, dropout, activation=gelu, batch_first=True, norm_first=True
+            width,
+            width // 64,
+            4 * width,
+            dropout,
+            activation=gelu,
+            batch_first=True,
+            norm_first=True,
         )
-        block.self_attn.dropout, block.dropout = 0.0, nn.Identity()  # those of attention weights and within the MLP
-        self.blocks = nn.TransformerEncoder(block, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
-        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(approximate="tanh"), nn.LayerNorm(width))
+        block.self_attn.dropout, block.dropout = (
+            0.0,
+            nn.Identity(),
+        )  # those of attention weights and within the MLP
+        self.blocks = nn.TransformerEncoder(
+            block, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False
+        )
+        self.transform = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(approximate="tanh"), nn.LayerNorm(width)
+        )
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
-    def forward(self, tokens: torch.Tensor, places: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, places: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Logits [B, M, V] at places [B, M] of rows [B, L]; the mask [B * heads, L, L] is added in attention."""
         x = self.blocks(self.embed(tokens) + self.positions, mask)  # [B, L, D]
         x = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))  # [B, M, D]
@@ -59,8 +77,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, required=True, help="tokens of a row")
     parser.add_argument("--vocabulary", type=int, required=True, help="different tokens")
     parser.add_argument("--places", type=int, required=True, help="tokens of a row to guess")
-    parser.add_argument("--dropout", type=float, required=True, help="share that each block drops of what it adds")
-    parser.add_argument("--seconds", type=float, required=True, help="how long to measure, after three steps")
+    parser.add_argument(
+        "--dropout", type=float, required=True, help="share that each block drops of what it adds"
+    )
+    parser.add_argument(
+        "--seconds", type=float, required=True, help="how long to measure, after three steps"
+    )
     parser.add_argument("--masked", action="store_true", help="keep attention within documents")
     args = parser.parse_args()
 
@@ -71,7 +93,9 @@ def main() -> None:
     labels = torch.randint(args.vocabulary, (batch, args.places))
     places = torch.rand(batch, length).topk(args.places).indices
     if args.masked:
-        document = (torch.rand(batch, length) < 2 / length).cumsum(1)  # two borders in a row, on average
+        document = (torch.rand(batch, length) < 2 / length).cumsum(
+            1
+        )  # two borders in a row, on average
         apart = document[:, :, None] != document[:, None, :]
         mask = torch.zeros(batch, length, length).masked_fill(apart, -torch.inf)
         mask = mask.repeat_interleave(args.width // 64, 0)  # the same for all heads

@@ -77,7 +77,9 @@ def test_exploration_is_drawn_per_environment_at_its_rate():
     agent = DQN(Config(**SMALL, epsilon_final=0.5, epsilon_decay_steps=1))
     # Action 0 is greedy everywhere, so action 1 comes from exploration alone: a rate of 0.5 / 2.
     observation, envs = np.tile(np.float32([1, 0, 0, 0]), (20_000, 1)), 20_000
-    actions = np.asarray(agent.act(table(TARGET - [[0.0, 1.0]]), observation, 10, jax.random.key(0)))
+    actions = np.asarray(
+        agent.act(table(TARGET - [[0.0, 1.0]]), observation, 10, jax.random.key(0))
+    )
     sigma = np.sqrt(0.25 * 0.75 / envs)
     assert abs(actions.mean() - 0.25) < 4 * sigma
 
@@ -106,7 +108,11 @@ def test_the_target_moves_exactly_when_its_period_has_passed(num_envs, tau):
         before = state.target_params
         state, _ = step(state, None, jax.random.key(i))
         expected = jax.tree.map(lambda p, t: tau * p + (1 - tau) * t, state.params, before)
-        if any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), before, state.target_params))):
+        if any(
+            jax.tree.leaves(
+                jax.tree.map(lambda a, b: bool((a != b).any()), before, state.target_params)
+            )
+        ):
             moved.append(4 * (i + 1))
             chex.assert_trees_all_close(state.target_params, expected, rtol=1e-5, atol=1e-7)
     assert moved == [40, 52, 60, 72, 80, 92, 100, 112, 120]
@@ -120,7 +126,9 @@ def test_nothing_is_learned_before_learning_starts():
         state, _ = step(state, None, jax.random.key(i))
     chex.assert_trees_all_equal(first.params, state.params)
     state, _ = step(state, None, jax.random.key(9))  # 100
-    assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), first.params, state.params)))
+    assert any(
+        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), first.params, state.params))
+    )
 
 
 @pytest.mark.parametrize(

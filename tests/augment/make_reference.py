@@ -17,7 +17,12 @@ SHIFTS = (-0.5, -0.1, 0.07, 0.5)
 SIGMAS = (0.1, 0.9, 2.0)
 # top, left, height, width of the crop; height, width of the result. The last two make images smaller.
 CROPS = {
-    "colour": ((0, 0, 16, 16, 16, 16), (3, 5, 7, 9, 16, 16), (15, 0, 1, 16, 16, 16), (2, 1, 12, 15, 9, 5)),
+    "colour": (
+        (0, 0, 16, 16, 16, 16),
+        (3, 5, 7, 9, 16, 16),
+        (15, 0, 1, 16, 16, 16),
+        (2, 1, 12, 15, 9, 5),
+    ),
     "odd": ((4, 2, 9, 17, 13, 21), (0, 0, 13, 21, 13, 21), (1, 3, 12, 16, 5, 7)),
     "grey": ((1, 2, 5, 6, 11, 14), (0, 3, 11, 10, 4, 14)),
 }
@@ -27,7 +32,11 @@ def images() -> dict[str, np.ndarray]:
     """Return smooth images under noise, [C, H, W]; the first rows of the coloured ones hold the cube's corners."""
     rng = np.random.default_rng(0)
     made = {}
-    for name, (channels, height, width) in {"colour": (3, 16, 16), "odd": (3, 13, 21), "grey": (1, 11, 14)}.items():
+    for name, (channels, height, width) in {
+        "colour": (3, 16, 16),
+        "odd": (3, 13, 21),
+        "grey": (1, 11, 14),
+    }.items():
         waves = rng.uniform(-0.5, 0.5, (channels, 2, 1, 1)) * np.stack(np.mgrid[:height, :width])
         smooth = 0.5 + 0.4 * np.sin(waves.sum(axis=1) + rng.uniform(0, 6, (channels, 1, 1)))
         image = np.round(255 * np.clip(smooth + rng.normal(0, 0.1, smooth.shape), 0, 1)) / 255
@@ -44,7 +53,11 @@ def main() -> None:
         x = torch.from_numpy(image)
         size = min(image.shape[1:])
         kernel = 2 * max(1, round(size / 20)) + 1
-        results = {"input": x, "solarise": functional.solarize(x, 0.5), "flip": functional.horizontal_flip(x)}
+        results = {
+            "input": x,
+            "solarise": functional.solarize(x, 0.5),
+            "flip": functional.horizontal_flip(x),
+        }
         for factor in FACTORS:
             results[f"brightness/{factor}"] = functional.adjust_brightness(x, factor)
             results[f"contrast/{factor}"] = functional.adjust_contrast(x, factor)
@@ -60,7 +73,9 @@ def main() -> None:
             for shift in SHIFTS:
                 results[f"hue/{shift}"] = functional.adjust_hue(x, shift)
             chain = functional.adjust_contrast(functional.adjust_hue(x, 0.1), 1.4)
-            results["chain"] = functional.adjust_brightness(functional.adjust_saturation(chain, 0.8), 1.4)
+            results["chain"] = functional.adjust_brightness(
+                functional.adjust_saturation(chain, 0.8), 1.4
+            )
         stored |= {f"{name}/{operation}": result.numpy() for operation, result in results.items()}
     # A kernel as wide as those of large images: 7 of 60.
     x = torch.from_numpy(np.random.default_rng(1).random((1, 60, 64), np.float32))

@@ -24,7 +24,8 @@ def test_blur_equals_torchvision_edges_included():
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "kernel"), [(2, 2, 3), (28, 28, 3), (32, 32, 5), (96, 96, 11), (224, 224, 23), (224, 32, 5)]
+    ("height", "width", "kernel"),
+    [(2, 2, 3), (28, 28, 3), (32, 32, 5), (96, 96, 11), (224, 224, 23), (224, 32, 5)],
 )
 def test_the_kernel_is_about_a_tenth_of_the_image_and_odd(height, width, kernel):
     assert 2 * blur.reach(height, width) + 1 == kernel
@@ -41,7 +42,11 @@ def test_by_hand():
 
 
 @settings(max_examples=30, deadline=None)
-@given(sigma=st.floats(0.0625, 10, width=32), level=st.floats(0, 1, width=32), seed=st.integers(0, 1000))
+@given(
+    sigma=st.floats(0.0625, 10, width=32),
+    level=st.floats(0, 1, width=32),
+    seed=st.integers(0, 1000),
+)
 def test_a_constant_stays_and_what_is_linear_stays_away_from_the_edges(sigma, level, seed):
     np.testing.assert_allclose(gaussian(np.full((2, 40, 43), level), sigma), level, atol=1e-6)
     y, x = np.mgrid[:40, :43].astype(np.float32)

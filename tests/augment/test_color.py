@@ -14,7 +14,11 @@ from hypothesis.extra import numpy as npst
 from missing_bits.augment import color
 
 STORED = dict(np.load(pathlib.Path(__file__).with_name("reference.npz")))
-BLENDS = {"brightness": color.brightness, "contrast": color.contrast, "saturation": color.saturation}
+BLENDS = {
+    "brightness": color.brightness,
+    "contrast": color.contrast,
+    "saturation": color.saturation,
+}
 blend, hue, jitter = jax.jit(color.blend), jax.jit(color.hue), jax.jit(color.jitter)
 images = npst.arrays(np.uint8, (3, 5, 4)).map(lambda image: image.astype(np.float32) / 255)
 
@@ -43,7 +47,9 @@ def test_hue_equals_torchvision():
 
 @pytest.mark.parametrize("image", ["colour", "odd", "grey"])
 def test_solarise_equals_torchvision(image):
-    np.testing.assert_allclose(color.solarise(STORED[f"{image}/input"]), STORED[f"{image}/solarise"], atol=1e-7)
+    np.testing.assert_allclose(
+        color.solarise(STORED[f"{image}/input"]), STORED[f"{image}/solarise"], atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("image", ["colour", "odd"])
@@ -72,7 +78,9 @@ def test_jitter_is_its_operations_in_any_order(order):
         if operation == color.HUE:
             expected = hue(expected, factors[3])
         else:
-            expected = blend(expected, list(BLENDS.values())[operation](jnp.asarray(factors)[operation]))
+            expected = blend(
+                expected, list(BLENDS.values())[operation](jnp.asarray(factors)[operation])
+            )
     np.testing.assert_allclose(found, expected, atol=3e-6)
     others = jitter(x, factors, jnp.array(order[::-1]))
     assert np.abs(found - others).max() > 0.01, "the order matters"
@@ -102,17 +110,26 @@ def test_by_hand():
     }
     for name, expected in pixels.items():
         np.testing.assert_allclose(blend(x, BLENDS[name](half))[:, 0, 0], expected, atol=1e-6)
-    np.testing.assert_allclose(blend(x, color.brightness(twice))[:, 0, 0], [1, 0.8, 0.4])  # 1.6 is clipped
+    np.testing.assert_allclose(
+        blend(x, color.brightness(twice))[:, 0, 0], [1, 0.8, 0.4]
+    )  # 1.6 is clipped
     # Value 0.8, chroma 0.6, hue (0.4 - 0.2) / 0.6 = 1/3 of a sixth. A sixth on, red falls by 1/3 of the chroma.
     np.testing.assert_allclose(hue(x, jnp.float32(1 / 6))[:, 0, 0], [0.6, 0.8, 0.2], atol=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(
-    image=images, factor=st.floats(0, 2, width=32), shift=st.floats(-0.5, 0.5, width=32), operation=st.integers(0, 3)
+    image=images,
+    factor=st.floats(0, 2, width=32),
+    shift=st.floats(-0.5, 0.5, width=32),
+    operation=st.integers(0, 3),
 )
 def test_values_stay_between_0_and_1(image, factor, shift, operation):
-    done = hue(image, shift) if operation == 3 else blend(image, list(BLENDS.values())[operation](jnp.float32(factor)))
+    done = (
+        hue(image, shift)
+        if operation == 3
+        else blend(image, list(BLENDS.values())[operation](jnp.float32(factor)))
+    )
     assert float(done.min()) >= 0
     assert float(done.max()) <= 1
 
@@ -123,7 +140,9 @@ def test_factors_of_1_and_a_shift_of_0_change_nothing_at_all(image):
     for weights in BLENDS.values():
         np.testing.assert_array_equal(blend(image, weights(jnp.float32(1))), image)
     np.testing.assert_array_equal(hue(image, jnp.float32(0)), image)
-    np.testing.assert_array_equal(jitter(image, jnp.array([1.0, 1, 1, 0]), jnp.array([2, 3, 0, 1])), image)
+    np.testing.assert_array_equal(
+        jitter(image, jnp.array([1.0, 1, 1, 0]), jnp.array([2, 3, 0, 1])), image
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -132,7 +151,9 @@ def test_each_operation_leaves_alone_what_it_should(image, factor, shift):
     """With factors up to 1 nothing is clipped."""
     factor = jnp.float32(factor)
     luma = color.luma(image)
-    np.testing.assert_allclose(color.luma(blend(image, color.saturation(factor))), luma, atol=2e-4)  # weights: 0.9999
+    np.testing.assert_allclose(
+        color.luma(blend(image, color.saturation(factor))), luma, atol=2e-4
+    )  # weights: 0.9999
     contrasted = blend(image, color.contrast(factor))
     np.testing.assert_allclose(color.luma(contrasted).mean(), luma.mean(), atol=2e-4)
     turned = hue(image, shift)
@@ -149,10 +170,15 @@ def test_a_third_of_a_turn_hands_each_channel_to_the_next(image):
 @settings(max_examples=30, deadline=None)
 @given(image=images)
 def test_half_a_turn_is_the_same_either_way(image):
-    np.testing.assert_allclose(hue(image, jnp.float32(0.5)), hue(image, jnp.float32(-0.5)), atol=2e-6)
+    np.testing.assert_allclose(
+        hue(image, jnp.float32(0.5)), hue(image, jnp.float32(-0.5)), atol=2e-6
+    )
 
 
 def test_solarise_inverts_from_128_of_255_up():
     levels = np.arange(256, dtype=np.float32).reshape(1, 16, 16) / 255
-    expected = np.where(np.arange(256) >= 128, 255 - np.arange(256), np.arange(256)).reshape(1, 16, 16) / 255
+    expected = (
+        np.where(np.arange(256) >= 128, 255 - np.arange(256), np.arange(256)).reshape(1, 16, 16)
+        / 255
+    )
     np.testing.assert_allclose(color.solarise(levels), expected, atol=1e-6)

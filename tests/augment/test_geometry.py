@@ -59,7 +59,9 @@ def test_by_hand():
     np.testing.assert_allclose(resized_crop(x, box(0, 1, 1, 2), NO, 1, 4)[0, 0], [4, 5, 7, 8])
     halved = [(3 * 7 + 3 * 4 + 8) / 7, (4 + 3 * 8 + 3 * 9) / 7]
     np.testing.assert_allclose(resized_crop(x, box(0, 0, 1, 4), NO, 1, 2)[0, 0], halved, rtol=1e-6)
-    np.testing.assert_allclose(resized_crop(x, box(0, 0, 1, 4), YES, 1, 2)[0, 0], halved[::-1], rtol=1e-6)
+    np.testing.assert_allclose(
+        resized_crop(x, box(0, 0, 1, 4), YES, 1, 2)[0, 0], halved[::-1], rtol=1e-6
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,7 +102,12 @@ def test_area_is_uniform_and_ratio_log_uniform_where_every_box_fits():
     area = np.float64(found.height) * np.float64(found.width) / 4000**2
     log_ratio = np.log(np.float64(found.width) / np.float64(found.height))
     assert scipy.stats.kstest(area, scipy.stats.uniform(0.1, 0.4).cdf).pvalue > 1e-3
-    assert scipy.stats.kstest(log_ratio, scipy.stats.uniform(np.log(3 / 4), 2 * np.log(4 / 3)).cdf).pvalue > 1e-3
+    assert (
+        scipy.stats.kstest(
+            log_ratio, scipy.stats.uniform(np.log(3 / 4), 2 * np.log(4 / 3)).cdf
+        ).pvalue
+        > 1e-3
+    )
     assert abs(scipy.stats.pearsonr(area, log_ratio).statistic) < 3 / np.sqrt(len(area))
     for start, room in ((found.top, 4000 - found.height), (found.left, 4000 - found.width)):
         assert scipy.stats.kstest(start / (room + 1), "uniform").pvalue > 1e-3
@@ -130,7 +137,10 @@ def test_boxes_that_do_not_fit_are_drawn_again():
     """Of the area alone the first that fits counts: large areas are rarer, as many ratios do not fit them."""
     found = boxes(4, 100, 100, (0.9, 1.0), (3 / 4, 4 / 3))
     rng = np.random.default_rng(0)
-    area, log_ratio = rng.uniform(0.9, 1, (20_000, 10)), rng.uniform(np.log(3 / 4), np.log(4 / 3), (20_000, 10))
+    area, log_ratio = (
+        rng.uniform(0.9, 1, (20_000, 10)),
+        rng.uniform(np.log(3 / 4), np.log(4 / 3), (20_000, 10)),
+    )
     widths = np.round(100 * np.sqrt(area * np.exp(log_ratio)))
     heights = np.round(100 * np.sqrt(area / np.exp(log_ratio)))
     fits = (widths <= 100) & (heights <= 100)

@@ -35,7 +35,9 @@ def hidden_exactly(count: int, hundredths: int) -> int:
 
 def test_counts_are_exact():
     for count, hundredths in itertools.product(range(1, 401), range(101)):
-        assert masking.num_kept(count, hundredths / 100) == count - hidden_exactly(count, hundredths)
+        assert masking.num_kept(count, hundredths / 100) == count - hidden_exactly(
+            count, hundredths
+        )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,9 @@ def test_counts_by_hand(count, ratio, kept):
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan"), float("inf")])
 def test_a_ratio_that_is_no_share_is_refused(ratio):
-    with pytest.raises(UserError, match=rf"--mask-ratio is {ratio}; it must lie above 0 and below 1\.$"):
+    with pytest.raises(
+        UserError, match=rf"--mask-ratio is {ratio}; it must lie above 0 and below 1\.$"
+    ):
         masking.check(ratio, 196)
 
 
@@ -78,7 +82,12 @@ def test_a_ratio_that_leaves_nothing_to_do_is_refused(ratio, count, message):
 
 @pytest.mark.parametrize(
     ("ratio", "count"),
-    [(0.8, 4), (0.11, 5), (0.5, 2), (0.75, 196)],  # hidden: 3.2, 0.55, 1 and 147, so 3, 1, 1 and 147
+    [
+        (0.8, 4),
+        (0.11, 5),
+        (0.5, 2),
+        (0.75, 196),
+    ],  # hidden: 3.2, 0.55, 1 and 147, so 3, 1, 1 and 147
 )
 def test_a_ratio_that_hides_some_and_leaves_some_passes(ratio, count):
     masking.check(ratio, count)
@@ -138,13 +147,17 @@ def test_patches_by_hand():
 )  # fmt: skip
 def test_unpatchify_inverts_patchify(leading, rows, columns, side, channels):
     """And each patch is the square of its row and column."""
-    images = np.random.default_rng(0).random((*leading, rows * side, columns * side, channels), np.float32)
+    images = np.random.default_rng(0).random(
+        (*leading, rows * side, columns * side, channels), np.float32
+    )
     patches = masking.patchify(images, side)
     assert patches.shape == (*leading, rows * columns, side * side * channels)
     np.testing.assert_array_equal(masking.unpatchify(patches, rows, columns, channels), images)
     for i, j in itertools.product(range(rows), range(columns)):
         square = images[..., i * side : (i + 1) * side, j * side : (j + 1) * side, :]
-        np.testing.assert_array_equal(patches[..., i * columns + j, :], square.reshape(*leading, -1))
+        np.testing.assert_array_equal(
+            patches[..., i * columns + j, :], square.reshape(*leading, -1)
+        )
 
 
 def test_patches_that_do_not_fit_are_an_error():
@@ -161,7 +174,9 @@ def test_normalisation_by_hand():
     found = masking.normalise(jnp.array([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
     np.testing.assert_allclose(found.mean, [[3], [5]])
     np.testing.assert_allclose(found.std, [[np.sqrt(7)], [1e-3]], rtol=1e-6)
-    np.testing.assert_allclose(found.values, [[-2 / np.sqrt(7), -1 / np.sqrt(7), 3 / np.sqrt(7)], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(
+        found.values, [[-2 / np.sqrt(7), -1 / np.sqrt(7), 3 / np.sqrt(7)], [0, 0, 0]], rtol=1e-6
+    )
 
 
 def test_normalised_patches_have_unit_variance_and_come_back():
@@ -176,7 +191,14 @@ def test_normalised_patches_have_unit_variance_and_come_back():
 
 @pytest.mark.parametrize(
     ("rows", "columns", "low", "high"),
-    [(1, 2, 1.0, 1.0), (2, 1, 0.01, 1.0), (1, 9, 0.1, 1.0), (9, 1, 1.0, 1.0), (4, 6, 1.0, 1.0), (6, 4, 0.01, 0.02)],
+    [
+        (1, 2, 1.0, 1.0),
+        (2, 1, 0.01, 1.0),
+        (1, 9, 0.1, 1.0),
+        (9, 1, 1.0, 1.0),
+        (4, 6, 1.0, 1.0),
+        (6, 4, 0.01, 0.02),
+    ],
 )
 def test_a_block_is_a_rectangle_of_some_patches_but_never_all(rows, columns, low, high):
     masks = blocks(0, 2_000, rows, columns, low, high)
@@ -184,8 +206,13 @@ def test_a_block_is_a_rectangle_of_some_patches_but_never_all(rows, columns, low
     sizes = masks.sum(axis=(1, 2))
     assert sizes.min() >= 1
     assert sizes.max() < rows * columns
-    np.testing.assert_array_equal(masks.any(axis=2)[:, :, None] & masks.any(axis=1)[:, None, :], masks)
-    for inside in (masks.any(axis=2), masks.any(axis=1)):  # one run: it begins at most once after the first line
+    np.testing.assert_array_equal(
+        masks.any(axis=2)[:, :, None] & masks.any(axis=1)[:, None, :], masks
+    )
+    for inside in (
+        masks.any(axis=2),
+        masks.any(axis=1),
+    ):  # one run: it begins at most once after the first line
         edges = np.diff(np.pad(inside, ((0, 0), (1, 1))).astype(int), axis=1)
         np.testing.assert_array_equal((edges == 1).sum(axis=1), 1)
 
@@ -196,7 +223,12 @@ def test_area_is_uniform_and_aspect_log_uniform_where_every_block_fits():
     height, width = masks.any(axis=2).sum(axis=1), masks.any(axis=1).sum(axis=1)
     area, log_aspect = height * width / 200**2, np.log(height / width)
     assert scipy.stats.kstest(area, scipy.stats.uniform(0.1, 0.15).cdf).pvalue > 1e-3
-    assert scipy.stats.kstest(log_aspect, scipy.stats.uniform(np.log(0.3), -2 * np.log(0.3)).cdf).pvalue > 1e-3
+    assert (
+        scipy.stats.kstest(
+            log_aspect, scipy.stats.uniform(np.log(0.3), -2 * np.log(0.3)).cdf
+        ).pvalue
+        > 1e-3
+    )
     assert abs(scipy.stats.pearsonr(area, log_aspect).statistic) < 3 / np.sqrt(len(area))
 
 

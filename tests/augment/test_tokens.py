@@ -15,7 +15,14 @@ VOCABULARY, SPECIALS, MASK_ID = 25, 5, 3
 
 def mask_one(key, row, maskable, words=None, share=0.15):
     return tokens.mask(
-        key, row, maskable, words, share=share, vocabulary=VOCABULARY, specials=SPECIALS, mask_id=MASK_ID
+        key,
+        row,
+        maskable,
+        words,
+        share=share,
+        vocabulary=VOCABULARY,
+        specials=SPECIALS,
+        mask_id=MASK_ID,
     )
 
 
@@ -49,7 +56,10 @@ def places_of(found, length):
 def draw_rows(seed):
     """Draw 64 rows of 40 tokens, which of them may be masked, and numbers of words of one to about four tokens."""
     rng = np.random.default_rng(seed)
-    rows, words = rng.integers(SPECIALS, VOCABULARY, (64, 40)), np.cumsum(rng.random((64, 40)) < 0.5, axis=1) + 7
+    rows, words = (
+        rng.integers(SPECIALS, VOCABULARY, (64, 40)),
+        np.cumsum(rng.random((64, 40)) < 0.5, axis=1) + 7,
+    )
     return rows, rng.random((64, 40)) < rng.uniform(0.2, 1, (64, 1)), words
 
 
@@ -123,20 +133,34 @@ def test_eighty_ten_ten():
     drawn = (became >= SPECIALS) & (became < VOCABULARY)
     fates = np.select([became == MASK_ID, drawn, became == 0], [0, 1, 2], -1)
     times, shares = np.bincount(fates.ravel(), minlength=3), np.array([0.8, 0.1, 0.1])
-    np.testing.assert_array_less(np.abs(times - fates.size * shares), 3 * np.sqrt(fates.size * shares * (1 - shares)))
-    assert scipy.stats.chisquare(np.bincount(became[drawn] - SPECIALS, minlength=VOCABULARY - SPECIALS)).pvalue > 1e-3
+    np.testing.assert_array_less(
+        np.abs(times - fates.size * shares), 3 * np.sqrt(fates.size * shares * (1 - shares))
+    )
+    assert (
+        scipy.stats.chisquare(
+            np.bincount(became[drawn] - SPECIALS, minlength=VOCABULARY - SPECIALS)
+        ).pvalue
+        > 1e-3
+    )
     pairs = np.bincount(3 * fates[:, 0] + fates[:, 1], minlength=9).reshape(3, 3)
-    assert scipy.stats.chi2_contingency(pairs).pvalue > 1e-3  # one token's fate does not depend on the next one's
+    assert (
+        scipy.stats.chi2_contingency(pairs).pvalue > 1e-3
+    )  # one token's fate does not depend on the next one's
 
 
 def test_places_are_drawn_without_replacement_all_sets_equally_likely_and_rows_independent():
     """Half of five maskable tokens, 2.5 to even, are 2: ten sets, and a hundred pairs of two rows'."""
     maskable = np.arange(6) != 2
     found = mask(3, np.zeros((12_000, 6)), np.tile(maskable, (12_000, 1)), compiled=_half)
-    sets, drawn, times = np.unique(places_of(found, 6), axis=0, return_inverse=True, return_counts=True)
+    sets, drawn, times = np.unique(
+        places_of(found, 6), axis=0, return_inverse=True, return_counts=True
+    )
     assert len(sets) == 10
     assert scipy.stats.chisquare(times).pvalue > 1e-3
-    assert scipy.stats.chisquare(np.bincount(10 * drawn[::2] + drawn[1::2], minlength=100)).pvalue > 1e-3
+    assert (
+        scipy.stats.chisquare(np.bincount(10 * drawn[::2] + drawn[1::2], minlength=100)).pvalue
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
@@ -162,7 +186,13 @@ def test_words_are_whole_and_fill_the_budget_as_far_as_they_fit(seed, compiled):
     np.testing.assert_array_equal(found.labels, np.take_along_axis(rows, found.places, axis=1))
     for numbers, mine, allowed in zip(words, chosen, maskable, strict=True):
         count = allowed.sum()
-        budget = 0 if count == 0 else fifteen_hundredths(count) if compiled is _fifteen else max(1, round(count / 2))
+        budget = (
+            0
+            if count == 0
+            else fifteen_hundredths(count)
+            if compiled is _fifteen
+            else max(1, round(count / 2))
+        )
         left = budget - mine.sum()
         assert left >= 0
         for number in np.unique(numbers[allowed]):
@@ -184,7 +214,10 @@ def test_words_by_hand():
 
 def test_a_word_too_long_for_the_budget_leaves_the_row_as_it_was():
     """Half of three maskable tokens is 2, to even; a single word of three does not fit."""
-    rows, maskable = np.full((64, 40), 9), np.tile((np.arange(40) > 3) & (np.arange(40) < 7), (64, 1))
+    rows, maskable = (
+        np.full((64, 40), 9),
+        np.tile((np.arange(40) > 3) & (np.arange(40) < 7), (64, 1)),
+    )
     found = mask(7, rows, maskable, maskable, _half)
     assert not found.chosen.any()
     np.testing.assert_array_equal(found.tokens, rows)
@@ -193,7 +226,9 @@ def test_a_word_too_long_for_the_budget_leaves_the_row_as_it_was():
 def test_words_of_single_tokens_use_the_whole_budget():
     rows, maskable, _ = draw_rows(2)
     found = mask(0, rows, maskable, np.tile(np.arange(40), (64, 1)))
-    np.testing.assert_array_equal(found.chosen.sum(axis=1), [fifteen_hundredths(n) for n in maskable.sum(axis=1)])
+    np.testing.assert_array_equal(
+        found.chosen.sum(axis=1), [fifteen_hundredths(n) for n in maskable.sum(axis=1)]
+    )
 
 
 @pytest.mark.parametrize("whole_words", [False, True])

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from missing_bits.augment import color, views
 from missing_bits.errors import UserError
 
-OFF = views.Views(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grey=0.0, solarise=(0.0, 0.0))
+OFF = views.Views(
+    crop_scale=(1.0, 1.0),
+    crop_ratio=(1.0, 1.0),
+    flip=0.0,
+    jitter=0.0,
+    grey=0.0,
+    solarise=(0.0, 0.0),
+)
 PUBLISHED = views.Views(blur=(1.0, 0.1))
 COUNT = 4000
 two_views = jax.jit(views.two_views, static_argnums=2)
@@ -72,7 +79,9 @@ def test_what_is_off_changes_nothing(config, shape):
 def test_an_oblong_image_stays_whole_at_its_own_ratio():
     images = random_images(3, 24, 40, 3)
     config = off_but(crop_ratio=(40 / 24, 40 / 24))
-    np.testing.assert_allclose(two_views(keys_of(3), images, config)[0], scaled(images), rtol=2e-7, atol=0)
+    np.testing.assert_allclose(
+        two_views(keys_of(3), images, config)[0], scaled(images), rtol=2e-7, atol=0
+    )
 
 
 def test_rate_of_flips():
@@ -102,7 +111,9 @@ def test_rate_of_grey():
     for found in many(off_but(grey=0.2), image):
         grey = np.all(np.ptp(found, axis=3) == 0, axis=(1, 2))
         assert_rate(grey, 0.2)
-        np.testing.assert_allclose(found[~grey], np.broadcast_to(scaled(image), found[~grey].shape), rtol=2e-7)
+        np.testing.assert_allclose(
+            found[~grey], np.broadcast_to(scaled(image), found[~grey].shape), rtol=2e-7
+        )
         luma = np.tensordot(scaled(image), [0.2989, 0.587, 0.114], 1)[None, ..., None]
         np.testing.assert_allclose(found[grey], np.broadcast_to(luma, found[grey].shape), atol=1e-6)
 
@@ -110,7 +121,9 @@ def test_rate_of_grey():
 @pytest.mark.parametrize(("name", "rates"), [("blur", (1.0, 0.1)), ("solarise", (0.0, 0.2))])
 def test_the_views_differ_in_their_rates_of_blur_and_solarise(name, rates):
     image = random_images(4, 4, 3)
-    for found, rate in zip(many(off_but(**{name: rates}, blur_sigma=(1.0, 2.0)), image), rates, strict=True):
+    for found, rate in zip(
+        many(off_but(**{name: rates}, blur_sigma=(1.0, 2.0)), image), rates, strict=True
+    ):
         assert_rate(np.abs(found - scaled(image)).max(axis=(1, 2, 3)) > 1e-6, rate)
 
 
@@ -119,7 +132,9 @@ def test_every_operation_happens_independently_of_the_others_and_of_the_other_vi
     image = np.full((4, 4, 1), 64, np.uint8)
     image[:, 0] = 255
     found = many(off_but(flip=0.5, solarise=(0.5, 0.5)), image)
-    happened = [np.abs(x[:, 0, 0, 0] - 64 / 255) < 1e-6 for x in found]  # the stripe is on the right: flipped
+    happened = [
+        np.abs(x[:, 0, 0, 0] - 64 / 255) < 1e-6 for x in found
+    ]  # the stripe is on the right: flipped
     happened += [x.min(axis=(1, 2, 3)) == 0 for x in found]  # the stripe is black: solarised
     for one, other in itertools.combinations(happened, 2):
         table = np.histogram2d(one, other, bins=2)[0]
@@ -134,7 +149,9 @@ def drawn_jitter(monkeypatch, channels, config):
 
     def write(image, factors, order):
         numbers = jnp.concatenate([(factors + 1) / 4, order / 4])
-        return jnp.broadcast_to(jnp.pad(numbers, (0, 16 - len(numbers))).reshape(1, 4, 4), image.shape)
+        return jnp.broadcast_to(
+            jnp.pad(numbers, (0, 16 - len(numbers))).reshape(1, 4, 4), image.shape
+        )
 
     monkeypatch.setattr(color, "jitter", write)
     images = random_images(COUNT, 4, 4, channels)
@@ -163,14 +180,18 @@ def test_crops_cover_the_stated_areas():
     """Of an image that is the same in every row, with values rising from left to right, the slope tells the width."""
     image = np.broadcast_to((np.arange(64, dtype=np.uint8) * 4)[None, :, None], (64, 64, 1))
     found = many(off_but(crop_scale=(0.25, 0.25), crop_ratio=(2.0, 2.0)), image)[0]
-    slope = (found[:, 0, 40, 0] - found[:, 0, 24, 0]) * 255 / 4 / 16  # pixels of the image per pixel of the view
+    slope = (
+        (found[:, 0, 40, 0] - found[:, 0, 24, 0]) * 255 / 4 / 16
+    )  # pixels of the image per pixel of the view
     np.testing.assert_allclose(slope, 45 / 64, atol=1e-3)  # round(64 * sqrt(0.25 * 2)) = 45
 
 
 @pytest.mark.parametrize("shape", [(12, 12, 3), (9, 13, 1)])
 def test_values_stay_between_0_and_1(shape):
     @settings(max_examples=20, deadline=None)
-    @given(seed=st.integers(0, 2**31 - 1), level=st.sampled_from(["any", 0, 127, 128, 255, "corners"]))
+    @given(
+        seed=st.integers(0, 2**31 - 1), level=st.sampled_from(["any", 0, 127, 128, 255, "corners"])
+    )
     def hold(seed, level):
         images = random_images(8, *shape, seed=seed)
         if level == "corners":
@@ -199,7 +220,10 @@ def test_an_image_depends_on_nothing_but_itself_and_its_key():
     other_image = images.copy()
     other_image[2] = 255 - other_image[2]
     other_key = keys.at[2].set(jax.random.key(99))
-    for changed in (two_views(keys, other_image, PUBLISHED), two_views(other_key, images, PUBLISHED)):
+    for changed in (
+        two_views(keys, other_image, PUBLISHED),
+        two_views(other_key, images, PUBLISHED),
+    ):
         for before, after in zip(found, changed, strict=True):
             different = np.any(np.asarray(before != after), axis=(1, 2, 3))
             np.testing.assert_array_equal(different, np.arange(6) == 2)
@@ -221,14 +245,18 @@ def test_views_of_one_image_differ_from_each_other_and_from_key_to_key():
 
 def test_compiled_or_not_is_the_same():
     images, keys = random_images(6, 12, 12, 3), keys_of(6)
-    for x, y in zip(views.two_views(keys, images, PUBLISHED), two_views(keys, images, PUBLISHED), strict=True):
+    for x, y in zip(
+        views.two_views(keys, images, PUBLISHED), two_views(keys, images, PUBLISHED), strict=True
+    ):
         np.testing.assert_allclose(x, y, atol=2e-6)
 
 
 def test_grey_images_are_distorted_in_all_ways_but_colour():
     """Saturation, hue and grey have no say: with these alone nothing changes."""
     images = random_images(20, 10, 10, 1)
-    colour_only = off_but(jitter=1.0, brightness=0.0, contrast=0.0, saturation=0.9, hue=0.5, grey=1.0)
+    colour_only = off_but(
+        jitter=1.0, brightness=0.0, contrast=0.0, saturation=0.9, hue=0.5, grey=1.0
+    )
     for found in two_views(keys_of(20), images, colour_only):
         np.testing.assert_allclose(found, scaled(images), rtol=2e-7, atol=0)
     for found in two_views(keys_of(20), images, off_but(jitter=1.0)):

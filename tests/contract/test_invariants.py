@@ -40,7 +40,10 @@ def _short_documents() -> str:
 
     Few rows, which a network can learn by heart.
     """
-    folder, words = Path(tempfile.mkdtemp()), ["one", "two", "three", "four", "five", "six", "seven"]
+    folder, words = (
+        Path(tempfile.mkdtemp()),
+        ["one", "two", "three", "four", "five", "six", "seven"],
+    )
     atexit.register(shutil.rmtree, folder)
     for number in range(260):
         (folder / f"{number:03}.txt").write_text(" ".join(words[: 1 if number < 200 else 7]))
@@ -61,17 +64,30 @@ _DQN = {
     "eval_episodes": 2,
 }
 # A small step size, because Adam's first steps are signs: they turn the last bit of a small gradient into a whole step.
-_IMAGES = {"data": "digits", "updates": 300, "batch_size": 16, "optimizer": Optimizer(learning_rate=3e-5)}
+_IMAGES = {
+    "data": "digits",
+    "updates": 300,
+    "batch_size": 16,
+    "optimizer": Optimizer(learning_rate=3e-5),
+}
 # For transformers too: what biases of keys add to attention cancels, so their gradients are last bits.
 _MASKED = _IMAGES | {"optimizer": Optimizer("lars", 0.01), "decoder_layers": 1, "decoder_width": 16}
-_TWINS = _IMAGES | {
-    "network": "vit_micro",  # smooth: a last bit that moves an activation across the corner of a ReLU moves gradients
-    "projector_sizes": (32, 32),
-    "optimizer": Optimizer("lars", 0.003, vector_scale=1e-4),
-}
+_TWINS = (
+    _IMAGES
+    | {
+        "network": "vit_micro",  # smooth: a last bit that moves an activation across the corner of a ReLU moves gradients
+        "projector_sizes": (32, 32),
+        "optimizer": Optimizer("lars", 0.003, vector_scale=1e-4),
+    }
+)
 # And smaller still: the slope of an absolute error jumps where a last bit changes the error's sign.
 _SIMMIM = _MASKED | {"method": "simmim", "optimizer": Optimizer("lars", 3e-4)}
-_IBOT = _IMAGES | {"optimizer": Optimizer("lars", 0.01), "prototypes": 16, "head_hidden": 16, "head_bottleneck": 8}
+_IBOT = _IMAGES | {
+    "optimizer": Optimizer("lars", 0.01),
+    "prototypes": 16,
+    "head_hidden": 16,
+    "head_bottleneck": 8,
+}
 _LANGUAGE = {
     "data": _short_documents,
     "updates": 300,
@@ -93,22 +109,33 @@ CASES = {  # a setting that is a function is called for its value
     "simmim": ("masked_image", _SIMMIM),
     "masked_language": ("masked_language", _LANGUAGE),
     "supervised": ("supervised", _IMAGES),
-    "finetune": ("finetune", _IMAGES | {"init_from": _fresh_encoder, "classifier_rate": 1.0} | _SMALLER),
+    "finetune": (
+        "finetune",
+        _IMAGES | {"init_from": _fresh_encoder, "classifier_rate": 1.0} | _SMALLER,
+    ),
 }
-WARM_UP, UPDATES = 8, 10  # updates before learning starts at the latest, and those that are compared
+WARM_UP, UPDATES = (
+    8,
+    10,
+)  # updates before learning starts at the latest, and those that are compared
 # These make the loss a plain regression.
 FIXED_TARGET = {
     "dqn": {"target_period": 10**9, "learning_rate": 3e-3},
     "barlow_twins": {"views": Views(crop_scale=(0.9, 1.0)), "optimizer": Optimizer()},
     "ibot": {  # the same view twice, and a teacher at rest that tells images apart without its centres
-        "views": Views(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, solarise=(0.0, 0.0)),
+        "views": Views(
+            crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, solarise=(0.0, 0.0)
+        ),
         "prototypes": 256,
         "head_hidden": 64,
         "head_bottleneck": 32,
         "mask_probability": 0.0,
         "momentum": 1.0,
         "centre_momentum": 1.0,
-        "teacher_temperature": (0.002, 0.002),  # the loss is at least the entropy of what the teacher says
+        "teacher_temperature": (
+            0.002,
+            0.002,
+        ),  # the loss is at least the entropy of what the teacher says
         "optimizer": Optimizer(learning_rate=1e-3),
     },
     "masked_image": {
@@ -142,7 +169,10 @@ def batches(case: str, seeds: tuple[int, ...], count: int) -> Any:
         return None
 
     def act(observation: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        rows = [np.random.default_rng((seed, steps)) for seed, steps in zip(seeds, counts[:, 1], strict=True)]
+        rows = [
+            np.random.default_rng((seed, steps))
+            for seed, steps in zip(seeds, counts[:, 1], strict=True)
+        ]
         return np.stack([rng.integers(0, 2, observation.shape[1]) for rng in rows]).astype(np.int32)
 
     made = [source.next(act, i) for i in range(count)]
@@ -160,8 +190,16 @@ def train(experiment: Any, layout: Layout, data: Any, count: int) -> tuple[list[
 def solo(request: pytest.FixtureRequest, small_vit: None) -> tuple[str, Any, list[Any], list[Any]]:
     """A case, and what seeds 0 to 3 learn one at a time on one device."""
     experiment, count = make(request.param), WARM_UP + UPDATES
-    runs = [train(experiment, Layout([seed], 1), batches(request.param, (seed,), count), count) for seed in range(4)]
-    return request.param, experiment, [learned[0] for learned, _ in runs], [metrics[0] for _, metrics in runs]
+    runs = [
+        train(experiment, Layout([seed], 1), batches(request.param, (seed,), count), count)
+        for seed in range(4)
+    ]
+    return (
+        request.param,
+        experiment,
+        [learned[0] for learned, _ in runs],
+        [metrics[0] for _, metrics in runs],
+    )
 
 
 def test_every_experiment_has_a_case():
@@ -199,7 +237,9 @@ def test_k_updates_in_one_call_equal_k_calls_bit_for_bit(case):
 def test_devices_that_share_a_seed_agree_with_one(solo, devices):
     case, experiment, learned, metrics = solo
     count = WARM_UP + UPDATES
-    shared, shared_metrics = train(experiment, Layout([0], devices), batches(case, (0,), count), count)
+    shared, shared_metrics = train(
+        experiment, Layout([0], devices), batches(case, (0,), count), count
+    )
     chex.assert_trees_all_close(shared[0], learned[0], rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(shared_metrics[0], metrics[0], rtol=1e-4, atol=1e-5)
 
@@ -208,7 +248,9 @@ def test_devices_that_share_a_seed_agree_with_one(solo, devices):
 def test_row_i_of_several_seeds_equals_the_solo_run_of_seed_i(solo, devices):
     case, experiment, learned, metrics = solo
     count = WARM_UP + UPDATES
-    rows, row_metrics = train(experiment, Layout(range(4), devices), batches(case, (0, 1, 2, 3), count), count)
+    rows, row_metrics = train(
+        experiment, Layout(range(4), devices), batches(case, (0, 1, 2, 3), count), count
+    )
     chex.assert_trees_all_close(rows, learned, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(row_metrics, metrics, rtol=1e-4, atol=1e-5)
     assert len({digest(row) for row in rows}) == 4
@@ -231,7 +273,9 @@ def test_step_traces_once_keeps_its_types_and_moves_finite_parameters(case):
         state, metrics = step(state, jax.tree.map(lambda x, i=i: x[i, 0], data), jax.random.key(i))
         chex.assert_tree_all_finite((state, metrics))
     chex.assert_trees_all_equal_shapes_and_dtypes(first, state)
-    moved = jax.tree.map(lambda a, b: bool((a != b).any()), experiment.learned(first), experiment.learned(state))
+    moved = jax.tree.map(
+        lambda a, b: bool((a != b).any()), experiment.learned(first), experiment.learned(state)
+    )
     assert all(jax.tree.leaves(moved))
 
 

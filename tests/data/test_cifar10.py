@@ -18,7 +18,11 @@ def write(folder, python: bool):
     folder.mkdir(parents=True)
     for name in NAMES:
         if python:
-            batch = {b"data": ROWS[name], b"labels": LABELS[name].tolist(), b"filenames": [b"a.png"] * 4}
+            batch = {
+                b"data": ROWS[name],
+                b"labels": LABELS[name].tolist(),
+                b"filenames": [b"a.png"] * 4,
+            }
             (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
         else:
             rows = np.concatenate([LABELS[name].astype(np.uint8)[:, None], ROWS[name]], axis=1)
@@ -30,7 +34,9 @@ def check(found):
     assert found.train.images.shape == (20, 32, 32, 3)
     assert found.test.images.shape == (4, 32, 32, 3)
     # A row holds 1,024 red values, row by row, then green, then blue.
-    assert found.train.images[5, 2, 3].tolist() == [ROWS["data_batch_2"][1, 1024 * c + 32 * 2 + 3] for c in range(3)]
+    assert found.train.images[5, 2, 3].tolist() == [
+        ROWS["data_batch_2"][1, 1024 * c + 32 * 2 + 3] for c in range(3)
+    ]
     assert found.train.labels.tolist() == [label for name in NAMES[:5] for label in LABELS[name]]
     assert found.test.labels.dtype == np.int32
 
@@ -73,7 +79,9 @@ def test_wrong_content(tmp_path):
     with pytest.raises(UserError, match="labels 0 to 9"):
         cifar10.load(str(folder))
     folder = write(tmp_path / "py", True)
-    (folder / "test_batch").write_bytes(pickle.dumps({b"data": ROWS["test_batch"], b"labels": [0, 1]}, protocol=2))
+    (folder / "test_batch").write_bytes(
+        pickle.dumps({b"data": ROWS["test_batch"], b"labels": [0, 1]}, protocol=2)
+    )
     with pytest.raises(UserError, match="does not hold images"):
         cifar10.load(str(folder))
 
@@ -85,6 +93,8 @@ class Evil:
 
 def test_a_pickle_runs_no_code(tmp_path):
     folder = write(tmp_path / "py", True)
-    (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": Evil(), b"labels": []}, protocol=2))
+    (folder / "data_batch_1").write_bytes(
+        pickle.dumps({b"data": Evil(), b"labels": []}, protocol=2)
+    )
     with pytest.raises(UserError, match="it asks for"):
         cifar10.load(str(folder))

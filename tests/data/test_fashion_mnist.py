@@ -13,7 +13,11 @@ from missing_bits.errors import UserError
 
 
 def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + b"".join(n.to_bytes(4, "big") for n in array.shape)
+        + array.tobytes()
+    )
 
 
 @pytest.fixture
@@ -29,7 +33,9 @@ def published(monkeypatch, tmp_path):
         monkeypatch.setitem(fashion_mnist.FILES, name, hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr(
+        "urllib.request.urlopen", lambda *_, **__: pytest.fail("the network was asked")
+    )
     return contents
 
 
@@ -69,8 +75,14 @@ def damage(folder, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "is not the published file: its content has SHA-256"),
-        (lambda content: content[:-1], r"is damaged: 23535 bytes for an array of shape \[30, 28, 28\]"),
+        (
+            lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+            "is not the published file: its content has SHA-256",
+        ),
+        (
+            lambda content: content[:-1],
+            r"is damaged: 23535 bytes for an array of shape \[30, 28, 28\]",
+        ),
         (lambda content: content + b"x", "is damaged"),
         (lambda content: content[:9], "is damaged: 9 bytes"),
         (lambda content: b"\0\0\x0d" + content[3:], "is not an idx file of bytes"),  # floats
@@ -92,7 +104,9 @@ def test_a_cut_gzip_file(folder):
     with pytest.raises(UserError, match=r"is damaged: .*get it anew"):
         fashion_mnist.load(str(folder))
     path.unlink()
-    with pytest.raises(UserError, match=r"train-images-idx3-ubyte.gz cannot be read: No such file.*the four files"):
+    with pytest.raises(
+        UserError, match=r"train-images-idx3-ubyte.gz cannot be read: No such file.*the four files"
+    ):
         fashion_mnist.load(str(folder))
 
 
@@ -101,13 +115,17 @@ def test_download_fills_the_cache_once(published, monkeypatch, tmp_path):
 
     def urlopen(url, timeout):
         asked.append(url)
-        return io.BytesIO(gzip.compress(published[url.removeprefix(fashion_mnist.URL).removesuffix(".gz")]))
+        return io.BytesIO(
+            gzip.compress(published[url.removeprefix(fashion_mnist.URL).removesuffix(".gz")])
+        )
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
     cache = tmp_path / "cache" / "missing_bits" / "fashion_mnist"
     first = fashion_mnist.load()
     assert len(asked) == 4
-    assert sorted(path.name for path in cache.iterdir()) == sorted(f"{name}.gz" for name in published)
+    assert sorted(path.name for path in cache.iterdir()) == sorted(
+        f"{name}.gz" for name in published
+    )
     assert fashion_mnist.load().digest == first.digest
     assert len(asked) == 4
     (cache / "t10k-labels-idx1-ubyte.gz").unlink()  # only what is missing is fetched
@@ -115,8 +133,13 @@ def test_download_fills_the_cache_once(published, monkeypatch, tmp_path):
     assert len(asked) == 5
 
 
-def test_a_download_that_is_not_the_published_file_does_not_reach_the_cache(published, monkeypatch, tmp_path):
-    for body, message in ((gzip.compress(b"something else"), "is not the published file"), (b"<html>", "is damaged")):
+def test_a_download_that_is_not_the_published_file_does_not_reach_the_cache(
+    published, monkeypatch, tmp_path
+):
+    for body, message in (
+        (gzip.compress(b"something else"), "is not the published file"),
+        (b"<html>", "is damaged"),
+    ):
         monkeypatch.setattr("urllib.request.urlopen", lambda *_, body=body, **__: io.BytesIO(body))
         with pytest.raises(UserError, match=message):
             fashion_mnist.load()
@@ -128,12 +151,16 @@ def test_without_a_network_both_ways_are_told(published, monkeypatch):
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
-    with pytest.raises(UserError, match=r"apt-get install dataset-fashion-mnist.*four files.*--data-dir") as caught:
+    with pytest.raises(
+        UserError, match=r"apt-get install dataset-fashion-mnist.*four files.*--data-dir"
+    ) as caught:
         fashion_mnist.load()
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not fashion_mnist.DEBIAN.exists(), reason="needs Debian's package dataset-fashion-mnist")
+@pytest.mark.skipif(
+    not fashion_mnist.DEBIAN.exists(), reason="needs Debian's package dataset-fashion-mnist"
+)
 def test_the_published_files():
     found = fashion_mnist.load(str(fashion_mnist.DEBIAN))
     assert (np.bincount(found.train.labels) == 6_000).all()

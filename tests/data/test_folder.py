@@ -114,7 +114,12 @@ def test_every_picture_becomes_rgb(tmp_path, mode):
 def test_transparent_palettes(tmp_path):
     picture = Image.new("RGB", (9, 7), RED).quantize()
     picture.save(tmp_path / "x.png", transparency=bytes([0] * 4))
-    assert np.abs(folder.decode(str(tmp_path / "x.png"), 5).astype(int) - np.array(RED)[None, None]).max() <= 3
+    assert (
+        np.abs(
+            folder.decode(str(tmp_path / "x.png"), 5).astype(int) - np.array(RED)[None, None]
+        ).max()
+        <= 3
+    )
 
 
 def test_undecodable_pictures_are_skipped_and_counted(pictures):
@@ -127,10 +132,14 @@ def test_undecodable_pictures_are_skipped_and_counted(pictures):
     png[45] ^= 255
     (pictures / "red" / "changed.png").write_bytes(png)
     (pictures / "red" / "page.gif").write_text("<html>")
-    Image.fromarray(np.full((5, 5), 60_000, np.uint16)).save(pictures / "red" / "deep.png")  # 16 bits
+    Image.fromarray(np.full((5, 5), 60_000, np.uint16)).save(
+        pictures / "red" / "deep.png"
+    )  # 16 bits
     (pictures / "broken").mkdir()
     (pictures / "broken" / "x.jpg").write_bytes(b"x")  # a class of which nothing is left
-    with pytest.warns(UserWarning, match=r"Skipped 7 pictures in .* such as broken/x.jpg") as caught:
+    with pytest.warns(
+        UserWarning, match=r"Skipped 7 pictures in .* such as broken/x.jpg"
+    ) as caught:
         found = folder.load(pictures, 8)
     assert len(caught) == 1
     assert found.classes == ("blue", "red")
@@ -148,7 +157,11 @@ def test_a_file_that_fails_later_is_grey(pictures):
 
 
 def test_digest_tells_content_names_and_size_apart(pictures):
-    found = [folder.load(pictures, 8).digest, folder.load(pictures, 8).digest, folder.load(pictures, 9).digest]
+    found = [
+        folder.load(pictures, 8).digest,
+        folder.load(pictures, 8).digest,
+        folder.load(pictures, 9).digest,
+    ]
     (pictures / "red" / "0.jpg").rename(pictures / "red" / "new.jpg")
     found.append(folder.load(pictures, 8).digest)
     save(pictures / "red" / "new.jpg", GREEN)
@@ -188,7 +201,9 @@ def test_batches_are_pure_and_moments_cheap(pictures):
     source.close()
 
 
-needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+needs_proc = pytest.mark.skipif(
+    not pathlib.Path("/proc/self/stat").exists(), reason="looks at processes in /proc"
+)
 SCRIPT = """
 import multiprocessing, pathlib, signal, sys, warnings
 import numpy as np
@@ -272,7 +287,9 @@ def test_killed_workers_are_replaced(process):
     os.kill(workers[0], signal.SIGKILL)
     while (answer := ask(process)) == "True\n":  # the others go on until it is noticed
         pass
-    assert answer == "True A process that decodes pictures was killed, perhaps for lack of memory.\n"
+    assert (
+        answer == "True A process that decodes pictures was killed, perhaps for lack of memory.\n"
+    )
     wait_for_the_end_of(workers)
     assert ask(process) == "True\n"
     _, errors = process.communicate(timeout=60)

@@ -10,7 +10,10 @@ def test_moments_of_pixels_in_the_unit_interval():
     images = np.zeros((2, 1, 2, 3), np.uint8)
     images[..., 0] = [[[0, 255]], [[255, 0]]]  # mean 1/2, deviation 1/2
     images[..., 1] = [[[51, 51]], [[51, 51]]]  # mean 1/5, deviation 0: told as 1/255
-    images[..., 2] = [[[0, 0]], [[0, 204]]]  # mean (4/5)/4 = 1/5, deviation (4/5) sqrt(1/4 * 3/4) = 0.2 sqrt(3)
+    images[..., 2] = [
+        [[0, 0]],
+        [[0, 204]],
+    ]  # mean (4/5)/4 = 1/5, deviation (4/5) sqrt(1/4 * 3/4) = 0.2 sqrt(3)
     split = Split(images, None)
     mean, std = in_memory(split, split, ()).moments()
     assert mean == pytest.approx((0.5, 0.2, 0.2))
@@ -42,11 +45,21 @@ def test_moments_of_lazy_images_read_few_of_them_and_once():
 
 
 def test_digest_tells_images_labels_and_splits_apart():
-    images, labels = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), np.array([0, 1, 0, 1], np.int32)
+    images, labels = (
+        np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1),
+        np.array([0, 1, 0, 1], np.int32),
+    )
     split = Split(images, labels)
-    others = [Split(images.reshape(1, 2, 2, 1), labels), Split(images[::-1], labels), Split(images, labels[::-1])]
+    others = [
+        Split(images.reshape(1, 2, 2, 1), labels),
+        Split(images[::-1], labels),
+        Split(images, labels[::-1]),
+    ]
     others += [Split(images, None), Split(np.array(images), np.array(labels))]
-    found = [in_memory(split, split, ()).digest, in_memory(split, Split(images[:3], labels[:3]), ()).digest]
+    found = [
+        in_memory(split, split, ()).digest,
+        in_memory(split, Split(images[:3], labels[:3]), ()).digest,
+    ]
     found += [in_memory(other, split, ()).digest for other in others]
     assert found[-1] == found[0]
     assert len(set(found)) == len(found) - 1

@@ -14,14 +14,18 @@ LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(3), (5, 9, 30)
 
 @settings(max_examples=50, deadline=None)
 @given(
-    counts=st.lists(st.integers(3, 12), min_size=1, max_size=4), per_class=st.integers(1, 3), seed=st.integers(0, 99)
+    counts=st.lists(st.integers(3, 12), min_size=1, max_size=4),
+    per_class=st.integers(1, 3),
+    seed=st.integers(0, 99),
 )
 def test_so_many_of_each_class_and_none_twice(counts, per_class, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     drawn = labelled.few(labels, [str(i) for i in range(len(counts))], per_class, seed)
     assert len(set(drawn.tolist())) == len(drawn)
     assert np.bincount(labels[drawn]).tolist() == [per_class] * len(counts)
-    np.testing.assert_array_equal(drawn, labelled.few(labels, [str(i) for i in range(len(counts))], per_class, seed))
+    np.testing.assert_array_equal(
+        drawn, labelled.few(labels, [str(i) for i in range(len(counts))], per_class, seed)
+    )
 
 
 def test_seeds_draw_their_own_and_any_example_can_be_drawn():
@@ -33,7 +37,10 @@ def test_seeds_draw_their_own_and_any_example_can_be_drawn():
 
 def test_a_larger_draw_than_there_are_names_the_class_and_its_count():
     assert len(labelled.few(LABELS, CLASSES, 5, 0)) == 15
-    with pytest.raises(UserError, match="--labels-per-class=6, but class ant has 5 examples to train on; ask for at"):
+    with pytest.raises(
+        UserError,
+        match="--labels-per-class=6, but class ant has 5 examples to train on; ask for at",
+    ):
         labelled.few(LABELS, CLASSES, 6, 0)
 
 
@@ -59,7 +66,9 @@ def test_images_keep_their_labels():
 def test_images_without_labels_are_refused(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
     np.savez(tmp_path / "plain.npz", images=images)
-    with pytest.raises(UserError, match=r"plain.npz has no labels; fine-tuning needs some in both splits"):
+    with pytest.raises(
+        UserError, match=r"plain.npz has no labels; fine-tuning needs some in both splits"
+    ):
         labelled.images(f"npz:{tmp_path / 'plain.npz'}", "", 0)
 
 
@@ -83,5 +92,8 @@ def test_text_is_cut_into_passages_of_whole_documents(tmp_path):
 
 def test_text_without_classes_is_refused(tmp_path):
     (tmp_path / "one.txt").write_text("All of it lies in one file, and that is no class.\n" * 3)
-    with pytest.raises(UserError, match="has no classes to tell apart; use stdlib, or txt:PATH of a folder with a sub"):
+    with pytest.raises(
+        UserError,
+        match="has no classes to tell apart; use stdlib, or txt:PATH of a folder with a sub",
+    ):
         labelled.text(f"txt:{tmp_path}", tokenizer.train([], "bytes", 0), 8)

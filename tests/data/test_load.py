@@ -13,18 +13,27 @@ from missing_bits.errors import UserError
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fashion-mnist",), r"--data=fashion-mnist is not a set.*mean fashion_mnist\?.*photos, digits.*folder:PATH"),
+        (
+            ("fashion-mnist",),
+            r"--data=fashion-mnist is not a set.*mean fashion_mnist\?.*photos, digits.*folder:PATH",
+        ),
         (("npz",), r"Did you mean npz:PATH\?"),
         (("folders:x",), r"Did you mean folder:PATH\?"),
         (("digits:x",), r"Did you mean digits\?"),
         (("",), "is not a set of images"),
         (("npz:",), "names no path; write npz:PATH"),
-        (("digits", "somewhere"), "--data-dir=somewhere is for fashion_mnist, cifar10, imagenet, not for digits"),
+        (
+            ("digits", "somewhere"),
+            "--data-dir=somewhere is for fashion_mnist, cifar10, imagenet, not for digits",
+        ),
         (("photos", "", 64), "--image-size=64 is for imagenet and folder:PATH"),
         (("folder:x", "", -1), "--image-size is -1"),
         (("folder:no/such/folder",), "There is no folder no/such/folder"),
         (("npz:no/such.npz",), "There is no file no/such.npz"),
-        (("cifar10", "no/such/folder"), "CIFAR-10 is not in --data-dir=no/such/folder.*cifar-10-binary.tar.gz"),
+        (
+            ("cifar10", "no/such/folder"),
+            "CIFAR-10 is not in --data-dir=no/such/folder.*cifar-10-binary.tar.gz",
+        ),
         (("fashion_mnist", "no/such/folder"), "no/such/folder is not a folder"),
         (("imagenet",), "--data=imagenet needs --data-dir.*train and val"),
         (("imagenet", "no/such/folder"), "There is no folder no/such/folder"),

@@ -20,7 +20,9 @@ def load(tmp_path):
 
 
 def test_a_split_of_its_own(load):
-    found = load(images=IMAGES[:12], labels=LABELS[:12], test_images=IMAGES[12:], test_labels=LABELS[12:])
+    found = load(
+        images=IMAGES[:12], labels=LABELS[:12], test_images=IMAGES[12:], test_labels=LABELS[12:]
+    )
     assert (found.train.images == IMAGES[:12]).all()
     assert (found.test.images == IMAGES[12:]).all()
     assert found.classes == ("-7", "40")
@@ -75,12 +77,24 @@ NAN = np.full(IMAGES.shape, np.nan, np.float32)
         ({"images": IMAGES, "labels": LABELS[:, None]}, r"labels are int64 of shape \(20, 1\)"),
         ({"images": IMAGES, "labels": LABELS / 2}, "labels are float64"),
         ({"images": IMAGES, "labels": np.array(["a", "b"] * 10)}, "labels are <U1"),
-        ({"images": IMAGES, "labels": np.full(20, 3)}, "all labels are 3; give at least two classes"),
-        ({"images": IMAGES, "test_images": IMAGES[:, :3]}, "test_images are 3x5x3, images are 4x5x3"),
+        (
+            {"images": IMAGES, "labels": np.full(20, 3)},
+            "all labels are 3; give at least two classes",
+        ),
+        (
+            {"images": IMAGES, "test_images": IMAGES[:, :3]},
+            "test_images are 3x5x3, images are 4x5x3",
+        ),
         ({"images": IMAGES, "test_images": NAN}, "test_images hold NaN"),
         ({"images": IMAGES, "labels": LABELS, "test_images": IMAGES}, "labels but no test_labels"),
-        ({"images": IMAGES, "test_images": IMAGES, "test_labels": LABELS}, "test_labels but no labels"),
-        ({"images": IMAGES, "labels": LABELS, "test_labels": LABELS}, "test_labels but no test_images"),
+        (
+            {"images": IMAGES, "test_images": IMAGES, "test_labels": LABELS},
+            "test_labels but no labels",
+        ),
+        (
+            {"images": IMAGES, "labels": LABELS, "test_labels": LABELS},
+            "test_labels but no test_images",
+        ),
         (
             {"images": IMAGES, "labels": LABELS, "test_images": IMAGES[1:], "test_labels": LABELS},
             "20 test_labels for 19 images",

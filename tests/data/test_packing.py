@@ -14,12 +14,17 @@ from missing_bits.errors import UserError
 def encoded(words):
     """A document of words, each a list of tokens."""
     ids = [number for word in words for number in word]
-    return Encoded(np.array(ids, np.int32), np.repeat(np.arange(len(words)), [len(w) for w in words]).astype(np.int32))
+    return Encoded(
+        np.array(ids, np.int32),
+        np.repeat(np.arange(len(words)), [len(w) for w in words]).astype(np.int32),
+    )
 
 
 # Small ids, that a word or a document often equals the next.
 DOCUMENTS = st.lists(
-    st.lists(st.lists(st.integers(4, 6), min_size=1, max_size=4), max_size=6).map(encoded), min_size=1, max_size=8
+    st.lists(st.lists(st.integers(4, 6), min_size=1, max_size=4), max_size=6).map(encoded),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -40,11 +45,18 @@ def test_rows_by_hand():
 def test_rows_hold_the_documents_and_nothing_else(documents, length):
     total = sum(len(document.ids) + 1 for document in documents)
     if total < length:
-        with pytest.raises(UserError, match=f"--length={length} is longer .*only {total} tokens; ask for less"):
+        with pytest.raises(
+            UserError, match=f"--length={length} is longer .*only {total} tokens; ask for less"
+        ):
             packing.pack(documents, length)
         return
     packed = packing.pack(documents, length)
-    assert packed.tokens.shape == packed.segments.shape == packed.words.shape == (-(-total // length), length)
+    assert (
+        packed.tokens.shape
+        == packed.segments.shape
+        == packed.words.shape
+        == (-(-total // length), length)
+    )
     padded = packed.segments == 0
     assert padded.ravel().tolist() == [False] * total + [True] * (-total % length)
     np.testing.assert_array_equal(padded, packed.words == -1)
@@ -66,7 +78,10 @@ def test_segments_and_words_are_documents_and_words(documents, length):
     packed = packing.pack(documents, length)
     for row in range(len(packed.tokens)):
         mine = owners[row * length : (row + 1) * length]
-        segments, words = packed.segments[row, : len(mine)].tolist(), packed.words[row, : len(mine)].tolist()
+        segments, words = (
+            packed.segments[row, : len(mine)].tolist(),
+            packed.words[row, : len(mine)].tolist(),
+        )
         seen = list(dict.fromkeys(number for number, _ in mine))
         assert segments == [1 + seen.index(number) for number, _ in mine]
         seen = list(dict.fromkeys(mine))
@@ -89,8 +104,18 @@ def test_passages_by_hand():
     """Windows of 4 bytes: of a longer document a rest of 2 is kept, of 1 dropped."""
     texts = {"abcdefghij": "p", "abcdefghi": "q", "skipped": "", "a": "p", "abcd": "q", "": "p"}
     documents = [Document(text, text, label) for text, label in texts.items()]
-    windows, labels = packing.passages(documents, tokenizer.train([], "bytes", 0), 4, ("o", "p", "q"))
-    assert [spelled(window) for window in windows] == ["abcd", "efgh", "ij", "abcd", "efgh", "a", "abcd"]
+    windows, labels = packing.passages(
+        documents, tokenizer.train([], "bytes", 0), 4, ("o", "p", "q")
+    )
+    assert [spelled(window) for window in windows] == [
+        "abcd",
+        "efgh",
+        "ij",
+        "abcd",
+        "efgh",
+        "a",
+        "abcd",
+    ]
     assert labels.tolist() == [1, 1, 1, 2, 2, 1, 2]
     assert windows.shape == (7, 4)
     assert windows[2].tolist() == [SPECIALS + ord("i"), SPECIALS + ord("j"), PAD, PAD]
@@ -98,14 +123,18 @@ def test_passages_by_hand():
 
 
 def test_no_labels_are_no_passages():
-    windows, labels = packing.passages([Document("a", "a", "")], tokenizer.train([], "bytes", 0), 4, ())
+    windows, labels = packing.passages(
+        [Document("a", "a", "")], tokenizer.train([], "bytes", 0), 4, ()
+    )
     assert (windows.shape, labels.shape) == ((0, 4), (0,))
 
 
 @settings(max_examples=40, deadline=None)
 @given(text=st.text(alphabet="abcdef", min_size=1, max_size=40), length=st.integers(1, 12))
 def test_passages_are_the_start_of_a_document(text, length):
-    windows, labels = packing.passages([Document("", text, "p")], tokenizer.train([], "bytes", 0), length, ("p",))
+    windows, labels = packing.passages(
+        [Document("", text, "p")], tokenizer.train([], "bytes", 0), length, ("p",)
+    )
     found = "".join(map(spelled, windows))
     assert text.startswith(found)
     assert 2 * (len(text) - len(found)) < length

@@ -40,7 +40,9 @@ def test_no_pixel_is_in_a_training_and_a_test_patch(name):
     for top, left, side in zip(*train, strict=True):
         assert 0 <= top <= photo.shape[0] - side
         assert 0 <= left <= photo.shape[1] - side
-        assert not painted[max(top - m, 0) : top + side + m, max(left - m, 0) : left + side + m].any()
+        assert not painted[
+            max(top - m, 0) : top + side + m, max(left - m, 0) : left + side + m
+        ].any()
     assert {*train.side, *test.side} == {photos.SIDE, 2 * photos.SIDE}  # both scales are there
 
 
@@ -51,9 +53,14 @@ def test_no_photo_patch_comes_twice(photo_set):
 
 def test_patches_are_cut_where_they_lie():
     """Four pixels of 1, 2, 2, 5 make one of 2.5, rounded to the even 2, in the half-size copy."""
-    photo = np.tile(np.array([[1, 2], [2, 5]], np.uint8), (32, 32))[..., None] * np.ones(3, np.uint8)[None, None]
+    photo = (
+        np.tile(np.array([[1, 2], [2, 5]], np.uint8), (32, 32))[..., None]
+        * np.ones(3, np.uint8)[None, None]
+    )
     photo[40, 50] = 99
-    whole, half = photos.cut(photo, photos.Windows(np.array([32, 0]), np.array([32, 0]), np.array([32, 64])))
+    whole, half = photos.cut(
+        photo, photos.Windows(np.array([32, 0]), np.array([32, 0]), np.array([32, 64]))
+    )
     assert (whole == photo[32:, 32:]).all()
     assert half[20, 25, 0] == (99 + 2 + 2 + 5) // 4  # 27
     half[20, 25] = 2
@@ -73,7 +80,10 @@ def test_digits():
     assert found.test.images.shape == (500, 16, 16, 1)
     assert (found.train.images.min(), found.train.images.max()) == (0, 255)
     assert np.abs(np.bincount(found.test.labels) - 50).max() <= 2  # in proportion
-    assert (np.bincount(found.train.labels) + np.bincount(found.test.labels) == np.bincount(load_digits().target)).all()
+    assert (
+        np.bincount(found.train.labels) + np.bincount(found.test.labels)
+        == np.bincount(load_digits().target)
+    ).all()
     assert digits.load().digest == found.digest
     together = {image.tobytes() for split in (found.train, found.test) for image in split.images}
     assert len(together) == 1_797  # no digit is in both

@@ -116,7 +116,9 @@ def test_lazily_decoded_images_make_the_same_batches(make):
     source = make(Split(Decoded(), None), [5], 3)
     assert source.inner_steps == 1
     for update in (0, 1, 5, 6):
-        assert (source.next(None, update).images[0, :, 0, 0, 0] == Order(8, [5], 3)(update)[0]).all()
+        assert (
+            source.next(None, update).images[0, :, 0, 0, 0] == Order(8, [5], 3)(update)[0]
+        ).all()
 
 
 def test_an_error_in_the_thread_surfaces_each_time_and_ends_it(make):
@@ -148,6 +150,8 @@ def test_a_pool_is_all_that_its_seed_sees(make):
     """Each seed its own five examples, all of them once per epoch: batches of 7 in an epoch of 5."""
     pools = [np.arange(10, 15), np.arange(3, 8)]
     source = make(numbered(17), [0, 1], 7, pools=pools)
-    seen = np.concatenate([source.next(None, update).labels for update in range(5)], axis=1)  # [2, 35]
+    seen = np.concatenate(
+        [source.next(None, update).labels for update in range(5)], axis=1
+    )  # [2, 35]
     for row, pool in zip(seen, pools, strict=True):
         assert (np.sort(row.reshape(7, 5), axis=1) == pool).all()

@@ -15,7 +15,10 @@ from missing_bits.data import tokenizer, topics
 from missing_bits.data.tokenizer import MASK, PAD, SEP, SPECIALS, UNK, Tokenizer
 from missing_bits.errors import UserError
 
-SMALL = ["the cat sang, the cats sing; The cat's song! " * 3, "singing cat_songs (the [MASK])\n\n" * 3]
+SMALL = [
+    "the cat sang, the cats sing; The cat's song! " * 3,
+    "singing cat_songs (the [MASK])\n\n" * 3,
+]
 SCRIPT = """
 import hashlib
 from missing_bits.data import tokenizer, topics
@@ -47,7 +50,10 @@ def test_training_is_the_same_in_every_process(trained):
     """Hash tables of Python and of the library are seeded anew in each."""
     found = [
         subprocess.run(
-            [sys.executable, "-c", SCRIPT], env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True
+            [sys.executable, "-c", SCRIPT],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
         ).stdout.decode()
         for seed in ("1", "2")
     ]
@@ -59,7 +65,12 @@ def test_the_vocabulary_has_its_size_and_special_tokens_first(trained, small, pl
     assert plain.size == 256 + SPECIALS
     assert SPECIALS < small.size <= 100  # these texts do not yield more
     for tokens in (trained, small, plain):
-        assert [tokens.token(i) for i in (PAD, UNK, SEP, MASK)] == ["[PAD]", "[UNK]", "[SEP]", "[MASK]"]
+        assert [tokens.token(i) for i in (PAD, UNK, SEP, MASK)] == [
+            "[PAD]",
+            "[UNK]",
+            "[SEP]",
+            "[MASK]",
+        ]
         spellings = [tokens.token(i) for i in range(tokens.size)]
         assert len(set(spellings)) == tokens.size
         assert None not in spellings
@@ -97,7 +108,9 @@ def test_rare_letters_take_at_most_half_of_the_vocabulary():
     tokens = tokenizer.train([letters + " " + letters[:10] * 5], "wordpiece", 84)
     assert tokens.size <= 84
     known = [UNK not in tokens.encode(letter).ids for letter in letters]
-    assert known == [True] * 20 + [False] * 480  # (84 - 4) / 4 letters; of equally frequent ones the first
+    assert (
+        known == [True] * 20 + [False] * 480
+    )  # (84 - 4) / 4 letters; of equally frequent ones the first
 
 
 @pytest.mark.parametrize("kind", ["small", "plain"])
@@ -109,7 +122,9 @@ def test_special_tokens_are_characters_unless_asked_for(kind, request):
     assert within.ids.tolist().count(MASK) == 2
     place = within.ids.tolist().index(MASK)
     assert within.words[place - 1] < within.words[place] < within.words[place + 1]
-    np.testing.assert_array_equal(tokens.encode_all([text])[0].ids, without.ids)  # asking once changes nothing later
+    np.testing.assert_array_equal(
+        tokens.encode_all([text])[0].ids, without.ids
+    )  # asking once changes nothing later
     assert MASK in tokens.encode(text, specials=True).ids
     np.testing.assert_array_equal(tokens.encode(text).ids, without.ids)
     assert "[MASK]" in tokens.decode(within.ids)
@@ -140,7 +155,12 @@ def test_bytes_go_by_words_with_the_space_before(plain):
 
 
 def test_bytes_are_spelled_readably(plain):
-    assert [plain.token(SPECIALS + byte) for byte in (32, 65, 10, 255)] == [" ", "A", "<0x0a>", "<0xff>"]
+    assert [plain.token(SPECIALS + byte) for byte in (32, 65, 10, 255)] == [
+        " ",
+        "A",
+        "<0x0a>",
+        "<0xff>",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["small", "plain"])
@@ -150,9 +170,13 @@ def test_json_keeps_everything(kind, request):
     assert again.to_json() == tokens.to_json()
     for text in ("the cats [MASK] é", ""):
         for specials in (False, True):
-            np.testing.assert_array_equal(again.encode(text, specials).ids, tokens.encode(text, specials).ids)
+            np.testing.assert_array_equal(
+                again.encode(text, specials).ids, tokens.encode(text, specials).ids
+            )
         assert again.decode(again.encode(text).ids) == tokens.decode(tokens.encode(text).ids)
-    assert [again.token(i) for i in range(again.size)] == [tokens.token(i) for i in range(tokens.size)]
+    assert [again.token(i) for i in range(again.size)] == [
+        tokens.token(i) for i in range(tokens.size)
+    ]
 
 
 def test_damaged_json_is_told(small):
@@ -164,7 +188,10 @@ def test_damaged_json_is_told(small):
     other = json.loads(good)
     other["added_tokens"] = []
     other["model"]["vocab"] = {"[UNK]": 0}
-    with pytest.raises(UserError, match=r"of another kind: .* have the ids \[None, 0, None, None\], expected 0 to 3"):
+    with pytest.raises(
+        UserError,
+        match=r"of another kind: .* have the ids \[None, 0, None, None\], expected 0 to 3",
+    ):
         Tokenizer.from_json(json.dumps(other))
 
 
@@ -175,6 +202,10 @@ def test_a_fork_after_encoding_warns_nothing():
         "pid = os.fork()\nif not pid: tokenizer.train([], 'bytes', 0).encode('a'); os._exit(0)\n"
         "os.waitpid(pid, 0)"
     )
-    environ = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
-    found = subprocess.run([sys.executable, "-c", script], env=environ, check=True, capture_output=True)
+    environ = {
+        name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=environ, check=True, capture_output=True
+    )
     assert (found.stdout, found.stderr) == (b"", b"")

@@ -59,10 +59,16 @@ def test_packages_are_classes_and_are_in_every_split(corpora):
     for split in splits(corpus):
         assert {document.label for document in split} == {"", *stdlib.CLASSES}
         for name, _, label in split:
-            assert label == (name.partition("/")[0] if name.partition("/")[0] in stdlib.CLASSES else "")
+            assert label == (
+                name.partition("/")[0] if name.partition("/")[0] in stdlib.CLASSES else ""
+            )
     names = {document.name for split in splits(corpus) for document in split}
     assert {"json/decoder.py", "asyncio/queues.py", "ast.py"} <= names
-    assert not [name for name in names if re.search(r"(^|/)(test|tests|idlelib|encodings)/|_sysconfigdata", name)]
+    assert not [
+        name
+        for name in names
+        if re.search(r"(^|/)(test|tests|idlelib|encodings)/|_sysconfigdata", name)
+    ]
 
 
 @pytest.fixture
@@ -85,7 +91,9 @@ def test_what_is_a_module_and_in_what_encoding(library):
     ]
     for name in kept + left:
         (library / name).parent.mkdir(parents=True, exist_ok=True)
-        (library / name).write_bytes(b"# -*- coding: latin-1 -*-\r\n'" + name.encode() + b" \xe9'\r\n")
+        (library / name).write_bytes(
+            b"# -*- coding: latin-1 -*-\r\n'" + name.encode() + b" \xe9'\r\n"
+        )
     corpus = stdlib.load()
     documents = sorted(document for split in splits(corpus) for document in split)
     assert [document.name for document in documents] == kept
@@ -95,5 +103,7 @@ def test_what_is_a_module_and_in_what_encoding(library):
 
 
 def test_a_python_without_sources_is_told(library):
-    with pytest.raises(UserError, match=r"--data=stdlib finds no sources in .*stdlib; use a Python with"):
+    with pytest.raises(
+        UserError, match=r"--data=stdlib finds no sources in .*stdlib; use a Python with"
+    ):
         stdlib.load()

@@ -20,7 +20,12 @@ def documents(corpus):
 
 def whole(corpus):
     """The text of a corpus of one document, put together from its pieces."""
-    return "".join(text for _, text, _ in sorted(documents(corpus), key=lambda d: int(d.name.partition("#")[2] or 1)))
+    return "".join(
+        text
+        for _, text, _ in sorted(
+            documents(corpus), key=lambda d: int(d.name.partition("#")[2] or 1)
+        )
+    )
 
 
 def test_one_file_of_any_ending(tmp_path):
@@ -78,13 +83,25 @@ def test_subfolders_are_classes(tmp_path):
     ("files", "named", "message"),
     [
         ({}, "no", "There is no file or folder .*no; expected a UTF-8 text file or a folder"),
-        ({"a.csv": PROSE}, "", r"holds no text files; expected some ending in \.txt, \.md, \.rst, \.py, at any depth"),
-        ({"a.txt": b"ab\xe9t\xe9"}, "a.txt", "a.txt is not UTF-8: byte 2 is 0xe9; .*iconv -f LATIN1"),
+        (
+            {"a.csv": PROSE},
+            "",
+            r"holds no text files; expected some ending in \.txt, \.md, \.rst, \.py, at any depth",
+        ),
+        (
+            {"a.txt": b"ab\xe9t\xe9"},
+            "a.txt",
+            "a.txt is not UTF-8: byte 2 is 0xe9; .*iconv -f LATIN1",
+        ),
         ({"a.txt": b"\xef\xbb\xbf\xe9"}, "", "a.txt is not UTF-8: byte 3 is 0xe9"),
         ({"a.txt": "\n \n"}, "a.txt", "a.txt holds no text: it is empty or blank"),
         ({"a.txt": "", "b/c.txt": ""}, "", "holds no text: it is empty or blank"),
         ({"a.txt": "short"}, "a.txt", "The text has 5 characters; give at least 40"),
-        ({"a/1.txt": "one", "b/1.txt": "two"}, "", "Class 'a' has too few documents.*: 1; give at least 3"),
+        (
+            {"a/1.txt": "one", "b/1.txt": "two"},
+            "",
+            "Class 'a' has too few documents.*: 1; give at least 3",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, files, named, message):
@@ -110,9 +127,17 @@ def test_what_is_text_goes_by_the_name():
 @pytest.mark.parametrize(
     ("door", "data", "message"),
     [
-        (load_text, "photos", "--data=photos is a set of images; here it must be text: topics, stdlib, txt:PATH"),
+        (
+            load_text,
+            "photos",
+            "--data=photos is a set of images; here it must be text: topics, stdlib, txt:PATH",
+        ),
         (load_text, "folder:x", "--data=folder:x is a set of images"),
-        (load_text, "topic", r"--data=topic is not text. Did you mean topics\? It may be topics, stdlib, txt:PATH"),
+        (
+            load_text,
+            "topic",
+            r"--data=topic is not text. Did you mean topics\? It may be topics, stdlib, txt:PATH",
+        ),
         (load_text, "txt", r"Did you mean txt:PATH\?"),
         (load_text, "stdlib:x", r"Did you mean stdlib\?"),
         (load_text, "txt:", "--data=txt: names no path; write txt:PATH"),

@@ -21,7 +21,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from missing_bits.envs import gymnasium_envs
 
 COUNTING, REUSING, DICE = (f"{__name__}:{name}-v0" for name in ("Counting", "Reusing", "Dice"))
-NUM_ACTIONS, FIRST_ACTION = 3, 2  # actions start at 2: agents count from 0, this environment does not
+NUM_ACTIONS, FIRST_ACTION = (
+    3,
+    2,
+)  # actions start at 2: agents count from 0, this environment does not
 TERMINATES, TRUNCATES, BOTH = range(3)
 OBSERVATIONS = gym.spaces.Box(0, 2**16, (4,), np.float32)
 ACTIONS = gym.spaces.Discrete(NUM_ACTIONS, start=FIRST_ACTION)
@@ -50,7 +53,9 @@ def reward(tag: Any, step: Any, action: Any) -> Any:
 
 def policy(observation: Any) -> Any:
     """A pure function of observations [..., 4] to actions [...], so that every loop acts alike."""
-    return ((observation[..., 1] + 3 * observation[..., 2] + observation[..., 3]) % NUM_ACTIONS).astype("int32")
+    return (
+        (observation[..., 1] + 3 * observation[..., 2] + observation[..., 3]) % NUM_ACTIONS
+    ).astype("int32")
 
 
 def act(observation: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -68,7 +73,9 @@ class Counting(gym.Env):
 
     observation_space, action_space = OBSERVATIONS, ACTIONS
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict]:
         assert seed is not None, "every episode has a seed of its own"
         self.tag, self.steps, self.code = seed, 0, 0
         return self.observe(), {}
@@ -100,7 +107,9 @@ class Reusing(Counting):
 class Dice(Counting):
     """The same, but how long an episode lasts is drawn from the process's own random numbers: no seed repeats it."""
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict]:
         return super().reset(seed=random.getrandbits(31), options=options)
 
 
@@ -127,15 +136,26 @@ class FunctionalCounting(FuncEnv):
         tag = jax.random.randint(rng, (), 0, 2**31 - 1)
         return CountingState(tag, jax.numpy.int32(0), jax.numpy.int32(0))
 
-    def transition(self, state: CountingState, action: Any, rng: Any, params: Any = None) -> CountingState:
+    def transition(
+        self, state: CountingState, action: Any, rng: Any, params: Any = None
+    ) -> CountingState:
         return CountingState(state.tag, state.steps + 1, code(state.code, action - FIRST_ACTION))
 
     def observation(self, state: CountingState, rng: Any, params: Any = None) -> Any:
         import jax.numpy as jnp
 
-        return jnp.stack([state.tag >> 16, state.tag & 0xFFFF, state.steps, state.code]).astype(jnp.float32)
+        return jnp.stack([state.tag >> 16, state.tag & 0xFFFF, state.steps, state.code]).astype(
+            jnp.float32
+        )
 
-    def reward(self, state: CountingState, action: Any, next_state: CountingState, rng: Any, params: Any = None) -> Any:
+    def reward(
+        self,
+        state: CountingState,
+        action: Any,
+        next_state: CountingState,
+        rng: Any,
+        params: Any = None,
+    ) -> Any:
         return reward(state.tag, state.steps, action - FIRST_ACTION)
 
     def terminal(self, state: CountingState, rng: Any, params: Any = None) -> Any:
@@ -221,9 +241,18 @@ def reference_transitions(steps: list[Step], n: int, gamma: float) -> tuple[list
         over = last.terminated or last.truncated
         if k == n or over:
             found.append(
-                Transition(row, first.s_tm1, first.a_tm1, total, 0.0 if last.terminated else discount, last.s_t)
+                Transition(
+                    row,
+                    first.s_tm1,
+                    first.a_tm1,
+                    total,
+                    0.0 if last.terminated else discount,
+                    last.s_t,
+                )
             )
-        row += 2 if first.terminated or first.truncated else 1  # an end takes a row for the final observation
+        row += (
+            2 if first.terminated or first.truncated else 1
+        )  # an end takes a row for the final observation
     return found, row
 
 
@@ -237,5 +266,7 @@ VECTORS: dict[str, Callable[[list], VectorEnv]] = {
     "same_step": _sync(AutoresetMode.SAME_STEP),
     "disabled": _sync(AutoresetMode.DISABLED),
     "serial": gymnasium_envs.SerialVectorEnv,
-    "async_next_step": lambda fns: AsyncVectorEnv(fns, autoreset_mode=AutoresetMode.NEXT_STEP, context="forkserver"),
+    "async_next_step": lambda fns: AsyncVectorEnv(
+        fns, autoreset_mode=AutoresetMode.NEXT_STEP, context="forkserver"
+    ),
 }

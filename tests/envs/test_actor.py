@@ -27,7 +27,9 @@ def next_step_actor(monkeypatch, num_envs, seeds, period):
 
     def make_vector(env_id, num_envs, seed, stream, vectorization):
         make_one = functools.partial(gymnasium_envs._make_episodes, env_id, seed, stream)
-        return counting.VECTORS["next_step"]([functools.partial(make_one, i) for i in range(num_envs)])
+        return counting.VECTORS["next_step"](
+            [functools.partial(make_one, i) for i in range(num_envs)]
+        )
 
     monkeypatch.setattr(actor, "make_vector", make_vector)
     return actor.Actor(counting.COUNTING, num_envs, seeds, period, "serial")
@@ -72,7 +74,9 @@ def test_dummies_after_an_end_are_neither_stored_nor_counted(monkeypatch, num_en
     vector_steps = told[-1][1] + 1
     assert [v for _, v in told] == list(range(vector_steps))
     dummies = vector_steps * num_envs - made.sum()
-    assert ended - num_envs <= dummies <= ended, "one for each end, but for those that the last step brought"
+    assert ended - num_envs <= dummies <= ended, (
+        "one for each end, but for those that the last step brought"
+    )
     assert dummies > 0
     assert told[-1][0] < made.sum()
 
@@ -128,7 +132,9 @@ def test_a_restored_actor_goes_on_as_if_never_stopped(env_id, vectorization):
             warnings.simplefilter("error")
             resumed.restore(saved[moment])
         chex.assert_trees_all_equal(resumed.save(), saved[moment])
-        for batch, expected in zip(batches(resumed, act, moment, 30 - moment), stream[moment:], strict=True):
+        for batch, expected in zip(
+            batches(resumed, act, moment, 30 - moment), stream[moment:], strict=True
+        ):
             chex.assert_trees_all_equal(batch, expected)
         chex.assert_trees_all_equal(resumed.save(), end)
         assert resumed.metrics() == uninterrupted.metrics()
@@ -145,7 +151,9 @@ def test_an_environment_that_does_not_reproduce_is_named():
     saved = source.save()
     for _ in range(20):
         resumed = actor.Actor(counting.DICE, 4, [0], 4, "serial")
-        with pytest.warns(UserWarning, match=r"Dice-v0: environments \[0, 1, 2, 3\] did not come back"):
+        with pytest.warns(
+            UserWarning, match=r"Dice-v0: environments \[0, 1, 2, 3\] did not come back"
+        ):
             resumed.restore(saved)
         batches(resumed, counting.act, int(saved["vector_steps"][0]), 5)
 
@@ -170,7 +178,9 @@ def test_each_of_several_seeds_acts_as_it_does_alone(monkeypatch, vectors):
     together = batches(make(seeds), counting.act, 0, 15)
     for row, seed in enumerate(seeds):
         for batch, alone in zip(together, batches(make([seed]), counting.act, 0, 15), strict=True):
-            chex.assert_trees_all_equal(jax.tree.map(lambda x, row=row: x[row : row + 1], batch), alone)
+            chex.assert_trees_all_equal(
+                jax.tree.map(lambda x, row=row: x[row : row + 1], batch), alone
+            )
     firsts = together[0].s_tm1[:, :, 0]  # [seeds, environments, 4]
     assert len({int(tag) for tag in counting.tag_of(firsts).ravel()}) == 9
 
@@ -218,7 +228,9 @@ def test_evaluation_returns_are_those_of_one_whole_episode_each():
     returns = envs.returns(greedy, None, 20, key)
     tags = counting.tag_of(starts[0]).tolist()
     assert len(set(tags)) == 20
-    expected = [sum(s.r_t for s in counting.reference_steps([tag], counting.length(tag))) for tag in tags]
+    expected = [
+        sum(s.r_t for s in counting.reference_steps([tag], counting.length(tag))) for tag in tags
+    ]
     np.testing.assert_allclose(returns, expected)
     np.testing.assert_array_equal(envs.returns(greedy, None, 20, key), returns)
     assert not np.array_equal(envs.returns(greedy, None, 20, jax.random.key(5)), returns)

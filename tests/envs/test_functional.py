@@ -11,7 +11,9 @@ from missing_bits.tests.envs import counting
 
 ENV, LIMIT = counting.FunctionalCounting(), 5
 initial = jax.jit(lambda key: functional.initial(ENV, key))
-step = jax.jit(lambda state, key: functional.step(ENV, LIMIT, state, counting.policy(state.observation), key))
+step = jax.jit(
+    lambda state, key: functional.step(ENV, LIMIT, state, counting.policy(state.observation), key)
+)
 
 
 def play(key):
@@ -35,7 +37,9 @@ def test_a_time_limit_truncates_and_never_terminates():
         assert (terminated, truncated) == (dies, not dies)
         assert made == (counting.length(tag) if dies else LIMIT)
         seen.add((terminated, made == LIMIT))
-    assert seen == {(True, False), (True, True), (False, True)}, "a terminal state at the limit is terminal"
+    assert seen == {(True, False), (True, True), (False, True)}, (
+        "a terminal state at the limit is terminal"
+    )
 
 
 def test_after_an_end_a_new_episode_begins_and_the_return_is_remembered():
@@ -61,7 +65,10 @@ def test_returns_are_those_of_one_whole_episode_each():
     jax.effects_barrier()
     tags = counting.tag_of(starts[0]).tolist()
     assert len(set(tags)) == 20
-    expected = [sum(s.r_t for s in counting.reference_steps([tag], LIMIT, counting.limited_end(LIMIT))) for tag in tags]
+    expected = [
+        sum(s.r_t for s in counting.reference_steps([tag], LIMIT, counting.limited_end(LIMIT)))
+        for tag in tags
+    ]
     np.testing.assert_allclose(returns, expected)
 
 
@@ -85,14 +92,18 @@ def test_steps_made_are_the_fewest_vector_steps_that_reach_the_period(num_envs, 
         assert total == -(-(i + 1) * period // num_envs) * num_envs
         assert (int(state.updates), int(state.vector_steps) * num_envs) == (i + 1, total)
         for lane in range(num_envs):
-            assert steps.a_tm1[lane][steps.valid[lane]].tolist() == list(range(before, total, num_envs))
+            assert steps.a_tm1[lane][steps.valid[lane]].tolist() == list(
+                range(before, total, num_envs)
+            )
 
 
 def roll_out(key):
     """Make eight updates' steps in four environments with a policy that explores: drawn for all, then sliced."""
 
     def act(observation, env_steps, key):
-        return (counting.policy(observation) + collectives.shard(jax.random.randint(key, (4,), 0, 3))) % 3
+        return (
+            counting.policy(observation) + collectives.shard(jax.random.randint(key, (4,), 0, 3))
+        ) % 3
 
     return jax.lax.scan(
         lambda state, k: functional.collect(ENV, LIMIT, 4, 6, state, act, k),
@@ -105,10 +116,16 @@ def roll_out(key):
 def test_steps_do_not_depend_on_the_number_of_devices(devices):
     key = jax.random.key(1)
     alone = jax.jit(roll_out)(key)  # leaves [8, E, V, ...]
-    mapped = jax.pmap(roll_out, collectives.AXIS)(jnp.broadcast_to(key, (devices,)))  # [D, 8, E / D, V, ...]
+    mapped = jax.pmap(roll_out, collectives.AXIS)(
+        jnp.broadcast_to(key, (devices,))
+    )  # [D, 8, E / D, V, ...]
     for name, whole, parts in zip(alone._fields, alone, mapped, strict=True):
-        np.testing.assert_array_equal(np.concatenate(np.asarray(parts), axis=1), whole, err_msg=name)
-    assert len(np.unique(counting.tag_of(np.asarray(alone.s_tm1[0, :, 0])))) == 4, "environments differ"
+        np.testing.assert_array_equal(
+            np.concatenate(np.asarray(parts), axis=1), whole, err_msg=name
+        )
+    assert len(np.unique(counting.tag_of(np.asarray(alone.s_tm1[0, :, 0])))) == 4, (
+        "environments differ"
+    )
 
 
 def test_gymnasiums_own_functional_environments_are_found():
@@ -117,7 +134,9 @@ def test_gymnasiums_own_functional_environments_are_found():
     assert isinstance(envs, environments.FunctionalEnvironments)
     assert (envs.observation_space.shape, envs.num_actions, envs.source([0])) == ((4,), 2, None)
     assert envs.metrics(envs.init(jax.random.key(0)))["train/episode_return"] == 0
-    left = jax.tree_util.Partial(lambda params, observation: jnp.zeros(observation.shape[0], jnp.int32))
+    left = jax.tree_util.Partial(
+        lambda params, observation: jnp.zeros(observation.shape[0], jnp.int32)
+    )
     returns = envs.returns(left, None, 8, jax.random.key(0))
     assert returns.shape == (8,)
     assert 8 <= returns.min() <= returns.max() <= 10

@@ -22,7 +22,9 @@ DICT = gym.spaces.Dict({"position": gym.spaces.Box(0, 1, (2,)), "goal": gym.spac
 MATRIX = gym.spaces.Box(0, 1, (4, 4))
 for _name, _space in {"Dict": DICT, "Matrix": MATRIX, "Discrete": gym.spaces.Discrete(16)}.items():
     gym.register(f"{_name}Observations-v0", lambda space=_space: Spaces(space))
-gym.register("TwoActions-v0", lambda: Spaces(counting.OBSERVATIONS, gym.spaces.MultiDiscrete([2, 2])))
+gym.register(
+    "TwoActions-v0", lambda: Spaces(counting.OBSERVATIONS, gym.spaces.MultiDiscrete([2, 2]))
+)
 
 
 def find(env_id, vectorization="serial"):
@@ -44,31 +46,44 @@ def test_an_unknown_environment_names_the_closest(given, meant):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("given", ["Zzzzzz-v0", "", "no spaces, please", "no_such_module:Thing-v0", "nowhere/CartPole"])
+@pytest.mark.parametrize(
+    "given", ["Zzzzzz-v0", "", "no spaces, please", "no_such_module:Thing-v0", "nowhere/CartPole"]
+)
 def test_what_resembles_nothing_says_where_to_look(given):
-    with pytest.raises(UserError, match=f"--env={given} .*(pprint_registry|Did you mean)") as raised:
+    with pytest.raises(
+        UserError, match=f"--env={given} .*(pprint_registry|Did you mean)"
+    ) as raised:
         find(given)
     assert "\n" not in str(raised.value)
 
 
 def test_continuous_actions_are_refused():
-    with pytest.raises(UserError, match=r"Pendulum-v1 has a continuous action space .* needs discrete actions"):
+    with pytest.raises(
+        UserError, match=r"Pendulum-v1 has a continuous action space .* needs discrete actions"
+    ):
         find("Pendulum-v1")
 
 
 def test_several_actions_at_once_are_refused():
-    with pytest.raises(UserError, match=r"TwoActions-v0 has the action space MultiDiscrete.* needs discrete actions"):
+    with pytest.raises(
+        UserError,
+        match=r"TwoActions-v0 has the action space MultiDiscrete.* needs discrete actions",
+    ):
         find("TwoActions-v0")
 
 
 @pytest.mark.parametrize("kind", ["Dict", "Matrix", "Discrete"])
 def test_observations_other_than_vectors_and_images_are_refused(kind):
-    with pytest.raises(UserError, match=rf"{kind}Observations-v0 has the observation space .* needs a Box"):
+    with pytest.raises(
+        UserError, match=rf"{kind}Observations-v0 has the observation space .* needs a Box"
+    ):
         find(f"{kind}Observations-v0")
 
 
 def test_box2d_that_is_not_installed_says_what_to_install(monkeypatch):
-    for module in [name for name in sys.modules if name.startswith(("Box2D", "gymnasium.envs.box2d"))]:
+    for module in [
+        name for name in sys.modules if name.startswith(("Box2D", "gymnasium.envs.box2d"))
+    ]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "Box2D", None)
     with pytest.raises(UserError, match=r"LunarLander-v3 .* pip install -e '\.\[box2d\]'"):
@@ -82,12 +97,16 @@ def test_atari_that_is_not_installed_says_what_to_install(monkeypatch):
 
 
 def test_an_unknown_vectorization_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"--vectorization=sync is unknown; .* serial, async, native"):
+    with pytest.raises(
+        UserError, match=r"--vectorization=sync is unknown; .* serial, async, native"
+    ):
         find("CartPole-v1", "sync")
 
 
 def test_native_needs_a_vector_class():
-    with pytest.raises(UserError, match=r"Acrobot-v1 has no vector class of its own. Use --vectorization=serial"):
+    with pytest.raises(
+        UserError, match=r"Acrobot-v1 has no vector class of its own. Use --vectorization=serial"
+    ):
         gymnasium_envs.make_vector("Acrobot-v1", 2, 0, "train", "native")
 
 

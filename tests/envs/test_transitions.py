@@ -11,7 +11,12 @@ from missing_bits.envs import actor, functional, gymnasium_envs
 from missing_bits.replay import uniform
 from missing_bits.tests.envs import counting
 
-GAMMA, SEED, ROWS, LIMIT = 0.9, 5, 31, 5  # ROWS in a ring, so that a run of 60 steps goes round it twice
+GAMMA, SEED, ROWS, LIMIT = (
+    0.9,
+    5,
+    31,
+    5,
+)  # ROWS in a ring, so that a run of 60 steps goes round it twice
 insert = jax.jit(uniform.insert)
 
 
@@ -41,7 +46,9 @@ def assert_holds(replay, streams):
             mine = fit[lane]
             np.testing.assert_array_equal(rows[lane][mine], [t.row for t in kept])
             for name in ("s_tm1", "a_tm1", "s_t"):
-                np.testing.assert_array_equal(getattr(found, name)[lane][mine], [getattr(t, name) for t in kept])
+                np.testing.assert_array_equal(
+                    getattr(found, name)[lane][mine], [getattr(t, name) for t in kept]
+                )
             for name in ("r_t", "discount_t"):
                 values = [getattr(t, name) for t in kept]
                 np.testing.assert_allclose(getattr(found, name)[lane][mine], values, rtol=1e-5)
@@ -50,14 +57,21 @@ def assert_holds(replay, streams):
 def kinds_of_end(streams):
     """Say which ends occurred, and whether an episode of a single step did."""
     ends = {(step.terminated, step.truncated) for steps in streams for step in steps}
-    single = any(step.s_t[2] == 1 and (step.terminated or step.truncated) for steps in streams for step in steps)
+    single = any(
+        step.s_t[2] == 1 and (step.terminated or step.truncated)
+        for steps in streams
+        for step in steps
+    )
     return ends, single
 
 
 def make_actor(monkeypatch, vectors, num_envs, period, env_id=counting.COUNTING):
     def make_vector(env_id, num_envs, seed, stream, vectorization):
         return counting.VECTORS[vectors](
-            [functools.partial(gymnasium_envs._make_episodes, env_id, seed, stream, i) for i in range(num_envs)]
+            [
+                functools.partial(gymnasium_envs._make_episodes, env_id, seed, stream, i)
+                for i in range(num_envs)
+            ]
         )
 
     monkeypatch.setattr(actor, "make_vector", make_vector)
@@ -73,7 +87,10 @@ def run_host(source, num_envs, period, steps=60):
         made += batch.valid.sum(axis=1)
         replay = insert(replay, batch)
         if update in (updates // 3, updates - 1):
-            streams = [counting.reference_steps(counting.seeds_of(SEED, i), made[i]) for i in range(num_envs)]
+            streams = [
+                counting.reference_steps(counting.seeds_of(SEED, i), made[i])
+                for i in range(num_envs)
+            ]
             assert_holds(replay, streams)
     assert max(replay.head) > 2 * ROWS, "the rings went round"
     source.close()
@@ -122,7 +139,9 @@ def test_replay_equals_the_reference_loop_in_jax(num_envs, period):
     tags, made = [[] for _ in range(num_envs)], np.zeros(num_envs, int)
     updates = -(-60 * num_envs // period)
     for i in range(updates):
-        state, replay, steps = update(state, replay, jax.random.fold_in(jax.random.key(SEED + 1), i))
+        state, replay, steps = update(
+            state, replay, jax.random.fold_in(jax.random.key(SEED + 1), i)
+        )
         steps = jax.tree.map(np.asarray, steps)
         made += steps.valid.sum(axis=1)
         for lane, v in np.argwhere(steps.valid & (steps.s_tm1[..., 2] == 0)):
@@ -130,7 +149,9 @@ def test_replay_equals_the_reference_loop_in_jax(num_envs, period):
         if i in (updates // 3, updates - 1):
             assert all(len(set(own)) == len(own) for own in tags), "every episode is another"
             end = counting.limited_end(LIMIT)
-            streams = [counting.reference_steps(own, made[lane], end) for lane, own in enumerate(tags)]
+            streams = [
+                counting.reference_steps(own, made[lane], end) for lane, own in enumerate(tags)
+            ]
             assert [len(stream) for stream in streams] == made.tolist()
             assert_holds(replay, streams)
     assert max(replay.head) > 2 * ROWS, "the rings went round"

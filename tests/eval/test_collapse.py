@@ -65,13 +65,17 @@ def test_isotropic_features_fill_the_sphere():
 @pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices")
 def test_the_deviation_is_one_over_all_devices():
     """Each device has one direction: no deviation on any of them alone, full deviation over all."""
-    features = jnp.eye(4)[:, None, :] * jax.random.uniform(jax.random.key(0), (4, 6, 1), minval=0.5)  # [devices, N, D]
+    features = jnp.eye(4)[:, None, :] * jax.random.uniform(
+        jax.random.key(0), (4, 6, 1), minval=0.5
+    )  # [devices, N, D]
     alone = jax.vmap(collapse.feature_deviation)(features)
     together = jax.pmap(collapse.feature_deviation, axis_name=collectives.AXIS)(features)
     np.testing.assert_allclose(alone, 0, atol=1e-6)
     whole = collapse.feature_deviation(features.reshape(24, 4))
     np.testing.assert_allclose(together, np.full(4, whole), rtol=1e-6)
-    assert whole == pytest.approx(np.sqrt(1 / 4 * 3 / 4) * 2)  # deviation of a one among three zeros, times sqrt(4)
+    assert whole == pytest.approx(
+        np.sqrt(1 / 4 * 3 / 4) * 2
+    )  # deviation of a one among three zeros, times sqrt(4)
 
 
 def test_spread_of_features_that_fill_the_sphere_tells_both_measures_without_a_warning():

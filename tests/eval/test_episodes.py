@@ -20,7 +20,9 @@ def test_summary_by_hand():
 
 def film(count, height=40, width=60):
     """Make frames whose colour moves from black to red: frame i tells where it stood."""
-    return [np.full((height, width, 3), [round(255 * i / count), 0, 0], np.uint8) for i in range(count)]
+    return [
+        np.full((height, width, 3), [round(255 * i / count), 0, 0], np.uint8) for i in range(count)
+    ]
 
 
 def red(picture):
@@ -43,7 +45,9 @@ def test_a_short_episode_keeps_every_frame(tmp_path):
     frames = read(tmp_path / "episode.gif")
     assert len(frames) == 20
     reds = [red(picture) for picture, _ in frames]
-    np.testing.assert_allclose(reds, [255 * i / 20 for i in range(20)], atol=4)  # a GIF has 256 colours at most
+    np.testing.assert_allclose(
+        reds, [255 * i / 20 for i in range(20)], atol=4
+    )  # a GIF has 256 colours at most
     assert frames[0][0].size == (300, 200), "300 wide, in the frame's proportions"
     assert [duration for _, duration in frames] == [40] * 19 + [1500]
 
@@ -84,5 +88,7 @@ def test_a_recorded_episode_has_a_frame_and_a_return_before_and_after_every_step
     frames, returns = environments.record("CartPole-v1", left, None, 0)
     assert 9 <= len(frames) <= 11
     assert returns == [float(i) for i in range(len(frames))]
-    assert {(frame.dtype, frame.ndim, frame.shape[-1]) for frame in frames} == {(np.dtype(np.uint8), 3, 3)}
+    assert {(frame.dtype, frame.ndim, frame.shape[-1]) for frame in frames} == {
+        (np.dtype(np.uint8), 3, 3)
+    }
     assert not np.array_equal(frames[0], frames[-1])

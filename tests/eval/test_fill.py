@@ -24,7 +24,13 @@ def learned(runs, tmp_path_factory):
     """The folder of a run on seven words in turn, with the command line."""
     folder = tmp_path_factory.mktemp("fill")
     (folder / "days.txt").write_text(f"{WEEK}\n" * 400)
-    sizes = [f"--length={LENGTH}", "--batch-size=16", "--updates=250", "--network=bert_tiny", "--vocabulary=100"]
+    sizes = [
+        f"--length={LENGTH}",
+        "--batch-size=16",
+        "--updates=250",
+        "--network=bert_tiny",
+        "--vocabulary=100",
+    ]
     data = f"--data=txt:{folder / 'days.txt'}"
     runs.finish("--exp=masked_language", data, *sizes, "--dropout=0", f"--run.dir={folder / 'run'}")
     return folder / "run"
@@ -40,8 +46,12 @@ def ask(learned, capsys):
         assert said.err == ""
         first, *lines = said.out.splitlines()
         assert first == text
-        found = [re.fullmatch(r" +([0-9.]+) %  (\S+)|\[MASK\] (\d+):", line).groups() for line in lines]
-        return [int(number) if number else (float(percent), token) for percent, token, number in found]
+        found = [
+            re.fullmatch(r" +([0-9.]+) %  (\S+)|\[MASK\] (\d+):", line).groups() for line in lines
+        ]
+        return [
+            int(number) if number else (float(percent), token) for percent, token, number in found
+        ]
 
     return ask
 
@@ -69,7 +79,11 @@ def test_each_mask_is_filled_in_turn(ask):
 
 def test_all_candidates_together_are_certain(learned):
     loaded = handover.load(learned)
-    ids = Tokenizer.from_json(loaded.encoder.tokenizer).encode("Monday [MASK] Sunday [MASK]", specials=True).ids
+    ids = (
+        Tokenizer.from_json(loaded.encoder.tokenizer)
+        .encode("Monday [MASK] Sunday [MASK]", specials=True)
+        .ids
+    )
     chances = fill.guesses(loaded.encoder, loaded.variables, loaded.head, ids, np.array([1, 3]))
     assert chances.shape == (2, loaded.encoder.vocabulary)
     np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
@@ -139,7 +153,9 @@ def test_a_mistake_gets_one_line(case, learned, others, capsys):
         assert word in line
 
 
-@pytest.mark.parametrize(("given", "named"), [(["--text=[MASK]"], "--from"), (["--from=x"], "--text")])
+@pytest.mark.parametrize(
+    ("given", "named"), [(["--text=[MASK]"], "--from"), (["--from=x"], "--text")]
+)
 def test_what_is_missing_is_named_with_the_usage(given, named, capsys):
     assert run.main(["fill", *given]) == 2
     said = capsys.readouterr().err

@@ -48,7 +48,9 @@ def test_votes_by_hand(temperature, winner):
     train = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8], [-1, 0]])
     labels = np.array([0, 1, 1, 2])
     for label in range(3):
-        accuracy = knn.accuracy(train, labels, np.array([[5.0, 0.0]]), np.array([label]), 3, temperature)
+        accuracy = knn.accuracy(
+            train, labels, np.array([[5.0, 0.0]]), np.array([label]), 3, temperature
+        )
         assert accuracy == (label == winner)
 
 
@@ -63,13 +65,17 @@ def clouds():
     rng = np.random.default_rng(0)
     labels, test_labels = rng.integers(0, 3, 203), rng.integers(0, 3, 97)
     centres = 1.2 * rng.normal(size=(3, 8))
-    train, test = (centres[which] + rng.normal(size=(len(which), 8)) for which in (labels, test_labels))
+    train, test = (
+        centres[which] + rng.normal(size=(len(which), 8)) for which in (labels, test_labels)
+    )
     return train, labels, test, test_labels
 
 
 def test_lengths_of_features_do_not_count(clouds):
     train, labels, test, test_labels = clouds
-    lengths, test_lengths = (np.random.default_rng(1).uniform(0.01, 100, (len(x), 1)) for x in (train, test))
+    lengths, test_lengths = (
+        np.random.default_rng(1).uniform(0.01, 100, (len(x), 1)) for x in (train, test)
+    )
     accuracy = knn.accuracy(train, labels, test, test_labels)
     assert 0.5 < accuracy < 1
     assert knn.accuracy(train * lengths, labels, test * test_lengths, test_labels) == accuracy
@@ -78,7 +84,10 @@ def test_lengths_of_features_do_not_count(clouds):
 @pytest.mark.parametrize("rows", [1, 10, 97, 10_000])
 def test_a_search_in_parts_finds_the_same(clouds, monkeypatch, rows):
     train, labels, test, test_labels = clouds
-    accuracy, indices = knn.accuracy(train, labels, test, test_labels), knn.neighbours(train, test, 4)
+    accuracy, indices = (
+        knn.accuracy(train, labels, test, test_labels),
+        knn.neighbours(train, test, 4),
+    )
     monkeypatch.setattr(knn, "_SIMILARITIES", rows * len(train))
     np.testing.assert_array_equal(knn.neighbours(train, test, 4), indices)
     assert knn.accuracy(train, labels, test, test_labels) == accuracy
@@ -86,8 +95,12 @@ def test_a_search_in_parts_finds_the_same(clouds, monkeypatch, rows):
 
 def test_neighbours_come_nearest_first_and_equal_ones_by_index():
     train = np.array([[0, 1], [1, 1], [1, 0], [2, 2], [-1, 0], [3, 0]])
-    np.testing.assert_array_equal(knn.neighbours(train, np.array([[1, 0]]), 6), [[2, 5, 1, 3, 0, 4]])
-    np.testing.assert_array_equal(knn.neighbours(train, np.array([[1, 0], [0, 9]]), 2), [[2, 5], [0, 1]])
+    np.testing.assert_array_equal(
+        knn.neighbours(train, np.array([[1, 0]]), 6), [[2, 5, 1, 3, 0, 4]]
+    )
+    np.testing.assert_array_equal(
+        knn.neighbours(train, np.array([[1, 0], [0, 9]]), 2), [[2, 5], [0, 1]]
+    )
 
 
 def test_more_neighbours_than_images_are_all_of_them(clouds):

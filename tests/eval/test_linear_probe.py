@@ -33,9 +33,15 @@ def test_the_objective_reaches_scikit_learns_minimum(regularisation):
     """scikit-learn minimises C sum of losses + |w|^2 / 2: ours, divided by the regularisation, at C = 1 / (N reg)."""
     features, labels = clouds(600, 10, 4, 0.5)
     features = (features - features.mean(0)) / features.std(0)
-    theirs = LogisticRegression(C=1 / (600 * regularisation), max_iter=2000, tol=1e-6).fit(features, labels)
-    ours = linear_probe.minimise(jnp.array(features), jnp.array(labels), nothing(10, 4), jnp.array([regularisation]))
-    minimum = log_loss(labels, theirs.predict_proba(features)) + regularisation / 2 * np.sum(theirs.coef_**2)
+    theirs = LogisticRegression(C=1 / (600 * regularisation), max_iter=2000, tol=1e-6).fit(
+        features, labels
+    )
+    ours = linear_probe.minimise(
+        jnp.array(features), jnp.array(labels), nothing(10, 4), jnp.array([regularisation])
+    )
+    minimum = log_loss(labels, theirs.predict_proba(features)) + regularisation / 2 * np.sum(
+        theirs.coef_**2
+    )
     w, b = np.asarray(ours.w[0], float), np.asarray(ours.b[0], float)
     logits = features @ w + b
     loss = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(600), labels])
@@ -57,7 +63,10 @@ def test_separable_classes_are_told_apart_and_random_labels_are_not():
     test, test_labels = clouds(300, 12, 3, 8.0, seed=1)
     assert linear_probe.accuracy(train, labels, test, test_labels, 3) == 1
     chance, sigma = 1 / 3, np.sqrt(1 / 3 * 2 / 3 / 300)
-    random, random_test = np.random.default_rng(2).integers(0, 3, 400), np.random.default_rng(3).integers(0, 3, 300)
+    random, random_test = (
+        np.random.default_rng(2).integers(0, 3, 400),
+        np.random.default_rng(3).integers(0, 3, 300),
+    )
     assert abs(linear_probe.accuracy(train, random, test, random_test, 3) - chance) < 3 * sigma
 
 
@@ -67,17 +76,24 @@ def test_the_scale_and_the_origin_of_a_feature_do_not_matter(data):
     accuracy = linear_probe.accuracy(train, labels, test, test_labels, classes)
     assert 0.5 < accuracy < 1
     moved = [x * scale + 5 * scale for x in (train, test)]
-    assert linear_probe.accuracy(moved[0], labels, moved[1], test_labels, classes) == pytest.approx(accuracy, abs=0.01)
+    assert linear_probe.accuracy(moved[0], labels, moved[1], test_labels, classes) == pytest.approx(
+        accuracy, abs=0.01
+    )
 
 
 def test_test_labels_change_nothing_but_the_score(data):
     """Scored against other labels, the same guesses: over all constant labels, each guess is right exactly once."""
     train, labels, test, test_labels, classes = data
-    scores = [linear_probe.accuracy(train, labels, test, np.full_like(test_labels, c), classes) for c in range(classes)]
+    scores = [
+        linear_probe.accuracy(train, labels, test, np.full_like(test_labels, c), classes)
+        for c in range(classes)
+    ]
     assert sum(scores) == pytest.approx(1)
     order = np.random.default_rng(0).permutation(len(test))
     there = linear_probe.accuracy(train, labels, test, test_labels, classes)
-    assert linear_probe.accuracy(train, labels, test[order], test_labels[order], classes) == pytest.approx(there)
+    assert linear_probe.accuracy(
+        train, labels, test[order], test_labels[order], classes
+    ) == pytest.approx(there)
     alone = linear_probe.accuracy(train, labels, test[:1], test_labels[:1], classes)
     assert alone in (0, 1), "and one test image does"
 
@@ -102,5 +118,7 @@ def test_constant_features_classes_without_images_and_fewer_images_than_features
     test, test_labels = clouds(40, 50, 2, 6.0, seed=1)
     train[:, :3], test[:, :3] = [0, 0.1, -1e6], [1e6, 3, 0]  # never seen to vary: they say nothing
     assert linear_probe.accuracy(train, labels + 1, test, test_labels + 1, 4) > 0.9
-    lonely = np.concatenate([labels[:-1], [3]])  # in the held-out fifth or in the rest, never in both
+    lonely = np.concatenate(
+        [labels[:-1], [3]]
+    )  # in the held-out fifth or in the rest, never in both
     assert linear_probe.accuracy(train, lonely, test, test_labels, 4) > 0.8

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from missing_bits.eval.ngram import Ngram
 
-SPECIALS, VOCABULARY = 4, 10  # 0 to 3 are contexts that are not counted themselves: they keep examples small
+SPECIALS, VOCABULARY = (
+    4,
+    10,
+)  # 0 to 3 are contexts that are not counted themselves: they keep examples small
 
 
 def table(*rows):
@@ -32,7 +35,9 @@ def test_a_pair_seen_in_training_decides():
 
 
 def test_of_equally_frequent_tokens_the_smallest_wins():
-    ngram = Ngram(*table([1, 8, 2], [1, 6, 2], [1, 7, 2], [1, 7, 2], [1, 6, 2]), VOCABULARY, SPECIALS)
+    ngram = Ngram(
+        *table([1, 8, 2], [1, 6, 2], [1, 7, 2], [1, 7, 2], [1, 6, 2]), VOCABULARY, SPECIALS
+    )
     assert middle(ngram, 1, 2) == 6  # 6 and 7 twice each
     assert middle(ngram, 1, 0) == 6
     assert middle(ngram, 0, 2) == 6
@@ -41,13 +46,17 @@ def test_of_equally_frequent_tokens_the_smallest_wins():
 
 def test_of_an_unseen_pair_the_surer_side_decides():
     """After 1: 5 with 2 of 3. Before 3 and after 2: 7 with 3 of 4. Before 2: 5 with 2 of 3. In all: 7 3, 5 2 of 7."""
-    ngram = Ngram(*table(*[[1, 5, 2]] * 2, [1, 6, 2], *[[2, 7, 3]] * 3, [2, 8, 3]), VOCABULARY, SPECIALS)
+    ngram = Ngram(
+        *table(*[[1, 5, 2]] * 2, [1, 6, 2], *[[2, 7, 3]] * 3, [2, 8, 3]), VOCABULARY, SPECIALS
+    )
     assert middle(ngram, 1, 3) == 7  # right, 3/4 against 2/3
     assert middle(ngram, 2, 2) == 7  # left, 3/4 against 2/3
     assert middle(ngram, 1, 0) == 5  # left alone was seen
     assert middle(ngram, 0, 2) == 5  # right alone
     assert middle(ngram, 0, 0) == 7  # neither
-    assert middle(ngram, 3, 1) == 7  # neither: 3 was seen before tokens only on the right, 1 only on the left
+    assert (
+        middle(ngram, 3, 1) == 7
+    )  # neither: 3 was seen before tokens only on the right, 1 only on the left
 
 
 @pytest.mark.parametrize(("left", "right"), [(5, 7), (7, 5)])
@@ -64,7 +73,9 @@ def test_neighbours_end_with_the_segment_the_row_and_the_padding():
     tokens = np.array([[8, 6, 5, 8], [6, 8, 8, 5], [8, 6, 5, 8]])
     segments = np.array([[1, 1, 2, 2], [1, 2, 3, 0], [1, 2, 3, 4]])
     rows, columns = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 3, 1, 2, 0, 3])
-    np.testing.assert_array_equal(ngram.predict(tokens, segments, rows, columns), [5, 6, 7, 7, 7, 7])
+    np.testing.assert_array_equal(
+        ngram.predict(tokens, segments, rows, columns), [5, 6, 7, 7, 7, 7]
+    )
 
 
 def test_rows_are_not_read_on():

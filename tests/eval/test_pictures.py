@@ -30,7 +30,9 @@ def share(picture, colour):
     return np.mean(np.all(np.abs(picture.astype(int) - colour) < 12, axis=-1))
 
 
-@pytest.mark.parametrize(("side", "channels", "factor"), [(28, 1, 3), (32, 3, 3), (8, 1, 10), (96, 3, 1)])
+@pytest.mark.parametrize(
+    ("side", "channels", "factor"), [(28, 1, 3), (32, 3, 3), (8, 1, 10), (96, 3, 1)]
+)
 def test_pairs_show_every_pixel_of_both_views(tmp_path, side, channels, factor):
     images = RNG.integers(0, 256, (2, 5, side, side, channels)).astype(np.uint8)
     images[:, :, 0, 0] = [[[0], [50], [100], [150], [200]]] * 2  # few places to look at
@@ -42,7 +44,9 @@ def test_pairs_show_every_pixel_of_both_views(tmp_path, side, channels, factor):
 
 def test_views_of_one_image_are_nearer_than_those_of_two(tmp_path):
     shades = np.linspace(0.1, 0.9, 8)  # of four images in two views, all different
-    a, b = (np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1)) for s in (shades[::2], shades[1::2]))
+    a, b = (
+        np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1)) for s in (shades[::2], shades[1::2])
+    )
     pictures.pairs(a, b, tmp_path / "views.png")
     picture = read(tmp_path / "views.png")[..., 0]
     columns = [np.flatnonzero(np.any(picture == round(255 * s), axis=0)) for s in shades]
@@ -52,7 +56,9 @@ def test_views_of_one_image_are_nearer_than_those_of_two(tmp_path):
     assert max(gaps[::2]) < min(gaps[1::2])
 
 
-@pytest.mark.parametrize(("count", "side", "channels", "factor"), [(7, 32, 3, 3), (1, 28, 1, 3), (4, 96, 3, 1)])
+@pytest.mark.parametrize(
+    ("count", "side", "channels", "factor"), [(7, 32, 3, 3), (1, 28, 1, 3), (4, 96, 3, 1)]
+)
 def test_reconstructions_show_every_pixel_of_all_three(tmp_path, count, side, channels, factor):
     images = RNG.integers(0, 256, (3, count, side, side, channels)).astype(np.uint8)
     images[:, :, 0, 0] = (10 * np.arange(3 * count)).reshape(3, count, 1)  # few places to look at
@@ -66,14 +72,21 @@ def test_reconstructions_show_every_pixel_of_all_three(tmp_path, count, side, ch
 def test_reconstructions_stand_original_masked_restored_and_three_cards_in_a_row(tmp_path):
     """Twelve shades of four images, in the order in which a card after the other shows them: 9 in a row, then 3."""
     shades = np.linspace(0.1, 0.9, 12)
-    sets = (np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1)) for s in (shades[::3], shades[1::3], shades[2::3]))
+    sets = (
+        np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1))
+        for s in (shades[::3], shades[1::3], shades[2::3])
+    )
     pictures.reconstructions(*sets, tmp_path / "restored.png")
-    picture = read(tmp_path / "restored.png")[40:, :, 0]  # below the title, whose edges have all shades
+    picture = read(tmp_path / "restored.png")[
+        40:, :, 0
+    ]  # below the title, whose edges have all shades
     y, x = np.array([np.argwhere(picture == round(255 * s)).mean(axis=0) for s in shades]).T
     assert np.ptp(y[:9]) == np.ptp(y[9:]) == 0
     assert y[9] > y[0]
     np.testing.assert_array_equal(x[9:], x[:3])
-    gaps = np.diff(x[:9])  # between neighbours: two on a card, one between cards, two on a card, ...
+    gaps = np.diff(
+        x[:9]
+    )  # between neighbours: two on a card, one between cards, two on a card, ...
     assert np.all(gaps > 0)
     assert max(gaps[[0, 1, 3, 4, 6, 7]]) < min(gaps[[2, 5]])
 
@@ -140,7 +153,14 @@ def test_a_correlation_is_summed_up_in_its_title(tmp_path, monkeypatch):
 def test_a_map_keeps_classes_apart_in_place_and_colour(tmp_path, monkeypatch):
     labels = np.arange(60) % 3
     features = 20 * np.eye(3)[labels] + RNG.normal(size=(60, 3))
-    figure = drawn(monkeypatch, pictures.feature_map, features, labels, ["cat", "dog", "emu"], tmp_path / "map.png")
+    figure = drawn(
+        monkeypatch,
+        pictures.feature_map,
+        features,
+        labels,
+        ["cat", "dog", "emu"],
+        tmp_path / "map.png",
+    )
     points = [np.asarray(c.get_offsets()) for c in figure.axes[0].collections]
     assert [len(p) for p in points] == [20, 20, 20]
     centres = np.array([p.mean(axis=0) for p in points])
@@ -156,8 +176,18 @@ def test_a_map_keeps_classes_apart_in_place_and_colour(tmp_path, monkeypatch):
 def test_a_map_of_many_classes_names_them_beside_it(tmp_path, monkeypatch):
     names = [f"a class of number {i}" for i in range(80)]
     labels = np.arange(160) % 80
-    figure = drawn(monkeypatch, pictures.feature_map, RNG.normal(size=(160, 8)), labels, names, tmp_path / "map.png")
-    looks = {(tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in figure.axes[0].collections}
+    figure = drawn(
+        monkeypatch,
+        pictures.feature_map,
+        RNG.normal(size=(160, 8)),
+        labels,
+        names,
+        tmp_path / "map.png",
+    )
+    looks = {
+        (tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes())
+        for c in figure.axes[0].collections
+    }
     assert len(looks) == 60
     assert figure.legends[0].get_title().get_text() == "first 60 of 80 classes"
     assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == 120
@@ -169,14 +199,18 @@ def test_a_map_of_many_classes_names_them_beside_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("n", "d"), [(1, 4), (2, 1), (5, 300), (9, 2), (10, 1), (12, 3)])
 def test_a_map_of_few_features_is_drawn_all_the_same(tmp_path, n, d):
-    pictures.feature_map(RNG.normal(size=(n, d)), np.arange(n) % 2, ["odd", "even"], tmp_path / "map.png")
+    pictures.feature_map(
+        RNG.normal(size=(n, d)), np.arange(n) % 2, ["odd", "even"], tmp_path / "map.png"
+    )
     assert share(read(tmp_path / "map.png"), BLUE) > 0
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_a_map_of_collapsed_features_is_drawn_all_the_same(tmp_path, monkeypatch, value):
     features, labels = np.full((40, 5), value), np.arange(40) % 2
-    figure = drawn(monkeypatch, pictures.feature_map, features, labels, ["odd", "even"], tmp_path / "map.png")
+    figure = drawn(
+        monkeypatch, pictures.feature_map, features, labels, ["odd", "even"], tmp_path / "map.png"
+    )
     assert "principal components" in figure.axes[0].get_title()
 
 
@@ -194,9 +228,13 @@ def test_a_map_is_the_same_at_every_call_and_closes_its_figure(tmp_path, monkeyp
 def test_a_confusion_tells_percents_of_each_class(tmp_path, monkeypatch):
     """Of four cats three are right and one is taken for an emu; both dogs are taken for cats; there is no emu."""
     labels, guesses = np.array([0, 0, 1, 0, 1, 0]), np.array([0, 2, 0, 0, 0, 0])
-    figure = drawn(monkeypatch, pictures.confusion, labels, guesses, ["cat", "dog", "emu"], tmp_path / "c.png")
+    figure = drawn(
+        monkeypatch, pictures.confusion, labels, guesses, ["cat", "dog", "emu"], tmp_path / "c.png"
+    )
     axes = figure.axes[0]
-    np.testing.assert_array_equal(axes.get_images()[0].get_array(), [[75, 0, 25], [100, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(
+        axes.get_images()[0].get_array(), [[75, 0, 25], [100, 0, 0], [0, 0, 0]]
+    )
     written = {text.get_position(): text.get_text() for text in axes.texts}  # (guess, class)
     assert written == {(0, 0): "75", (2, 0): "25", (0, 1): "100"}
     assert "50.0 % are right" in axes.get_title()  # three of six
@@ -228,6 +266,13 @@ def test_a_confusion_of_many_classes_shows_the_first_and_counts_all(tmp_path, mo
     """Class 44 is taken for class 0: it is not shown, and 49 of 50 are right all the same."""
     labels = np.arange(50)
     guesses = np.where(labels == 44, 0, labels)
-    figure = drawn(monkeypatch, pictures.confusion, labels, guesses, [str(i) for i in labels], tmp_path / "c.png")
+    figure = drawn(
+        monkeypatch,
+        pictures.confusion,
+        labels,
+        guesses,
+        [str(i) for i in labels],
+        tmp_path / "c.png",
+    )
     np.testing.assert_array_equal(figure.axes[0].get_images()[0].get_array(), 100 * np.eye(40))
     assert "98.0 % are right; the first 40 of 50 classes" in figure.axes[0].get_title()

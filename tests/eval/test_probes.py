@@ -20,7 +20,9 @@ def striped(count, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, count).astype(np.int32)
     rows = np.where(np.arange(12) % 4 < 2, 200, 50)[None, :, None]
-    images = np.where(labels[:, None, None] == 0, rows, rows.swapaxes(1, 2)) + rng.normal(0, 30, (count, 12, 12))
+    images = np.where(labels[:, None, None] == 0, rows, rows.swapaxes(1, 2)) + rng.normal(
+        0, 30, (count, 12, 12)
+    )
     return Split(np.clip(images, 0, 255).astype(np.uint8)[..., None], labels)
 
 
@@ -51,7 +53,9 @@ def test_scores_and_baselines_by_name(data, variables):
     assert scores["eval/linear_accuracy"] == 1.0
     baselines = probes.baselines(jax.random.key(1))
     assert set(baselines) == {
-        f"baseline/{who}_{probe}_accuracy" for who in ("pixels", "random") for probe in ("knn", "linear")
+        f"baseline/{who}_{probe}_accuracy"
+        for who in ("pixels", "random")
+        for probe in ("knn", "linear")
     }
     assert all(0.5 <= accuracy <= 1 for accuracy in baselines.values())
 
@@ -87,7 +91,9 @@ def test_test_labels_choose_nothing(data, variables):
 
 
 def test_without_labels_only_the_spread_is_told(data, variables):
-    probes = Probes(in_memory(Split(data.train.images, None), Split(data.test.images, None), ()), ENCODER)
+    probes = Probes(
+        in_memory(Split(data.train.images, None), Split(data.test.images, None), ()), ENCODER
+    )
     assert set(probes.scores(variables)) == {"eval/effective_rank", "eval/feature_deviation"}
     assert probes.headline == "eval/effective_rank"
     assert probes.baselines(jax.random.key(0)) == {}
@@ -96,7 +102,10 @@ def test_without_labels_only_the_spread_is_told(data, variables):
 def test_a_collapse_warns(data, variables):
     """With almost nothing left of the images the features are nearly the same for all of them."""
     params = jax.tree.map(lambda p: p * 1e-4, variables.params)
-    offsets = {name: {leaf: p + (leaf == "offset") for leaf, p in leaves.items()} for name, leaves in params.items()}
+    offsets = {
+        name: {leaf: p + (leaf == "offset") for leaf, p in leaves.items()}
+        for name, leaves in params.items()
+    }
     with pytest.warns(UserWarning, match="features have collapsed: their deviation is 0.00"):
         scores = Probes(data, ENCODER).scores(Variables(offsets, variables.state))
     assert scores["eval/effective_rank"] < 1.5

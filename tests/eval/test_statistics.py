@@ -45,8 +45,16 @@ def test_a_single_seed_and_equal_values_have_an_interval_of_no_width(values):
 
 
 def rows_of(seeds, steps=(100, 200, 300)):
-    rows = [{"step": step, "seed": seed, "eval/return_mean": seed + step / 10} for step in steps for seed in seeds]
-    return [*rows, {"step": 100, "eval/return_mean": 1.0}, {"step": 50, "seed": 0, "train/loss": 1.0}]
+    rows = [
+        {"step": step, "seed": seed, "eval/return_mean": seed + step / 10}
+        for step in steps
+        for seed in seeds
+    ]
+    return [
+        *rows,
+        {"step": 100, "eval/return_mean": 1.0},
+        {"step": 50, "seed": 0, "train/loss": 1.0},
+    ]
 
 
 def ink(path):
@@ -59,8 +67,16 @@ def ink(path):
 def test_a_learning_curve_is_drawn_for_one_and_for_several_seeds(tmp_path):
     draw = curve.draw
     draw(rows_of([0]), "eval/return_mean", "env_steps", "dqn on CartPole-v1", tmp_path / "one.png")
-    draw(rows_of([0, 10, 20]), "eval/return_mean", "env_steps", "dqn on CartPole-v1", tmp_path / "three.png")
-    assert 0.005 < ink(tmp_path / "one.png") < ink(tmp_path / "three.png"), "seeds and a band, not only a line"
+    draw(
+        rows_of([0, 10, 20]),
+        "eval/return_mean",
+        "env_steps",
+        "dqn on CartPole-v1",
+        tmp_path / "three.png",
+    )
+    assert 0.005 < ink(tmp_path / "one.png") < ink(tmp_path / "three.png"), (
+        "seeds and a band, not only a line"
+    )
 
 
 def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):
@@ -76,10 +92,20 @@ def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):
     lines = {tuple(line.get_ydata()) for line in axes.get_lines()}
     assert lines == {(10.0, 20.0, 30.0), (20.0, 30.0, 40.0), (15.0, 25.0, 35.0)}
     assert all(tuple(line.get_xdata()) == (100, 200, 300) for line in axes.get_lines())
-    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("title", "env steps", "return mean")
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == (
+        "title",
+        "env steps",
+        "return mean",
+    )
     plt.close(drawn[0])
 
 
 def test_no_rows_no_picture(tmp_path):
-    curve.draw([{"step": 1, "seed": 0, "train/loss": 1.0}], "eval/return_mean", "updates", "title", tmp_path / "c.png")
+    curve.draw(
+        [{"step": 1, "seed": 0, "train/loss": 1.0}],
+        "eval/return_mean",
+        "updates",
+        "title",
+        tmp_path / "c.png",
+    )
     assert not list(tmp_path.iterdir())

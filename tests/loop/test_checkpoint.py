@@ -71,7 +71,9 @@ def test_any_damaged_file_gives_that_checkpoint_or_the_one_before(how, three, tm
     for file in files(three / "3"):
         if not (three / "3" / file).stat().st_size and how != "deleted":
             continue
-        folder = shutil.copytree(three, tmp_path / str(len(list(tmp_path.iterdir()))) / "checkpoints")
+        folder = shutil.copytree(
+            three, tmp_path / str(len(list(tmp_path.iterdir()))) / "checkpoints"
+        )
         DAMAGE[how](folder / "3" / file)
         recwarn.clear()
         found = latest(folder)
@@ -95,7 +97,9 @@ def test_all_damaged_is_none(three, tmp_path, recwarn):
         flip(checkpoint / "arrays" / "manifest.ocdbt")
     assert latest(folder) is None
     assert len(recwarn) == len(list(three.iterdir()))
-    assert {path.name for path in (tmp_path / "checkpoints-damaged").iterdir()} == {p.name for p in three.iterdir()}
+    assert {path.name for path in (tmp_path / "checkpoints-damaged").iterdir()} == {
+        p.name for p in three.iterdir()
+    }
 
 
 def test_contents_that_do_not_match_their_digest_are_damaged(three, tmp_path):
@@ -103,7 +107,9 @@ def test_contents_that_do_not_match_their_digest_are_damaged(three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "checkpoints")
     shutil.rmtree(folder / "3" / "arrays")
     shutil.copytree(folder / "2" / "arrays", folder / "3" / "arrays")
-    with pytest.warns(UserWarning, match=r"update 3 is damaged \(its contents do not match its digest\)"):
+    with pytest.warns(
+        UserWarning, match=r"update 3 is damaged \(its contents do not match its digest\)"
+    ):
         assert latest(folder) == 2
 
 
@@ -162,7 +168,9 @@ def test_a_refusing_disk_is_the_users_error(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which a refused save takes off
         patch.setattr(checkpoints._manager, "save", refuse)
-        with pytest.raises(UserError, match=r"update 2 could not be written .* No space left on device"):
+        with pytest.raises(
+            UserError, match=r"update 2 could not be written .* No space left on device"
+        ):
             save(checkpoints, 2)
     checkpoints.close()
     assert latest(tmp_path / "checkpoints") == 1

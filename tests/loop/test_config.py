@@ -18,7 +18,9 @@ from missing_bits.ssl import barlow_twins
 def values(kind):
     """Draw arbitrary values of a field's type."""
     if dataclasses.is_dataclass(kind):
-        return st.builds(kind, **{field.name: values(field.type) for field in dataclasses.fields(kind)})
+        return st.builds(
+            kind, **{field.name: values(field.type) for field in dataclasses.fields(kind)}
+        )
     if typing.get_origin(kind) is typing.Literal:
         return st.sampled_from(typing.get_args(kind))
     fraction = st.floats(allow_nan=False)
@@ -41,7 +43,9 @@ def test_a_configuration_survives_json(config_class, data):
 
 @pytest.mark.parametrize("saved", [{}, to_json(RunConfig()) | {"colour": "red"}])
 def test_fields_of_another_version_are_refused_by_name(saved):
-    with pytest.raises(UserError, match="colour" if saved else "checkpoint_period, compilation_cache"):
+    with pytest.raises(
+        UserError, match="colour" if saved else "checkpoint_period, compilation_cache"
+    ):
         from_json(RunConfig, saved)
 
 
@@ -89,7 +93,11 @@ def test_a_misspelt_option_within_options_names_the_closest(argument):
 
 
 def test_a_resumed_run_refuses_a_changed_option_within_options(tmp_path):
-    saved = {"exp": "outer", "config": to_json(Outer()), "run": to_json(RunConfig(dir=str(tmp_path)))}
+    saved = {
+        "exp": "outer",
+        "config": to_json(Outer()),
+        "run": to_json(RunConfig(dir=str(tmp_path))),
+    }
     (tmp_path / "config.json").write_text(json.dumps(saved))
     resume = ["--run.resume", f"--run.dir={tmp_path}"]
     assert command_line.parse("outer", Outer, {}, resume)[0] == Outer()
@@ -122,7 +130,9 @@ def test_hyphens_and_underscores_are_alike(spelling):
 
 
 def test_options_of_the_run_and_of_the_experiment_do_not_mix():
-    config, run = parse("--run.seed", "3", "--run.no_compilation_cache", "--no-huber", "--hidden-sizes", "5", "6")
+    config, run = parse(
+        "--run.seed", "3", "--run.no_compilation_cache", "--no-huber", "--hidden-sizes", "5", "6"
+    )
     assert run == RunConfig(seed=3, compilation_cache=False)
     assert config == dataclasses.replace(dqn.Config(), huber=False, hidden_sizes=(5, 6))
 

@@ -15,14 +15,20 @@ def folder(tmp_path):
     folder.close()
 
 
-ROWS = [{"step": step, "seed": seed, "train/loss": step + seed / 10} for step in (10, 20, 30) for seed in (0, 1)]
+ROWS = [
+    {"step": step, "seed": seed, "train/loss": step + seed / 10}
+    for step in (10, 20, 30)
+    for seed in (0, 1)
+]
 
 
 def test_rows_come_back_as_they_were_written(folder):
     folder.append(ROWS[:2])
     folder.append(ROWS[2:])
     assert read_rows(folder.path) == ROWS
-    assert [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()] == ROWS
+    assert [
+        json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()
+    ] == ROWS
 
 
 @pytest.mark.parametrize(("step", "kept"), [(0, 0), (9, 0), (10, 2), (25, 4), (30, 6), (99, 6)])
@@ -32,7 +38,9 @@ def test_keep_rows_drops_what_will_be_made_again_and_a_torn_line(folder, step, k
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write(torn)
     folder.keep_rows(step)
-    assert (folder.path / "metrics.jsonl").read_text() == "".join(json.dumps(row) + "\n" for row in ROWS[:kept])
+    assert (folder.path / "metrics.jsonl").read_text() == "".join(
+        json.dumps(row) + "\n" for row in ROWS[:kept]
+    )
     folder.append(ROWS[kept:])  # a session goes on from there
     assert read_rows(folder.path) == ROWS
 

@@ -22,15 +22,21 @@ def kill_and_resume(runs, command, folder, kills, seed):
     rng, moments = random.Random(seed), []
     while len(moments) < kills:
         begun = (folder / "config.json").exists()
-        run = runs.start(command[0], *(["--run.resume"] if begun else command[1:]), f"--run.dir={folder}")
+        run = runs.start(
+            command[0], *(["--run.resume"] if begun else command[1:]), f"--run.dir={folder}"
+        )
         lines = rng.choice([0, 1, 1, 2, 3, 4])
-        seconds = rng.uniform(0, 0.02) if lines else rng.uniform(0, 2)  # without lines: while it starts
+        seconds = (
+            rng.uniform(0, 0.02) if lines else rng.uniform(0, 2)
+        )  # without lines: while it starts
         run.wait_for_lines(lines)
         time.sleep(seconds)
         run.kill(signal.SIGKILL)
         status = run.wait()
         moments.append((lines, round(seconds, 4), run.out.count("\n")))
-        assert status == -signal.SIGKILL, f"ended before it was killed, moments {moments}\n{run.out}\n{run.err}"
+        assert status == -signal.SIGKILL, (
+            f"ended before it was killed, moments {moments}\n{run.out}\n{run.err}"
+        )
         assert "Traceback" not in run.err, run.err
     run = runs.finish(command[0], f"--run.dir={folder}", "--run.resume")
     assert run.err == ""  # in particular no checkpoint was found damaged
@@ -42,14 +48,18 @@ def test_sigkill_at_random_moments(runs, tiny, uninterrupted, outcome, tmp_path)
     seed = 20240607
     moments = kill_and_resume(runs, tiny, tmp_path / "run", kills=12, seed=seed)
     assert outcome(tmp_path / "run") == outcome(uninterrupted), f"seed {seed}, moments {moments}"
-    assert sum(made > 0 for _, _, made in moments) >= 6, f"most kills must interrupt training: {moments}"
+    assert sum(made > 0 for _, _, made in moments) >= 6, (
+        f"most kills must interrupt training: {moments}"
+    )
 
 
 def test_sigkill_with_environments_on_the_device(runs, tiny, outcome, tmp_path):
     command, seed = [*tiny, "--env=phys2d/CartPole-v1"], 7
     runs.finish(*command, f"--run.dir={tmp_path / 'whole'}")
     moments = kill_and_resume(runs, command, tmp_path / "run", kills=4, seed=seed)
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), f"seed {seed}, moments {moments}"
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), (
+        f"seed {seed}, moments {moments}"
+    )
 
 
 def test_sigkill_while_images_are_fetched_ahead(runs, outcome, tmp_path):
@@ -60,7 +70,9 @@ def test_sigkill_while_images_are_fetched_ahead(runs, outcome, tmp_path):
     runs.finish(*command, f"--run.dir={tmp_path / 'whole'}")
     moments = kill_and_resume(runs, command, tmp_path / "run", kills=3, seed=11)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), f"moments {moments}"
-    encoders = [(tmp_path / run / "encoder" / "seed0.safetensors").read_bytes() for run in ("whole", "run")]
+    encoders = [
+        (tmp_path / run / "encoder" / "seed0.safetensors").read_bytes() for run in ("whole", "run")
+    ]
     assert encoders[0] == encoders[1]
 
 
@@ -72,12 +84,16 @@ def test_sigkill_of_a_language_model(runs, outcome, tmp_path):
     runs.finish(*command, f"--run.dir={tmp_path / 'whole'}")
     moments = kill_and_resume(runs, command, tmp_path / "run", kills=2, seed=3)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), f"moments {moments}"
-    encoders = [(tmp_path / run / "encoder" / "seed0.safetensors").read_bytes() for run in ("whole", "run")]
+    encoders = [
+        (tmp_path / run / "encoder" / "seed0.safetensors").read_bytes() for run in ("whole", "run")
+    ]
     assert encoders[0] == encoders[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_saves_and_names_the_command_that_resumes(number, runs, tiny, uninterrupted, outcome, root, tmp_path):
+def test_signal_saves_and_names_the_command_that_resumes(
+    number, runs, tiny, uninterrupted, outcome, root, tmp_path
+):
     folder = tmp_path / "a run's folder"  # whose name the shell must not take apart
     run = runs.start(*tiny, f"--run.dir={folder}")
     run.wait_for_lines(5)
@@ -121,7 +137,9 @@ def test_resuming_a_finished_run_changes_nothing(runs, uninterrupted, hashes, tm
 
 def damage_newest(folder, how):
     newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    file = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    file = max(
+        (path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
     if how == "truncated":
         os.truncate(file, file.stat().st_size // 2)
     else:
@@ -132,7 +150,9 @@ def damage_newest(folder, how):
 
 
 @pytest.mark.parametrize("all_of_them", [False, True])
-def test_damaged_checkpoints_fall_back_to_the_same_end(all_of_them, runs, uninterrupted, outcome, tmp_path):
+def test_damaged_checkpoints_fall_back_to_the_same_end(
+    all_of_them, runs, uninterrupted, outcome, tmp_path
+):
     """To the one before, or to the start where none is whole."""
     folder = shutil.copytree(uninterrupted, tmp_path / "run")
     (folder / "result.json").unlink()
@@ -147,7 +167,10 @@ def test_damaged_checkpoints_fall_back_to_the_same_end(all_of_them, runs, uninte
     run = runs.finish("--exp=dqn", f"--run.dir={folder}", "--run.resume")
     warnings = run.err.splitlines()
     assert len(warnings) == (kept if all_of_them else 1)
-    assert all(line.startswith("warning: The checkpoint at update ") and "damaged" in line for line in warnings)
+    assert all(
+        line.startswith("warning: The checkpoint at update ") and "damaged" in line
+        for line in warnings
+    )
     assert outcome(folder) == outcome(uninterrupted)
 
 
@@ -165,7 +188,9 @@ def refused_and_resumed(run, runs, folder, relieve, uninterrupted, outcome):
     assert outcome(folder) == outcome(uninterrupted)
 
 
-@pytest.mark.parametrize("limit", [1_000, 5_000])  # bytes: rows of metrics.jsonl no longer fit; checkpoints neither
+@pytest.mark.parametrize(
+    "limit", [1_000, 5_000]
+)  # bytes: rows of metrics.jsonl no longer fit; checkpoints neither
 def test_writes_refused_in_mid_run(limit, runs, tiny, uninterrupted, outcome, tmp_path):
     """A file-size limit set on the live run stands in for a full disk; it needs no rights."""
     folder = tmp_path / "run"
@@ -225,4 +250,6 @@ def test_evaluating_and_saving_leave_training_as_it_is(env, runs, tiny, tmp_path
         runs.finish(*tiny, f"--env={env}", "--env-steps=400", *periods, f"--run.dir={folder}")
         digests.add(json.loads((folder / "result.json").read_text())["digest"])
     assert len(digests) == 1
-    assert pathlib.Path(folder / "metrics.jsonl").read_text().count("\n") == 2  # one row, one evaluation
+    assert (
+        pathlib.Path(folder / "metrics.jsonl").read_text().count("\n") == 2
+    )  # one row, one evaluation

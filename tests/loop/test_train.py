@@ -24,7 +24,10 @@ def test_the_run_folder_holds_what_the_readme_promises(uninterrupted):
         "config.json", "metrics.jsonl", "result.json", "tensorboard", "checkpoints", "learning_curve.png",
         "episode.gif", "lock",
     }  # fmt: skip
-    with Image.open(uninterrupted / "learning_curve.png") as curve, Image.open(uninterrupted / "episode.gif") as gif:
+    with (
+        Image.open(uninterrupted / "learning_curve.png") as curve,
+        Image.open(uninterrupted / "episode.gif") as gif,
+    ):
         curve.verify()
         assert gif.n_frames > 1
 
@@ -40,8 +43,16 @@ def test_config_json_says_every_setting(uninterrupted, tiny):
 
 
 def test_result_json_says_the_facts(uninterrupted):
-    result, last = json.loads((uninterrupted / "result.json").read_text()), rows_of(uninterrupted)[-1]
-    assert (result["exp"], result["seed"], result["num_seeds"], result["env_steps"]) == ("dqn", 0, 1, 1200)
+    result, last = (
+        json.loads((uninterrupted / "result.json").read_text()),
+        rows_of(uninterrupted)[-1],
+    )
+    assert (result["exp"], result["seed"], result["num_seeds"], result["env_steps"]) == (
+        "dqn",
+        0,
+        1,
+        1200,
+    )
     for name in ("eval/return_mean", "eval/return_std", "eval/return_min", "eval/return_max"):
         assert result[name] == last[name] == result["seeds"][0][name]
     assert result["eval/return_min"] <= result["eval/return_mean"] <= result["eval/return_max"]
@@ -70,7 +81,9 @@ def test_rows_come_in_order_at_their_periods(uninterrupted):
 
 def test_the_run_learned(uninterrupted):
     """At least one update was made: the loss is zero before learning starts, and moves after."""
-    losses = {row["step"]: row["train/loss"] for row in rows_of(uninterrupted) if "train/loss" in row}
+    losses = {
+        row["step"]: row["train/loss"] for row in rows_of(uninterrupted) if "train/loss" in row
+    }
     assert [losses[step] for step in (20, 40)] == [0, 0]
     assert len({loss for step, loss in losses.items() if step >= 60}) > 50
 
@@ -96,10 +109,17 @@ def test_events_hold_every_row(uninterrupted):
     version, start, *events_of_rows = events(file)
     assert version.file_version == "brain.Event:2"
     assert start.step == 1
-    rows = [{name: value for name, value in row.items() if "/" in name} for row in rows_of(uninterrupted)]
-    assert [event.step for event in events_of_rows] == [row["step"] for row in rows_of(uninterrupted)]
+    rows = [
+        {name: value for name, value in row.items() if "/" in name}
+        for row in rows_of(uninterrupted)
+    ]
+    assert [event.step for event in events_of_rows] == [
+        row["step"] for row in rows_of(uninterrupted)
+    ]
     for event, row in zip(events_of_rows, rows, strict=True):
-        assert {value.tag: value.simple_value for value in event.summary.value} == pytest.approx(row, rel=1e-6)
+        assert {value.tag: value.simple_value for value in event.summary.value} == pytest.approx(
+            row, rel=1e-6
+        )
 
 
 def test_several_seeds_give_a_row_each_and_their_mean(runs, tiny, uninterrupted, tmp_path):
@@ -113,19 +133,33 @@ def test_several_seeds_give_a_row_each_and_their_mean(runs, tiny, uninterrupted,
         assert [row["seed"] for row in seeds] == [0, 1, 2]
         assert "seed" not in mean
         assert len({row["step"] for row in [*seeds, mean]}) == 1
-        for name in [name for name in mean if name.startswith(("train/", "eval/")) and name in seeds[0]]:
+        for name in [
+            name for name in mean if name.startswith(("train/", "eval/")) and name in seeds[0]
+        ]:
             values = [row[name] for row in seeds]
             assert mean[name] == pytest.approx(np.mean(values))
             if name == "eval/return_mean":
-                assert min(values) <= mean[f"{name}_low"] <= mean[name] <= mean[f"{name}_high"] <= max(values)
+                assert (
+                    min(values)
+                    <= mean[f"{name}_low"]
+                    <= mean[name]
+                    <= mean[f"{name}_high"]
+                    <= max(values)
+                )
     for group, row in zip(groups, solo, strict=True):
         expected = {name: value for name, value in row.items() if not name.startswith("time/")}
         assert {name: group[0][name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert len({row["train/loss"] for row in groups[-2][:3]}) == 3  # all seeds differ
     result = json.loads((folder / "result.json").read_text())
     assert [row["seed"] for row in result["seeds"]] == [0, 1, 2]
-    assert result["eval/return_mean"] == pytest.approx(np.mean([row["eval/return_mean"] for row in result["seeds"]]))
-    assert result["eval/return_mean_low"] <= result["eval/return_mean"] <= result["eval/return_mean_high"]
+    assert result["eval/return_mean"] == pytest.approx(
+        np.mean([row["eval/return_mean"] for row in result["seeds"]])
+    )
+    assert (
+        result["eval/return_mean_low"]
+        <= result["eval/return_mean"]
+        <= result["eval/return_mean_high"]
+    )
     assert {path.name for path in (folder / "tensorboard").iterdir()} == {"seed0", "seed1", "seed2"}
 
 

@@ -17,7 +17,9 @@ from missing_bits.nets import conv
 
 def stock(x, w, stride, padding):
     stride = (stride, stride) if isinstance(stride, int) else stride
-    return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def products(convolve, stride, padding):
@@ -32,8 +34,12 @@ def products(convolve, stride, padding):
 
 def inputs(x_shape, w_shape, stride, padding, dtype=jnp.float32, copies=()):
     draw = np.random.default_rng(0).normal
-    y_shape = jax.eval_shape(lambda x, w: stock(x, w, stride, padding), jnp.zeros(x_shape), jnp.zeros(w_shape)).shape
-    return [jnp.asarray(draw(size=(*copies, *shape)), dtype) for shape in (x_shape, w_shape, y_shape)]
+    y_shape = jax.eval_shape(
+        lambda x, w: stock(x, w, stride, padding), jnp.zeros(x_shape), jnp.zeros(w_shape)
+    ).shape
+    return [
+        jnp.asarray(draw(size=(*copies, *shape)), dtype) for shape in (x_shape, w_shape, y_shape)
+    ]
 
 
 def assert_close(results, expected, tolerance=1e-5):
@@ -41,7 +47,9 @@ def assert_close(results, expected, tolerance=1e-5):
     for a, b in zip(results, expected, strict=True):
         assert a.shape == b.shape
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(b).max(initial=0), 1e-3))
+        np.testing.assert_allclose(
+            a, b, rtol=0, atol=tolerance * max(np.abs(b).max(initial=0), 1e-3)
+        )
 
 
 @st.composite
@@ -49,7 +57,12 @@ def cases(draw):
     """Draws shapes of x and w, stride and padding with at least one window."""
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     side = st.integers(0, 9)
-    x_shape = (draw(st.integers(1, 11)), kernel[0] + draw(side), kernel[1] + draw(side), draw(st.integers(1, 4)))
+    x_shape = (
+        draw(st.integers(1, 11)),
+        kernel[0] + draw(side),
+        kernel[1] + draw(side),
+        draw(st.integers(1, 4)),
+    )
     stride = draw(st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 3), st.integers(1, 3))))
     around = st.tuples(st.integers(0, 4), st.integers(0, 4))
     padding = draw(st.one_of(st.sampled_from(["SAME", "VALID"]), st.tuples(around, around)))
@@ -60,14 +73,21 @@ def cases(draw):
 @given(cases())
 def test_all_products_equal_the_stock_ones(case):
     arrays = inputs(*case)
-    ours, theirs = (jax.jit(products(convolve, *case[2:]))(*arrays) for convolve in (conv.conv2d, stock))
+    ours, theirs = (
+        jax.jit(products(convolve, *case[2:]))(*arrays) for convolve in (conv.conv2d, stock)
+    )
     assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        ((21, 18, 16, 3), (3, 3, 3, 5), 1, "SAME"),  # chunks of 8 examples, the last one filled with 3 zeros
+        (
+            (21, 18, 16, 3),
+            (3, 3, 3, 5),
+            1,
+            "SAME",
+        ),  # chunks of 8 examples, the last one filled with 3 zeros
         ((40, 11, 10, 2), (4, 3, 2, 3), (2, 1), ((3, 0), (1, 2))),  # 6 x 11 places: chunks of 31
         ((9, 32, 32, 3), (4, 4, 3, 8), 4, "VALID"),  # patches
         ((9, 33, 17, 3), (1, 2, 3, 8), (3, 2), "SAME"),  # windows apart from each other
@@ -75,13 +95,18 @@ def test_all_products_equal_the_stock_ones(case):
 )
 def test_chunked_batches_and_separate_windows_equal_the_stock_ones(case):
     arrays = inputs(*case)
-    ours, theirs = (jax.jit(products(convolve, *case[2:]))(*arrays) for convolve in (conv.conv2d, stock))
+    ours, theirs = (
+        jax.jit(products(convolve, *case[2:]))(*arrays) for convolve in (conv.conv2d, stock)
+    )
     assert_close(ours, theirs)
 
 
 def test_one_window_by_hand():
     # One window, so y = sum of x w = 1*5 + 2*6 + 3*7 + 4*8 = 70; its gradients are w and x.
-    x, w = jnp.array([1.0, 2, 3, 4]).reshape(1, 2, 2, 1), jnp.array([5.0, 6, 7, 8]).reshape(2, 2, 1, 1)
+    x, w = (
+        jnp.array([1.0, 2, 3, 4]).reshape(1, 2, 2, 1),
+        jnp.array([5.0, 6, 7, 8]).reshape(2, 2, 1, 1),
+    )
     y, dx, dw = products(conv.conv2d, 1, "VALID")(x, w, jnp.ones((1, 1, 1, 1)))
     assert y.item() == 70
     np.testing.assert_array_equal(dx, w.reshape(x.shape))
@@ -95,7 +120,9 @@ def test_bfloat16_rounds_only_the_result(kernel, stride):
     ours = jax.jit(products(conv.conv2d, *case[2:]))(*arrays)
     exact = products(stock, *case[2:])(*(a.astype(jnp.float32) for a in arrays))
     assert [a.dtype for a in ours] == [jnp.bfloat16] * 3
-    assert_close(ours, exact, 2**-8)  # bfloat16 keeps 8 bits: rounding errs by at most 2^-9 of a number
+    assert_close(
+        ours, exact, 2**-8
+    )  # bfloat16 keeps 8 bits: rounding errs by at most 2^-9 of a number
     # The type of x rules, and a float32 kernel gets a float32 gradient.
     x, w, dy = arrays
     y, dx, dw = products(conv.conv2d, *case[2:])(x, w.astype(jnp.float32), dy)
@@ -140,7 +167,9 @@ def test_a_loop_with_donated_parameters_equals_steps_outside(kernel):
 @pytest.mark.skipif(jax.local_device_count() < 2, reason="needs two devices")
 def test_seeds_on_devices_and_vmapped_on_each_equal_a_loop():
     x, w, _ = inputs((9, 16, 16, 3), (3, 3, 3, 4), 2, "SAME", copies=(2, 2))
-    ours = jax.pmap(jax.vmap(functools.partial(descend, conv.conv2d), (0, 0, None)), in_axes=(0, 0, None))(x, w, 3)
+    ours = jax.pmap(
+        jax.vmap(functools.partial(descend, conv.conv2d), (0, 0, None)), in_axes=(0, 0, None)
+    )(x, w, 3)
     for i in np.ndindex(2, 2):
         assert_close([ours[i]], [descend(stock, x[i], w[i], 3)])
 
@@ -155,7 +184,9 @@ def test_other_platforms_get_the_stock_convolutions(platform, seeds):
         function = products(convolve, *case[2:])
         function = jax.vmap(function) if seeds else function
         text = jax.jit(function).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
-        return sorted(re.findall(r"stablehlo\.convolution\([^)]*\)(.*)", text))  # all but the operands' names
+        return sorted(
+            re.findall(r"stablehlo\.convolution\([^)]*\)(.*)", text)
+        )  # all but the operands' names
 
     assert len(convolutions(stock)) == 3
     assert convolutions(conv.conv2d) == convolutions(stock)

@@ -9,7 +9,9 @@ from missing_bits.nets import transformer
 from missing_bits.nets.decoder import PatchDecoder
 
 GRID, NUMBERS, WIDTH, LAYERS, HEADS, D = (2, 3), 5, 8, 2, 2, 7
-NET = hk.without_apply_rng(hk.transform(lambda *seen: PatchDecoder(GRID, NUMBERS, WIDTH, LAYERS, HEADS)(*seen)))
+NET = hk.without_apply_rng(
+    hk.transform(lambda *seen: PatchDecoder(GRID, NUMBERS, WIDTH, LAYERS, HEADS)(*seen))
+)
 KEPT = np.array([[0, 4], [1, 5]], np.int32)
 HIDDEN = np.array([[1, 2, 3, 5], [0, 2, 3, 4]], np.int32)
 TOKENS = np.random.default_rng(0).normal(size=(2, 3, D)).astype(np.float32)  # [B, 1 + K, D]
@@ -39,9 +41,15 @@ def test_it_is_a_transformer_over_all_patches_in_their_places():
             whole[i, 1 + place] = embedded[i, 1 + k] + positions[place]
     stack = hk.without_apply_rng(hk.transform(lambda x: transformer.Transformer(LAYERS, HEADS)(x)))
     prefix = "patch_decoder/transformer"
-    of_stack = {name.removeprefix("patch_decoder/"): p for name, p in PARAMS.items() if name.startswith(prefix)}
+    of_stack = {
+        name.removeprefix("patch_decoder/"): p
+        for name, p in PARAMS.items()
+        if name.startswith(prefix)
+    }
     through = np.asarray(jax.jit(stack.apply)(of_stack, whole))
-    expected = np.stack([through[i, 1 + HIDDEN[i]] for i in range(2)]) @ head["w"] + head["b"].reshape(1, 1, -1)
+    expected = np.stack([through[i, 1 + HIDDEN[i]] for i in range(2)]) @ head["w"] + head[
+        "b"
+    ].reshape(1, 1, -1)
     np.testing.assert_allclose(DECODE(PARAMS, TOKENS, KEPT, HIDDEN), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -53,7 +61,9 @@ def test_the_order_of_visible_patches_means_nothing():
 def test_predictions_come_in_the_order_of_the_hidden_patches():
     order = [2, 0, 3, 1]
     found = DECODE(PARAMS, TOKENS, KEPT, HIDDEN[:, order])
-    np.testing.assert_allclose(found, DECODE(PARAMS, TOKENS, KEPT, HIDDEN)[:, order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found, DECODE(PARAMS, TOKENS, KEPT, HIDDEN)[:, order], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_where_patches_lie_matters():
@@ -67,6 +77,8 @@ def test_where_patches_lie_matters():
 def test_an_image_depends_on_its_own_tokens_alone():
     other = TOKENS.copy()
     other[1] += 1
-    plain, changed = (np.asarray(DECODE(PARAMS, tokens, KEPT, HIDDEN)) for tokens in (TOKENS, jnp.asarray(other)))
+    plain, changed = (
+        np.asarray(DECODE(PARAMS, tokens, KEPT, HIDDEN)) for tokens in (TOKENS, jnp.asarray(other))
+    )
     np.testing.assert_array_equal(changed[0], plain[0])
     assert np.abs(changed[1] - plain[1]).max() > 1e-2

@@ -14,10 +14,14 @@ from missing_bits.nets import handover
 
 ENCODER = handover.ImageEncoder("convnet", (28, 28, 1), (0.3,), (0.2,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
-TOKENIZER = '{"model": {"vocab": {"[PAD]": 0, "naïve": 1, "\\"": 2}}}'  # all that JSON has to escape twice
+TOKENIZER = (
+    '{"model": {"vocab": {"[PAD]": 0, "naïve": 1, "\\"": 2}}}'  # all that JSON has to escape twice
+)
 TEXT = handover.TextEncoder("bert_tiny", 7, 5, TOKENIZER, dropout=0.1)
 TOKENS = np.array([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0]], np.int32)
-HEAD = {"head/linear": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}}
+HEAD = {
+    "head/linear": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,9 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     for seed in (3, 10):
         variables = jax.tree.map(np.asarray, ENCODER.init(jax.random.key(seed)))
-        handover.save(folder / "encoder" / f"seed{seed}.safetensors", ENCODER, variables, {"step": seed})
+        handover.save(
+            folder / "encoder" / f"seed{seed}.safetensors", ENCODER, variables, {"step": seed}
+        )
     return folder
 
 
@@ -83,7 +89,9 @@ def test_the_card_lies_beside_the_file_and_within_it(run):
 
 def test_bytes_and_fractions_of_an_image_give_the_same_features(run):
     loaded = handover.load(run)
-    np.testing.assert_allclose(loaded(IMAGES), loaded(IMAGES.astype(np.float32) / 255), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        loaded(IMAGES), loaded(IMAGES.astype(np.float32) / 255), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_images_are_normalised_by_the_encoders_own_figures():
@@ -98,7 +106,9 @@ def test_images_are_normalised_by_the_encoders_own_figures():
 def test_what_does_not_fit_is_refused_by_name(run, text_run):
     assert handover.load_for(ENCODER, str(run)).params
     other = handover.ImageEncoder("convnet", (32, 32, 3), (0.3,) * 3, (0.2,) * 3)
-    with pytest.raises(UserError, match=r"image_shape is \(28, 28, 1\); this run needs \(32, 32, 3\)"):
+    with pytest.raises(
+        UserError, match=r"image_shape is \(28, 28, 1\); this run needs \(32, 32, 3\)"
+    ):
         handover.load_for(other, str(run))
     with pytest.raises(UserError, match="network is convnet; this run needs resnet18"):
         handover.load_for(handover.ImageEncoder("resnet18", (28, 28, 1), (0.3,), (0.2,)), str(run))
@@ -138,8 +148,14 @@ def test_missing_and_damaged_files_are_told_in_a_line(run, tmp_path):
 )
 def test_a_card_that_names_no_known_kind_is_told_in_a_line(text_run, tmp_path, change):
     """None stands for an entry that is missing."""
-    card = {name: value for name, value in (handover.load(text_run).card | change).items() if value is not None}
+    card = {
+        name: value
+        for name, value in (handover.load(text_run).card | change).items()
+        if value is not None
+    }
     path = tmp_path / "other.safetensors"
-    path.write_bytes(safetensors.numpy.save({"params:a:w": np.ones(2)}, metadata={"card": json.dumps(card)}))
+    path.write_bytes(
+        safetensors.numpy.save({"params:a:w": np.ones(2)}, metadata={"card": json.dumps(card)})
+    )
     with pytest.raises(UserError, match="is damaged or was not written by this suite"):
         handover.load(path)

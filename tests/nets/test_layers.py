@@ -47,7 +47,9 @@ def test_scale_starts_where_it_is_told():
 def test_a_large_mean_costs_no_digits(mean):
     """At 1e4, E[x^2] - E[x]^2 in float32 is off by about 1e8 / 2^24 = 6, six times the variance itself."""
     x = np.random.default_rng(0).normal(size=(512, 4)).astype(np.float32) + np.float32(mean)
-    exact = (x.astype(np.float64) - x.mean(0, dtype=np.float64)) / np.sqrt(x.var(0, dtype=np.float64) + 1e-5)
+    exact = (x.astype(np.float64) - x.mean(0, dtype=np.float64)) / np.sqrt(
+        x.var(0, dtype=np.float64) + 1e-5
+    )
     y, _ = run(jnp.asarray(x))
     np.testing.assert_allclose(y, exact, atol=2e-3)
 
@@ -67,7 +69,9 @@ def test_bfloat16_has_statistics_in_float32():
 def test_devices_share_their_statistics(devices, rows, images):
     """Values, averages and gradients of 1 device and of several, each with other data."""
     shape = (devices * rows, 2, 3, 5) if images else (devices * rows, 5)
-    x = np.random.default_rng(rows).normal(size=shape).astype(np.float32) * 3 + np.arange(5, dtype=np.float32)
+    x = np.random.default_rng(rows).normal(size=shape).astype(np.float32) * 3 + np.arange(
+        5, dtype=np.float32
+    )
     weight = np.random.default_rng(9).normal(size=shape).astype(np.float32)
     norm = transformed()
     params, state = norm.init(jax.random.key(0), jnp.asarray(x), True)
@@ -88,15 +92,25 @@ def test_devices_share_their_statistics(devices, rows, images):
     (values, moveds), gradss = shared(params, *split)
     for d in range(devices):
         np.testing.assert_allclose(values[d], value, rtol=1e-4, atol=1e-4)
-        jax.tree.map(lambda a, b, d=d: np.testing.assert_allclose(a[d], b, rtol=1e-5, atol=1e-6), moveds, moved)
-        jax.tree.map(lambda a, b, d=d: np.testing.assert_allclose(a[d], b, rtol=1e-4, atol=1e-4), gradss, grads)
+        jax.tree.map(
+            lambda a, b, d=d: np.testing.assert_allclose(a[d], b, rtol=1e-5, atol=1e-6),
+            moveds,
+            moved,
+        )
+        jax.tree.map(
+            lambda a, b, d=d: np.testing.assert_allclose(a[d], b, rtol=1e-4, atol=1e-4),
+            gradss,
+            grads,
+        )
 
 
 def test_the_projector_has_no_biases_and_ends_linear():
     net = hk.transform_with_state(lambda x, is_training: Projector((6, 7))(x, is_training))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 5)), jnp.float32)
     params, state = net.init(jax.random.key(0), x, True)
-    names = {f"{module.split('/')[-1]}.{leaf}" for module, leaves in params.items() for leaf in leaves}
+    names = {
+        f"{module.split('/')[-1]}.{leaf}" for module, leaves in params.items() for leaf in leaves
+    }
     assert names == {"linear.w", "batch_norm.scale", "batch_norm.offset", "linear_1.w"}
     z, _ = net.apply(params, state, None, x, True)
     assert z.shape == (8, 7)

@@ -37,7 +37,9 @@ def moved(adapters):
     """Return the adapters with other numbers, none of them zero."""
     leaves, treedef = jax.tree.flatten(adapters)
     keys = jax.random.split(jax.random.key(2), len(leaves))
-    return treedef.unflatten([jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+    return treedef.unflatten(
+        [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    )
 
 
 @functools.cache
@@ -75,7 +77,9 @@ def test_merged_equals_unmerged(network):
         a, b = adapters[module.module_name]["a"], adapters[module.module_name]["b"]
         if isinstance(module, hk.Linear):
             return y + SCALE * (args[0] @ a) @ b
-        narrow = module._conv(args[0], a.reshape(*module._kernel_shape, -1, a.shape[1]))  # [B, H', W', rank]
+        narrow = module._conv(
+            args[0], a.reshape(*module._kernel_shape, -1, a.shape[1])
+        )  # [B, H', W', rank]
         return y + SCALE * narrow @ b
 
     with hk.intercept_methods(add):
@@ -104,7 +108,9 @@ def test_the_gradient_reaches_b_first_and_a_once_b_has_moved():
     @jax.jit
     def gradient(adapters):
         def loss(adapters):
-            return jnp.sum(weights * language.apply(lora.merge(params, adapters, SCALE), None, TOKENS))
+            return jnp.sum(
+                weights * language.apply(lora.merge(params, adapters, SCALE), None, TOKENS)
+            )
 
         return jax.grad(loss)(adapters)
 
@@ -124,7 +130,11 @@ def test_matrices_alone_have_adapters():
     Kernels 3 x 2 x 3 x 6 and 3 x 3 x 6 x 5 count as 18 x 6 and 54 x 5: 24 + 59.
     """
     params, adapters = started(language)
-    blocks = [f"transformer/{block}/{name}" for block in ("block", "block_1") for name in ("qkv", "mix", "widen")]
+    blocks = [
+        f"transformer/{block}/{name}"
+        for block in ("block", "block_1")
+        for name in ("qkv", "mix", "widen")
+    ]
     blocks += [f"transformer/{block}/narrow" for block in ("block", "block_1")]
     assert set(adapters) == {"head", *blocks}
     assert {"embed", "transformer/norm"} < set(params)
@@ -148,7 +158,9 @@ def test_a_is_gaussian_and_keeps_the_scale_of_its_input():
         n = scaled.size
         assert abs(scaled.mean()) < 3 / np.sqrt(n)
         assert abs(scaled.std() - 1) < 3 / np.sqrt(2 * n)
-        assert abs(np.mean(scaled**4) - 3) < 3 * np.sqrt(96 / n)  # of the fourth power: variance 105 - 9
+        assert abs(np.mean(scaled**4) - 3) < 3 * np.sqrt(
+            96 / n
+        )  # of the fourth power: variance 105 - 9
     correlation = np.corrcoef(adapters["one"]["a"].ravel(), adapters["two"]["a"].ravel())[0, 1]
     assert abs(correlation) < 3 / np.sqrt(n)
 

@@ -12,7 +12,10 @@ from missing_bits.errors import UserError
 from missing_bits.nets import handover, optimizers
 from missing_bits.nets.optimizers import Optimizer
 
-W, V = np.array([[3.0, 4.0]], np.float32), np.array([2.0], np.float32)  # a weight of length 5, and a bias
+W, V = (
+    np.array([[3.0, 4.0]], np.float32),
+    np.array([2.0], np.float32),
+)  # a weight of length 5, and a bias
 G_W, G_V = np.array([[0.0, 2.0]], np.float32), np.array([0.5], np.float32)
 
 
@@ -26,7 +29,9 @@ def one_step(config, updates=10, grads=(G_W, G_V)):
 def test_the_rate_rises_in_a_line_and_falls_in_a_cosine():
     """Of 100 updates, 10 warm up: 0, 0.1, ... 1 at update 10; half way down at 55 is (1 + 0.2) / 2; 0.2 at the end."""
     rate = optimizers.schedule(Optimizer(learning_rate=1.0, warmup=0.1, end=0.2), 100)
-    np.testing.assert_allclose([rate(i) for i in (0, 1, 10, 55, 100)], [0, 0.1, 1, 0.6, 0.2], atol=1e-6)
+    np.testing.assert_allclose(
+        [rate(i) for i in (0, 1, 10, 55, 100)], [0, 0.1, 1, 0.6, 0.2], atol=1e-6
+    )
     flat_start = optimizers.schedule(Optimizer(learning_rate=1.0, warmup=0.0), 100)
     assert flat_start(0) == 1
 
@@ -36,16 +41,22 @@ def test_lars_by_hand():
 
     The bias has neither decay nor adaptation: 0.5 * 0.25 * g.
     """
-    config = Optimizer("lars", learning_rate=0.5, warmup=0.0, weight_decay=0.1, trust=0.02, vector_scale=0.25)
+    config = Optimizer(
+        "lars", learning_rate=0.5, warmup=0.0, weight_decay=0.1, trust=0.02, vector_scale=0.25
+    )
     moves = one_step(config)
     length = np.hypot(0.3, 2.4)
-    np.testing.assert_allclose(moves["w"], -0.5 * 0.02 * 5 / length * np.array([[0.3, 2.4]]), rtol=1e-5)
+    np.testing.assert_allclose(
+        moves["w"], -0.5 * 0.02 * 5 / length * np.array([[0.3, 2.4]]), rtol=1e-5
+    )
     np.testing.assert_allclose(moves["v"], [-0.5 * 0.25 * 0.5], rtol=1e-5)
 
 
 def test_lars_momentum_gathers_what_is_adapted():
     """With a constant gradient the second step is 1 + momentum times the first."""
-    config = Optimizer("lars", learning_rate=1.0, warmup=0.0, end=1.0, weight_decay=0.0, trust=1.0, momentum=0.8)
+    config = Optimizer(
+        "lars", learning_rate=1.0, warmup=0.0, end=1.0, weight_decay=0.0, trust=1.0, momentum=0.8
+    )
     params = {"w": jnp.asarray(W), "v": jnp.asarray(V)}
     optimizer = optimizers.make(config, 10)
     grads, state = {"w": G_W, "v": G_V}, optimizer.init(params)
@@ -67,7 +78,9 @@ def test_adamw_averages_gradients_and_their_squares():
     Of gradients (0.5 * 0.5 * 1 + 0.5 * 3) / (1 - 0.25) = 7 / 3, of squares
     (0.75 * 0.25 * 1 + 0.25 * 9) / (1 - 0.5625) = 39 / 7: the second step is (7 / 3) / sqrt(39 / 7).
     """
-    config = Optimizer(learning_rate=1.0, warmup=0.0, end=1.0, weight_decay=0.0, momentum=0.5, squares=0.75)
+    config = Optimizer(
+        learning_rate=1.0, warmup=0.0, end=1.0, weight_decay=0.0, momentum=0.5, squares=0.75
+    )
     optimizer, params = optimizers.make(config, 10), {"v": jnp.asarray(V)}
     _, state = optimizer.update({"v": jnp.ones(1)}, optimizer.init(params), params)
     second, _ = optimizer.update({"v": jnp.full(1, 3.0)}, state, params)
@@ -81,20 +94,36 @@ def test_muon_moves_weights_along_orthogonal_matrices_as_far_as_adam():
     which the factor does not tell. A kernel of a convolution is the matrix from its window to its outputs.
     """
     rng = np.random.default_rng(0)
-    layers = {"linear": {"w": (8, 20), "b": (20,)}, "conv": {"w": (3, 3, 2, 5)}, "embed": {"embeddings": (9, 4)}}
-    params = {module: {leaf: jnp.ones(s) for leaf, s in leaves.items()} for module, leaves in layers.items()}
+    layers = {
+        "linear": {"w": (8, 20), "b": (20,)},
+        "conv": {"w": (3, 3, 2, 5)},
+        "embed": {"embeddings": (9, 4)},
+    }
+    params = {
+        module: {leaf: jnp.ones(s) for leaf, s in leaves.items()}
+        for module, leaves in layers.items()
+    }
     grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
-    optimizer = optimizers.make(Optimizer("muon", learning_rate=0.5, warmup=0.0, weight_decay=0.0), 10)
+    optimizer = optimizers.make(
+        Optimizer("muon", learning_rate=0.5, warmup=0.0, weight_decay=0.0), 10
+    )
     moves, _ = optimizer.update(grads, optimizer.init(params), params)
     for module in ("linear", "conv"):
-        move, grad = (np.asarray(tree[module]["w"]).reshape(-1, tree[module]["w"].shape[-1]) for tree in (moves, grads))
-        u, lengths, v = np.linalg.svd(move / (-0.5 * 0.2 * max(move.shape) ** 0.5), full_matrices=False)
+        move, grad = (
+            np.asarray(tree[module]["w"]).reshape(-1, tree[module]["w"].shape[-1])
+            for tree in (moves, grads)
+        )
+        u, lengths, v = np.linalg.svd(
+            move / (-0.5 * 0.2 * max(move.shape) ** 0.5), full_matrices=False
+        )
         assert 0.6 < lengths.min() < lengths.max() < 1.3
         polar = np.linalg.svd(grad, full_matrices=False)
         alike = np.sum((u @ v) * (polar[0] @ polar[2])) / len(lengths)
         assert alike > 0.99
     for module, leaf in (("linear", "b"), ("embed", "embeddings")):  # AdamW's first step
-        np.testing.assert_allclose(moves[module][leaf], -0.5 * np.sign(grads[module][leaf]), rtol=1e-3)
+        np.testing.assert_allclose(
+            moves[module][leaf], -0.5 * np.sign(grads[module][leaf]), rtol=1e-3
+        )
 
 
 def test_muon_decays_what_adamw_decays():
@@ -179,7 +208,10 @@ def test_the_layers_of_real_encoders_are_counted_from_the_top():
         params = jax.eval_shape(encoder.init, jax.random.key(0)).params
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
         scaled, _ = optimizers.layerwise(0.5, params).update(ones, optax.EmptyState())
-        found = {module: {float(leaf.max()) for leaf in leaves.values()} for module, leaves in scaled.items()}
+        found = {
+            module: {float(leaf.max()) for leaf in leaves.values()}
+            for module, leaves in scaled.items()
+        }
         blocks = [f"{root}/transformer/block{f'_{i}' if i else ''}/" for i in range(count)]
         for module, factors in found.items():
             if module == f"{root}/transformer/norm":
@@ -191,5 +223,7 @@ def test_the_layers_of_real_encoders_are_counted_from_the_top():
 
 
 def test_an_encoder_without_blocks_has_no_layers_to_scale():
-    with pytest.raises(UserError, match=r"--layer-decay is 0\.5, but the encoder is no transformer; leave it at 1"):
+    with pytest.raises(
+        UserError, match=r"--layer-decay is 0\.5, but the encoder is no transformer; leave it at 1"
+    ):
         optimizers.layerwise(0.5, {"conv_net/conv2_d": {"w": jnp.ones((1, 1))}})

@@ -36,7 +36,11 @@ def test_the_nature_network_has_its_published_size_and_scales_bytes():
     image = np.random.default_rng(0).integers(0, 256, (2, 84, 84, 4), np.uint8)
     params = network.init(jax.random.key(0), image)
     # 8*8*4*32+32, 4*4*32*64+64, 3*3*64*64+64, 7*7*64*512+512, 512*6+6 (Mnih et al. 2015, methods)
-    assert sum(x.size for x in jax.tree.leaves(params)) == 8_224 + 32_832 + 36_928 + 1_606_144 + 3_078
+    assert (
+        sum(x.size for x in jax.tree.leaves(params)) == 8_224 + 32_832 + 36_928 + 1_606_144 + 3_078
+    )
     values = network.apply(params, image)
     assert values.shape == (2, 6)
-    np.testing.assert_allclose(values, network.apply(params, image.astype(np.float32) / 255), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        values, network.apply(params, image.astype(np.float32) / 255), rtol=1e-5, atol=1e-6
+    )

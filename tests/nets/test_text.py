@@ -54,7 +54,9 @@ def pairs_of_documents(draw):
 def test_two_documents_in_a_row_are_encoded_as_each_alone(documents):
     first, second = documents
     rows = [row(first, second), row(first), row(second)]
-    packed, alone, other = np.asarray(TOKENS(variables(), *(np.stack(part) for part in zip(*rows, strict=True))))
+    packed, alone, other = np.asarray(
+        TOKENS(variables(), *(np.stack(part) for part in zip(*rows, strict=True)))
+    )
     end = len(first) + len(second)
     np.testing.assert_allclose(packed[: len(first)], alone[: len(first)], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(packed[len(first) : end], other[: len(second)], rtol=1e-5, atol=1e-5)
@@ -63,7 +65,9 @@ def test_two_documents_in_a_row_are_encoded_as_each_alone(documents):
 def test_one_document_is_not_two():
     """The same tokens in one segment see each other."""
     tokens, segments = row([3, 1, 4], [1, 5])
-    two, one = np.asarray(TOKENS(variables(), np.stack([tokens] * 2), np.stack([segments, np.minimum(segments, 1)])))
+    two, one = np.asarray(
+        TOKENS(variables(), np.stack([tokens] * 2), np.stack([segments, np.minimum(segments, 1)]))
+    )
     assert (np.abs(two - one)[:5].max(axis=1) > 1e-2).all()
 
 
@@ -86,14 +90,18 @@ def test_padding_makes_no_difference_to_features(document):
 def test_features_are_means_over_tokens():
     tokens, segments = (part[None] for part in row([7, 2, 2, 9]))
     each = np.asarray(TOKENS(variables(), tokens, segments))[0, :4]
-    np.testing.assert_allclose(FEATURES(variables(), tokens)[0], each.mean(axis=0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        FEATURES(variables(), tokens)[0], each.mean(axis=0), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_row_of_padding_alone_has_features_of_zero_and_harms_no_other():
     tokens = np.stack([row([])[0], row([7, 2])[0]])
     features = np.asarray(FEATURES(variables(), tokens))
     np.testing.assert_array_equal(features[0], 0)
-    np.testing.assert_allclose(features[1:], FEATURES(variables(), tokens[1:]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        features[1:], FEATURES(variables(), tokens[1:]), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_features_drop_nothing_and_tokens_only_with_keys():
@@ -101,8 +109,12 @@ def test_features_drop_nothing_and_tokens_only_with_keys():
     tokens, segments = (part[None] for part in row([7, 2, 2, 9]))
     plain = np.asarray(jax.jit(certain.tokens)(variables(), tokens, segments))
     np.testing.assert_allclose(TOKENS(variables(), tokens, segments), plain, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(FEATURES(variables(), tokens)[0], plain[0, :4].mean(axis=0), rtol=1e-5, atol=1e-5)
-    dropped = np.asarray(TOKENS(variables(), tokens, segments, jax.random.split(jax.random.key(0), 1)))
+    np.testing.assert_allclose(
+        FEATURES(variables(), tokens)[0], plain[0, :4].mean(axis=0), rtol=1e-5, atol=1e-5
+    )
+    dropped = np.asarray(
+        TOKENS(variables(), tokens, segments, jax.random.split(jax.random.key(0), 1))
+    )
     assert np.abs(dropped - plain)[0, :4].max() > 0.1
 
 
@@ -112,7 +124,10 @@ def test_bfloat16_gives_float32_near_those_of_float32():
     shapes = jax.eval_shape(narrow.init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     tokens, segments = (part[None] for part in row([7, 2, 2, 9], [3]))
-    wide, found = TOKENS(variables(), tokens, segments), jax.jit(narrow.tokens)(variables(), tokens, segments)
+    wide, found = (
+        TOKENS(variables(), tokens, segments),
+        jax.jit(narrow.tokens)(variables(), tokens, segments),
+    )
     assert found.dtype == wide.dtype == jnp.float32
     error = float(jnp.abs(found - wide).max() / jnp.abs(wide).max())
     assert 1e-4 < error < 0.05
@@ -126,7 +141,13 @@ def test_sizes_are_those_of_the_names():
     right. With 30,522 words the largest has 108.5 million: BERT-Base has 110 (Devlin et al. 2019, section 3), of which
     0.6 are a pooler and 0.4 learned positions, which ours has not.
     """
-    sizes = {"tiny": (128, 2), "mini": (256, 4), "small": (512, 4), "medium": (512, 8), "base": (768, 12)}
+    sizes = {
+        "tiny": (128, 2),
+        "mini": (256, 4),
+        "small": (512, 4),
+        "medium": (512, 8),
+        "base": (768, 12),
+    }
     for name, (d, n) in sizes.items():
         encoder = TextEncoder(f"bert_{name}", 30_522, 512, "{}")
         count = hk.data_structures.tree_size(jax.eval_shape(encoder.init, jax.random.key(0)).params)
@@ -146,10 +167,20 @@ def test_logits_of_words_by_hand():
     assert {name: set(leaves) for name, leaves in params.items()} == {
         "word_head": {"bias"}, "word_head/dense": {"w", "b"}, "word_head/norm": {"scale", "offset"},
     }  # fmt: skip
-    np.testing.assert_array_equal(params["word_head"]["bias"], np.zeros(3))  # all tokens start alike
+    np.testing.assert_array_equal(
+        params["word_head"]["bias"], np.zeros(3)
+    )  # all tokens start alike
     params["word_head"]["bias"] = np.array([0.5, 0, -4], np.float32)
-    params["word_head/dense"] = {"w": np.array([[0, 1], [1, 0]], np.float32), "b": np.zeros(2, np.float32)}
-    params["word_head/norm"] = {"scale": np.array([2, 3], np.float32), "offset": np.array([1, 0], np.float32)}
+    params["word_head/dense"] = {
+        "w": np.array([[0, 1], [1, 0]], np.float32),
+        "b": np.zeros(2, np.float32),
+    }
+    params["word_head/norm"] = {
+        "scale": np.array([2, 3], np.float32),
+        "offset": np.array([1, 0], np.float32),
+    }
     for shape in [(2,), (1, 2), (1, 1, 2)]:
         logits = head.apply(params, np.array([100, 0], np.float32).reshape(shape), table)
-        np.testing.assert_allclose(logits, np.array([-0.5, 3, -3]).reshape(*shape[:-1], 3), atol=1e-4)
+        np.testing.assert_allclose(
+            logits, np.array([-0.5, 3, -3]).reshape(*shape[:-1], 3), atol=1e-4
+        )

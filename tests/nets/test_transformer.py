@@ -18,13 +18,17 @@ def filled(network, *inputs):
     """Parameters of a network, none of them zero or one: normal numbers of deviation 0.5."""
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), shapes
+    )
 
 
 @functools.cache
 def block_of(heads, width, reach=0):
     """Parameters of a block, and the compiled function of them, tokens and perhaps a mask."""
-    net = hk.without_apply_rng(hk.transform(lambda *inputs: transformer.Block(heads, reach=reach)(*inputs)))
+    net = hk.without_apply_rng(
+        hk.transform(lambda *inputs: transformer.Block(heads, reach=reach)(*inputs))
+    )
     return filled(net, jnp.zeros((1, 1, width))), jax.jit(net.apply)
 
 
@@ -78,7 +82,10 @@ def test_a_block_is_softmax_attention_and_an_mlp(case):
     heads, x, mask = case
     params, apply = block_of(heads, x.shape[2])
     for inputs, allowed in (((x, mask), mask), ((x,), np.ones_like(mask))):
-        expected = [reference(params, *example, heads) for example in zip(x.astype(float), allowed, strict=True)]
+        expected = [
+            reference(params, *example, heads)
+            for example in zip(x.astype(float), allowed, strict=True)
+        ]
         np.testing.assert_allclose(apply(params, *inputs), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -88,7 +95,10 @@ def test_distances_are_added_to_scores_as_far_as_they_reach(case, reach):
     """A number for each head and each distance from query to key, of which those beyond the reach are one."""
     heads, x, mask = case
     params, apply = block_of(heads, x.shape[2], reach)
-    expected = [reference(params, *example, heads, reach) for example in zip(x.astype(float), mask, strict=True)]
+    expected = [
+        reference(params, *example, heads, reach)
+        for example in zip(x.astype(float), mask, strict=True)
+    ]
     np.testing.assert_allclose(apply(params, x, mask), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -127,7 +137,10 @@ def test_a_mask_reaches_every_block():
     mask = transformer.same_segment(jnp.array([[1, 2, 1, 2, 2, 0]]))
     params, apply = filled(net, x, mask), jax.jit(net.apply)
     others = x + np.array([0, 1, 0, -2, 3, 5], np.float32)[None, :, None] * x[:, ::-1]
-    before, after = np.asarray(apply(params, x, mask))[0], np.asarray(apply(params, others, mask))[0]
+    before, after = (
+        np.asarray(apply(params, x, mask))[0],
+        np.asarray(apply(params, others, mask))[0],
+    )
     np.testing.assert_array_equal(before[[0, 2]], after[[0, 2]])
     assert (np.abs(before - after)[[1, 3, 4, 5]].max(axis=1) > 1e-3).all()
 
@@ -135,7 +148,9 @@ def test_a_mask_reaches_every_block():
 @functools.cache
 def dropping(rate):
     """Parameters of a block of width 8, and the compiled function of them, tokens and keys."""
-    net = hk.without_apply_rng(hk.transform(lambda x, keys: transformer.Block(2, rate)(x, None, keys)))
+    net = hk.without_apply_rng(
+        hk.transform(lambda x, keys: transformer.Block(2, rate)(x, None, keys))
+    )
     return filled(net, jnp.zeros((1, 1, 8)), None), jax.jit(net.apply)
 
 
@@ -158,12 +173,17 @@ def test_what_is_dropped_of_an_example_depends_on_its_own_key_alone():
     together = np.asarray(apply(params, x, keys))
     turned = np.asarray(apply(params, x[[2, 0, 1]], keys[np.array([2, 0, 1])]))
     np.testing.assert_allclose(turned, together[[2, 0, 1]], rtol=1e-5, atol=1e-5)
-    mates = apply(params, np.concatenate([x[:1], x[1:] + x[:1]]), jnp.concatenate([keys[:1], other_keys[1:]]))
+    mates = apply(
+        params, np.concatenate([x[:1], x[1:] + x[:1]]), jnp.concatenate([keys[:1], other_keys[1:]])
+    )
     np.testing.assert_allclose(np.asarray(mates)[0], together[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(apply(params, x[:1], keys[:1]), together[:1], rtol=1e-5, atol=1e-5)
     # One example under three keys is three examples, and under one key it is one.
     same = np.stack([x[0]] * 3)
-    three, one = np.asarray(apply(params, same, keys)), np.asarray(apply(params, same, keys[np.array([0, 0, 0])]))
+    three, one = (
+        np.asarray(apply(params, same, keys)),
+        np.asarray(apply(params, same, keys[np.array([0, 0, 0])])),
+    )
     assert all(np.abs(three[a] - three[b]).max() > 0.1 for a, b in ((0, 1), (0, 2), (1, 2)))
     np.testing.assert_allclose(one, np.stack([three[0]] * 3), rtol=1e-5, atol=1e-5)
 
@@ -171,7 +191,9 @@ def test_what_is_dropped_of_an_example_depends_on_its_own_key_alone():
 def constant(params, *added):
     """Parameters of layers that add these constants, whatever they get: attention, MLP, and so on for each block."""
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
-    layers = sorted(name for name in params if name.endswith(("mix", "narrow")))  # "block" is before "block_1"
+    layers = sorted(
+        name for name in params if name.endswith(("mix", "narrow"))
+    )  # "block" is before "block_1"
     for layer, number in zip(layers, added, strict=True):
         params[layer]["b"] += number
     return params
@@ -184,9 +206,13 @@ def test_the_rate_of_dropout_and_the_mean_it_keeps():
     The squares of what is left have the means 1 / stay and 4 / stay: the variance of an entry is 5 rate / stay.
     """
     rate, stay = 51 / 256, 205 / 256
-    net = hk.without_apply_rng(hk.transform(lambda x, keys: transformer.Block(3, 0.2)(x, None, keys)))
+    net = hk.without_apply_rng(
+        hk.transform(lambda x, keys: transformer.Block(3, 0.2)(x, None, keys))
+    )
     x, keys = jnp.zeros((8, 50, 42)), jax.random.split(jax.random.key(0), 8)
-    y = np.asarray(jax.jit(net.apply)(constant(filled(net, x, keys), 1.0, 2.0), x, keys), np.float64)
+    y = np.asarray(
+        jax.jit(net.apply)(constant(filled(net, x, keys), 1.0, 2.0), x, keys), np.float64
+    )
     kinds = np.round(y * stay)
     np.testing.assert_allclose(y * stay, kinds, atol=1e-6)
 
@@ -209,7 +235,9 @@ def test_each_layer_drops_other_entries():
 
     The last normalisation keeps what is equal equal.
     """
-    net = hk.without_apply_rng(hk.transform(lambda x, keys: transformer.Transformer(2, 4, 0.5)(x, None, keys)))
+    net = hk.without_apply_rng(
+        hk.transform(lambda x, keys: transformer.Transformer(2, 4, 0.5)(x, None, keys))
+    )
     x, keys = jnp.zeros((1, 1, 256)), jax.random.split(jax.random.key(0), 1)
     params = constant(filled(net, x, keys), 1.0, 2.0, 4.0, 8.0)
     params["transformer/norm"] = {"scale": jnp.ones(256), "offset": jnp.zeros(256)}
@@ -230,6 +258,15 @@ def test_positions_are_sines_and_cosines_by_row_and_column():
     """A grid of 2 x 3, width 8: frequencies 10000^0 = 1 and 10000^(-1/2) = 0.01; the last place is row 1, column 2."""
     positions = transformer.grid_positions(2, 3, 8)
     assert positions.shape == (6, 8)
-    expected = [np.sin(1), np.sin(0.01), np.cos(1), np.cos(0.01), np.sin(2), np.sin(0.02), np.cos(2), np.cos(0.02)]
+    expected = [
+        np.sin(1),
+        np.sin(0.01),
+        np.cos(1),
+        np.cos(0.01),
+        np.sin(2),
+        np.sin(0.02),
+        np.cos(2),
+        np.cos(0.02),
+    ]
     np.testing.assert_allclose(positions[5], expected, rtol=1e-6)
     assert len({tuple(row) for row in positions.round(5)}) == 6

@@ -31,7 +31,9 @@ PUBLISHED = {
 def test_networks_have_the_published_number_of_parameters(name, side):
     images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
     params, _ = jax.eval_shape(lambda x: vision.make(name).init(jax.random.key(0), x, True), images)
-    assert hk.data_structures.tree_size(params) / 1e6 == pytest.approx(PUBLISHED[name, side], abs=0.006)
+    assert hk.data_structures.tree_size(params) / 1e6 == pytest.approx(
+        PUBLISHED[name, side], abs=0.006
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,16 +54,22 @@ def test_features_are_float32_and_finite_and_so_is_all_that_is_kept(name, shape,
     params, state = jax.jit(network.init, static_argnums=2)(jax.random.key(0), images, True)
     features, state = jax.jit(network.apply, static_argnums=4)(params, state, None, images, True)
     assert features.shape == (4, width or features.shape[1])
-    assert {leaf.dtype for leaf in jax.tree.leaves((params, state, features))} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, state, features))} == {
+        jnp.dtype("float32")
+    }
     assert bool(jnp.isfinite(features).all())
     assert float(jnp.std(features, axis=0).max()) > 0
 
 
 def test_bfloat16_computes_something_else_but_near():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)), jnp.float32)
-    params, state = jax.jit(vision.make("convnet").init, static_argnums=2)(jax.random.key(0), images, True)
+    params, state = jax.jit(vision.make("convnet").init, static_argnums=2)(
+        jax.random.key(0), images, True
+    )
     wide, narrow = (
-        jax.jit(vision.make("convnet", bfloat16).apply, static_argnums=4)(params, state, None, images, True)[0]
+        jax.jit(vision.make("convnet", bfloat16).apply, static_argnums=4)(
+            params, state, None, images, True
+        )[0]
         for bfloat16 in (False, True)
     )
     error = float(jnp.abs(wide - narrow).max() / jnp.abs(wide).max())
@@ -82,7 +90,10 @@ def test_a_fresh_residual_block_is_the_identity():
 def test_images_that_do_not_divide_into_patches_are_refused():
     vision.check("vit_tiny", (28, 32, 3))
     vision.check("convnet", (30, 32, 3))
-    for shape, told in (((30, 32, 3), "patches of 4 x 4 pixels, but they are 30 x 32"), ((224, 100, 3), "16 x 16")):
+    for shape, told in (
+        ((30, 32, 3), "patches of 4 x 4 pixels, but they are 30 x 32"),
+        ((224, 100, 3), "16 x 16"),
+    ):
         with pytest.raises(UserError, match=told):
             vision.check("vit_tiny", shape)
 
@@ -96,8 +107,13 @@ def test_patches_have_the_side_that_is_asked_for():
     alone = np.zeros_like(images)
     alone[:, 7:14, 7:14] = images[:, 7:14, 7:14]
     kept = np.array([[5]])
-    np.testing.assert_array_equal(tokens(variables, images, kept=kept), tokens(variables, alone, kept=kept))
-    for patch, told in ((-1, "--patch is -1"), (5, "patches of 5 x 5 pixels, but they are 28 x 28")):
+    np.testing.assert_array_equal(
+        tokens(variables, images, kept=kept), tokens(variables, alone, kept=kept)
+    )
+    for patch, told in (
+        (-1, "--patch is -1"),
+        (5, "patches of 5 x 5 pixels, but they are 28 x 28"),
+    ):
         with pytest.raises(UserError, match=told):
             ImageEncoder("vit_micro", (28, 28, 1), (0.5,), (0.2,), patch=patch)
 
@@ -139,7 +155,9 @@ def hidden_from(kept):
 def gradient(**masking):
     """The gradient of a number that every token has part in, with respect to pixels."""
     weights = np.random.default_rng(2).normal(size=WIDTH).astype(np.float32)
-    found = jax.jit(jax.grad(lambda x: jnp.sum(VIT.tokens(variables(), x, **masking) @ weights)))(IMAGES)
+    found = jax.jit(jax.grad(lambda x: jnp.sum(VIT.tokens(variables(), x, **masking) @ weights)))(
+        IMAGES
+    )
     return np.asarray(found)
 
 
@@ -153,13 +171,17 @@ def test_features_are_the_class_token_beside_the_mean_over_patches():
     features, state = jax.jit(VIT.apply)(variables(), IMAGES)
     assert features.shape == (2, VIT.num_features) == (2, 2 * WIDTH)
     np.testing.assert_allclose(features[:, :WIDTH], plain()[:, 0], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(features[:, WIDTH:], plain()[:, 1:].mean(axis=1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        features[:, WIDTH:], plain()[:, 1:].mean(axis=1), rtol=1e-5, atol=1e-5
+    )
     assert state == {}
 
 
 def test_a_summary_by_hand():
     """Of tokens (1, 2), (3, 5) and (5, 9): the first beside ((3 + 5) / 2, (5 + 9) / 2)."""
-    np.testing.assert_array_equal(vision.summary(jnp.array([[[1.0, 2.0], [3.0, 5.0], [5.0, 9.0]]])), [[1, 2, 4, 7]])
+    np.testing.assert_array_equal(
+        vision.summary(jnp.array([[[1.0, 2.0], [3.0, 5.0], [5.0, 9.0]]])), [[1, 2, 4, 7]]
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -190,7 +212,9 @@ def test_no_bit_of_a_dropped_patch_is_seen(kept):
     assert hidden.sum() == 2 * (PATCHES - KEPT)
     after = TOKENS(variables(), np.where(pixels(hidden), 1 - IMAGES, IMAGES), kept=kept)
     np.testing.assert_array_equal(after, before)
-    one = np.arange(PATCHES)[None] == kept[:, :1]  # in each image one that is seen: all tokens change
+    one = (
+        np.arange(PATCHES)[None] == kept[:, :1]
+    )  # in each image one that is seen: all tokens change
     after = TOKENS(variables(), np.where(pixels(one), 1 - IMAGES, IMAGES), kept=kept)
     assert np.abs(after - before).max(axis=2).min() > 1e-4
 
@@ -202,7 +226,9 @@ def test_no_bit_under_the_mask_is_seen(drawn):
     before = np.asarray(TOKENS(variables(), IMAGES, mask=mask, mask_token=MASK_TOKEN))
     assert before.shape == plain().shape
     changed = np.where(pixels(mask), 1 - IMAGES, IMAGES)
-    np.testing.assert_array_equal(TOKENS(variables(), changed, mask=mask, mask_token=MASK_TOKEN), before)
+    np.testing.assert_array_equal(
+        TOKENS(variables(), changed, mask=mask, mask_token=MASK_TOKEN), before
+    )
     # An image without a masked patch is encoded as ever, and one with any is not.
     same = np.abs(before - plain()).max(axis=(1, 2)) < 1e-4
     np.testing.assert_array_equal(same, ~mask.any(axis=1))
@@ -211,7 +237,10 @@ def test_no_bit_under_the_mask_is_seen(drawn):
 def test_pixels_that_are_not_seen_have_no_gradient():
     kept = np.array([[7, 0, 3, 11, 4], [1, 2, 10, 9, 5]], np.int32)
     hidden = hidden_from(kept)
-    for found in (gradient(kept=kept), gradient(mask=jnp.asarray(hidden), mask_token=jnp.asarray(MASK_TOKEN))):
+    for found in (
+        gradient(kept=kept),
+        gradient(mask=jnp.asarray(hidden), mask_token=jnp.asarray(MASK_TOKEN)),
+    ):
         np.testing.assert_array_equal(found[pixels(hidden)], 0)
         assert (found[pixels(~hidden)] != 0).mean() > 0.99
 

@@ -133,7 +133,9 @@ def test_a_lane_with_nothing_to_draw_holds_up_no_other():
     assert sorted(set(rows[:, :32].ravel().tolist())) == complete_rows(replay)[0]
 
 
-@pytest.mark.parametrize(("num_lanes", "batch_size", "devices"), [(8, 4, 1), (8, 4, 2), (8, 4, 4), (6, 8, 2)])
+@pytest.mark.parametrize(
+    ("num_lanes", "batch_size", "devices"), [(8, 4, 1), (8, 4, 2), (8, 4, 4), (6, 8, 2)]
+)
 def test_the_batch_does_not_depend_on_the_number_of_devices(num_lanes, batch_size, devices):
     replay = filled(5, num_lanes, count=70)
     assert len(np.unique(np.asarray(replay.head))) > 1, "lanes, and so devices, differ"
@@ -159,7 +161,9 @@ def test_seeds_under_vmap_equal_each_alone():
     def run(steps, key):
         replay = uniform.init(2, 2 * (ROWS - 1), (2,), jnp.float32)
         for first in range(0, 30, 15):
-            replay = uniform.insert(replay, jax.tree.map(lambda x, i=first: x[:, i : i + 15], steps))
+            replay = uniform.insert(
+                replay, jax.tree.map(lambda x, i=first: x[:, i : i + 15], steps)
+            )
         return replay, uniform.sample(replay, key, 16, N, GAMMA)
 
     together = jax.jit(jax.vmap(run))(jax.tree.map(lambda *x: np.stack(x), *steps), keys)
@@ -185,11 +189,15 @@ def test_hand_computed_transitions():
     )
     replay = insert(uniform.init(1, 12, (1,), jnp.float32), steps)
     assert complete_rows(replay, 3) == [[0, 1, 3]]
-    found = jax.jit(uniform.transitions, static_argnums=3)(replay, np.zeros(3, int), np.array([0, 1, 3]), 3, 0.5)
+    found = jax.jit(uniform.transitions, static_argnums=3)(
+        replay, np.zeros(3, int), np.array([0, 1, 3]), 3, 0.5
+    )
     np.testing.assert_array_equal(found.s_tm1[:, 0], [10, 11, 20])
     np.testing.assert_array_equal(found.a_tm1, [0, 1, 2])
     np.testing.assert_allclose(found.r_t, [1 + 0.5 * 2, 2, 4], rtol=1e-6)
-    np.testing.assert_allclose(found.discount_t, [0.5**2, 0.5, 0], rtol=1e-6)  # truncation bootstraps, death does not
+    np.testing.assert_allclose(
+        found.discount_t, [0.5**2, 0.5, 0], rtol=1e-6
+    )  # truncation bootstraps, death does not
     np.testing.assert_array_equal(found.s_t[:, 0], [12, 12, 21])
 
 
@@ -197,7 +205,9 @@ def test_rows_that_are_not_valid_leave_no_trace():
     steps = random_steps(6, 3, 12, invalid_probability=0.4)
     valid = steps.valid
     dirty = jax.tree.map(
-        lambda x, y: np.where(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x, y), steps, random_steps(7, 3, 12)
+        lambda x, y: np.where(valid.reshape(valid.shape + (1,) * (x.ndim - 2)), x, y),
+        steps,
+        random_steps(7, 3, 12),
     )._replace(valid=valid)
     empty = uniform.init(3, 3 * (ROWS - 1), (2,), jnp.float32)
     replay = insert(empty, dirty)
@@ -205,7 +215,9 @@ def test_rows_that_are_not_valid_leave_no_trace():
     for v in range(12):
         one_by_one = insert(one_by_one, jax.tree.map(lambda x, v=v: x[:, v : v + 1], steps))
     chex.assert_trees_all_equal(replay, one_by_one)
-    np.testing.assert_array_equal(replay.head, (valid * (1 + (steps.terminated | steps.truncated))).sum(axis=1))
+    np.testing.assert_array_equal(
+        replay.head, (valid * (1 + (steps.terminated | steps.truncated))).sum(axis=1)
+    )
     nothing = insert(replay, dirty._replace(valid=np.zeros_like(valid)))
     chex.assert_trees_all_equal(nothing, replay)
 
@@ -223,7 +235,9 @@ def test_any_chunking_stores_what_row_by_row_insertion_stores(data, seed, ends):
     one_by_one = many = uniform.init(lanes, (rows - 1) * lanes, (2,), jnp.float32)
     for v in range(max(counts)):
         row = jax.tree.map(lambda x, v=v: x[:, v : v + 1], steps)
-        one_by_one = insert(one_by_one, row._replace(valid=np.array([[v < count] for count in counts])))
+        one_by_one = insert(
+            one_by_one, row._replace(valid=np.array([[v < count] for count in counts]))
+        )
     made = [0] * lanes
     while made != counts:
         gaps = data.draw(st.lists(st.booleans(), min_size=lanes * CHUNK, max_size=lanes * CHUNK))
@@ -266,13 +280,17 @@ def test_insertion_and_sampling_work_in_place_when_the_replay_is_donated():
 
     replay = uniform.init(2, 20_000, (16,), jnp.float32)
     steps = random_steps(0, 2, 4)
-    wide = steps._replace(s_tm1=np.zeros((2, 4, 16), np.float32), s_t=np.zeros((2, 4, 16), np.float32))
+    wide = steps._replace(
+        s_tm1=np.zeros((2, 4, 16), np.float32), s_t=np.zeros((2, 4, 16), np.float32)
+    )
     compiled = jax.jit(update, donate_argnums=0).lower(replay, wide, jax.random.key(0)).compile()
     usage = compiled.memory_analysis()
     if usage is None:
         pytest.skip("this backend does not tell what memory a program takes")
     assert usage.alias_size_in_bytes >= replay.observation.nbytes
-    assert usage.temp_size_in_bytes < replay.action.nbytes  # no temporary as large as the smallest of the rings
+    assert (
+        usage.temp_size_in_bytes < replay.action.nbytes
+    )  # no temporary as large as the smallest of the rings
     place = replay.observation.unsafe_buffer_pointer()
     replay, _ = compiled(replay, wide, jax.random.key(0))
     assert replay.observation.unsafe_buffer_pointer() == place

@@ -25,7 +25,10 @@ def loss(z_a, z_b, off_diagonal=0.0051):
 
 
 def embeddings(seed, rows=16, width=5):
-    return tuple(np.random.default_rng((seed, i)).normal(size=(rows, width)).astype(np.float32) for i in range(2))
+    return tuple(
+        np.random.default_rng((seed, i)).normal(size=(rows, width)).astype(np.float32)
+        for i in range(2)
+    )
 
 
 def test_loss_by_hand():
@@ -36,7 +39,9 @@ def test_loss_by_hand():
     """
     z_a = np.array([[3, 1], [1, 1], [3, -1], [1, -1]], np.float32)
     z_b = np.array([[10, -4], [0, -4], [10, 2], [0, 2]], np.float32)
-    np.testing.assert_allclose(correlation(jnp.asarray(z_a), jnp.asarray(z_b)), [[1, 0], [0, -1]], atol=1e-6)
+    np.testing.assert_allclose(
+        correlation(jnp.asarray(z_a), jnp.asarray(z_b)), [[1, 0], [0, -1]], atol=1e-6
+    )
     assert loss(z_a, z_b) == pytest.approx(4, abs=1e-5)
     assert loss(z_a, z_a[:, ::-1], 0.25) == pytest.approx(2 + 0.25 * 2, abs=1e-5)
 
@@ -65,7 +70,10 @@ def test_invariances(seed):
     rng = np.random.default_rng(seed)
     z_a, z_b = embeddings(seed)
     rows, columns = rng.permutation(16), rng.permutation(5)
-    scale, offset = rng.uniform(0.1, 10, 5).astype(np.float32), rng.normal(size=5).astype(np.float32)
+    scale, offset = (
+        rng.uniform(0.1, 10, 5).astype(np.float32),
+        rng.normal(size=5).astype(np.float32),
+    )
     base = loss(z_a, z_b)
     assert loss(z_a[rows], z_b[rows]) == pytest.approx(base, rel=1e-4)
     assert loss(z_a * scale + offset, z_b) == pytest.approx(base, rel=1e-4)
@@ -78,13 +86,17 @@ def test_correlation_is_float32_of_bfloat16_embeddings():
     z_a, z_b = (jnp.asarray(z, jnp.bfloat16) for z in embeddings(0, rows=512))
     c = correlation(z_a, z_b)
     assert c.dtype == jnp.float32
-    np.testing.assert_allclose(c, correlation(z_a.astype(jnp.float32), z_b.astype(jnp.float32)), atol=1e-6)
+    np.testing.assert_allclose(
+        c, correlation(z_a.astype(jnp.float32), z_b.astype(jnp.float32)), atol=1e-6
+    )
 
 
 def test_a_constant_feature_gives_no_nan():
     z_a, z_b = embeddings(0)
     z_a[:, 2] = 4.0
-    gradient = jax.grad(lambda z: sum(objective(correlation(z, jnp.asarray(z_b)), 0.1)))(jnp.asarray(z_a))
+    gradient = jax.grad(lambda z: sum(objective(correlation(z, jnp.asarray(z_b)), 0.1)))(
+        jnp.asarray(z_a)
+    )
     assert bool(jnp.isfinite(gradient).all())
 
 
@@ -97,13 +109,18 @@ def test_loss_and_gradients_are_of_the_batch_of_all_devices(devices):
 
     def shared(z):
         value, grads = jax.value_and_grad(one)(z)
-        return value, grads / collectives.size()  # the loss's psum hands every device the sum over devices
+        return (
+            value,
+            grads / collectives.size(),
+        )  # the loss's psum hands every device the sum over devices
 
     split = jnp.moveaxis(z.reshape(2, devices, -1, 5), 1, 0)
     values, grads = jax.pmap(shared, collectives.AXIS, devices=jax.devices()[:devices])(split)
     value, grad = jax.value_and_grad(one)(z)
     np.testing.assert_allclose(values, value, rtol=1e-5)
-    np.testing.assert_allclose(jnp.moveaxis(grads, 0, 1).reshape(z.shape), grad, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        jnp.moveaxis(grads, 0, 1).reshape(z.shape), grad, rtol=1e-4, atol=1e-6
+    )
 
 
 TINY = Config(data="digits", updates=10, batch_size=16, projector_sizes=(32, 32))
@@ -114,18 +131,27 @@ def test_published_recipes_make_a_step_of_the_right_shape(name, monkeypatch):
     """On stand-in images of the real size, traced and not run; the schedule has the published figures."""
     from missing_bits.data.images import ImageSet, Split
 
-    side, batch, rate, warmup = {"cifar10": (32, 256, 0.3, 1_953), "imagenet": (224, 2048, 1.6, 6_255)}[name]
+    side, batch, rate, warmup = {
+        "cifar10": (32, 256, 0.3, 1_953),
+        "imagenet": (224, 2048, 1.6, 6_255),
+    }[name]
     images = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
     split = Split(images, np.arange(4, dtype=np.int32))
-    monkeypatch.setattr(barlow_twins, "load", lambda *_: ImageSet(split, split, tuple("abcd"), "digest"))
-    experiment = barlow_twins.BarlowTwins(replace(Config(), {"data": name, **barlow_twins.PRESETS[name]}))
+    monkeypatch.setattr(
+        barlow_twins, "load", lambda *_: ImageSet(split, split, tuple("abcd"), "digest")
+    )
+    experiment = barlow_twins.BarlowTwins(
+        replace(Config(), {"data": name, **barlow_twins.PRESETS[name]})
+    )
     assert experiment.config.batch_size == batch
     key, batches = jax.random.key(0), jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
     state = jax.eval_shape(experiment.init, key)
     after, metrics = jax.eval_shape(experiment.step, state, Split(batches, None), key)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
     assert metrics["train/loss"].shape == ()
-    schedule = barlow_twins.optimizers.schedule(experiment.config.optimizer, experiment.config.updates)
+    schedule = barlow_twins.optimizers.schedule(
+        experiment.config.optimizer, experiment.config.updates
+    )
     assert schedule(warmup) == pytest.approx(rate, rel=1e-3)
     assert schedule(experiment.config.updates) == pytest.approx(rate / 1000, rel=1e-3)
 
@@ -173,7 +199,9 @@ def test_it_learns_photos_beyond_raw_pixels_and_a_random_encoder():
     settings = {"data": "photos", "updates": 200, "batch_size": 64, "projector_sizes": (256, 256)}
     experiment, layout = barlow_twins.BarlowTwins(Config(**settings)), Layout([0], 1)
     source = experiment.source([0])
-    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(200)))
+    batches = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(200))
+    )
     source.close()
     state = layout.init(experiment)
     untrained = layout.learned(experiment, state)[0]

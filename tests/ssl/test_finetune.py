@@ -64,7 +64,11 @@ def make(starts):
 
     @functools.cache
     def make(name, method, **changed):
-        small = {"updates": 10, "batch_size": 8, "optimizer": Optimizer(learning_rate=1e-2, warmup=0.0)}
+        small = {
+            "updates": 10,
+            "batch_size": 8,
+            "optimizer": Optimizer(learning_rate=1e-2, warmup=0.0),
+        }
         return Finetune(Config(**{"init_from": starts(name), "method": method, **small} | changed))
 
     return make
@@ -79,9 +83,13 @@ def state_of(experiment, seed=0):
 def trained(experiment, updates=10):
     """The state of seed 0 after some updates."""
     layout, source = Layout([0], 1), experiment.source([0])
-    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(updates)))
+    batches = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(updates))
+    )
     source.close()
-    return jax.device_get(layout.updates(experiment)(layout.init(experiment), batches, 0, updates)[0])
+    return jax.device_get(
+        layout.updates(experiment)(layout.init(experiment), batches, 0, updates)[0]
+    )
 
 
 def differ(a, b):
@@ -101,11 +109,16 @@ def test_every_seed_starts_from_the_runs_encoder_and_its_own_classifier(make, st
 
 def test_from_scratch_takes_the_network_alone(make, starts):
     """The same structure, other weights, for each seed its own."""
-    experiment, saved = make("convnet", "full", from_scratch=True), handover.load(starts("convnet")).variables
+    experiment, saved = (
+        make("convnet", "full", from_scratch=True),
+        handover.load(starts("convnet")).variables,
+    )
     found = [state_of(experiment, seed) for seed in (0, 1)]
     for state in found:
         chex.assert_trees_all_equal_shapes_and_dtypes(state.params["encoder"], saved.params)
-        chex.assert_trees_all_equal(state.statistics["encoder"], saved.state)  # 0 and 1, as in any fresh network
+        chex.assert_trees_all_equal(
+            state.statistics["encoder"], saved.state
+        )  # 0 and 1, as in any fresh network
     weights = [
         [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim > 1]
         for tree in (saved.params, *(state.params["encoder"] for state in found))
@@ -141,7 +154,9 @@ def test_all_labels_are_as_many_as_there_are(make):
     source = experiment.source([0])
     labels = np.concatenate([source.next(None, i).labels[0] for i in range(163)])
     source.close()
-    np.testing.assert_array_equal(np.bincount(labels[:1_297]), np.bincount(experiment.data.train.labels))
+    np.testing.assert_array_equal(
+        np.bincount(labels[:1_297]), np.bincount(experiment.data.train.labels)
+    )
 
 
 @pytest.mark.parametrize("method", ["linear", "lora"])
@@ -161,7 +176,10 @@ def test_a_frozen_encoder_stays_bit_for_bit(method, make, starts):
         chex.assert_trees_all_equal(merged.params, saved.params)
     for module, leaves in saved.params.items() if method == "lora" else ():
         assert ("w" in leaves) == (module in last.params["adapters"])
-        assert all((merged.params[module][name] != leaf).any() == (name == "w") for name, leaf in leaves.items())
+        assert all(
+            (merged.params[module][name] != leaf).any() == (name == "w")
+            for name, leaf in leaves.items()
+        )
 
 
 def test_low_rank_additions_start_at_nothing(make, starts):
@@ -170,7 +188,9 @@ def test_low_rank_additions_start_at_nothing(make, starts):
     merged = experiment.merged(*experiment.learned(state_of(experiment)))
     chex.assert_trees_all_equal(merged, loaded.variables)
     images = experiment.data.test.inputs[:3]
-    np.testing.assert_array_equal(experiment.encoder.apply(merged, jnp.asarray(images))[0], loaded(images))
+    np.testing.assert_array_equal(
+        experiment.encoder.apply(merged, jnp.asarray(images))[0], loaded(images)
+    )
 
 
 def test_additions_are_scaled_by_alpha_over_rank(make):
@@ -198,7 +218,9 @@ def test_what_is_handed_over_gives_the_evaluated_features_and_logits(method, mak
     norm, linear = loaded.head["batch_norm"], loaded.head["linear"]
     normalised = (features - norm["mean"][None]) / np.sqrt(norm["variance"][None] + 1e-5)
     logits, statistics = experiment.logits(*learned, jnp.asarray(inputs), False)
-    np.testing.assert_allclose(normalised @ linear["w"] + linear["b"][None], logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        normalised @ linear["w"] + linear["b"][None], logits, rtol=1e-3, atol=1e-3
+    )
     chex.assert_trees_all_equal(statistics, learned[2])
 
 
@@ -207,11 +229,15 @@ def test_the_classifier_normalises_by_the_batch_and_gathers_its_averages(make):
     experiment = make("convnet", "linear")
     learned = experiment.learned(state_of(experiment))
     images = jnp.asarray(experiment.data.train.inputs[:40])
-    features = np.asarray(experiment.encoder.apply(experiment.merged(*learned), images)[0], np.float64)
+    features = np.asarray(
+        experiment.encoder.apply(experiment.merged(*learned), images)[0], np.float64
+    )
     logits, statistics = experiment.logits(*learned, images, True)
     mean, variance = features.mean(axis=0), features.var(axis=0)
     linear = learned[0]["classifier"]["linear"]
-    expected = (features - mean[None]) / np.sqrt(variance[None] + 1e-5) @ linear["w"] + linear["b"][None]
+    expected = (features - mean[None]) / np.sqrt(variance[None] + 1e-5) @ linear["w"] + linear["b"][
+        None
+    ]
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
     found = statistics["classifier"]["batch_norm"]
     np.testing.assert_allclose(found["mean"], 0.1 * mean, rtol=1e-4, atol=1e-5)
@@ -226,7 +252,11 @@ def test_loss_by_hand(make):
     experiment = make("convnet", "linear")
     state = state_of(experiment)
     weights = np.zeros_like(state.params["classifier"]["linear"]["w"])
-    params = {"classifier": {"linear": {"w": weights, "b": np.log(np.array([3.0] + [1.0] * 9, np.float32))}}}
+    params = {
+        "classifier": {
+            "linear": {"w": weights, "b": np.log(np.array([3.0] + [1.0] * 9, np.float32))}
+        }
+    }
     images = jnp.asarray(experiment.data.train.inputs[:4])
     labels = jnp.array([0, 0, 0, 4])
     loss, (_, accuracy) = experiment.loss(params, state.frozen, state.statistics, images, labels)
@@ -236,10 +266,17 @@ def test_loss_by_hand(make):
 
 def test_layer_decay_scales_each_layers_step_by_hand(make):
     """2 blocks, decay 0.5: the upper moves half of what it does without, the lower 0.5^2, embeddings 0.5^3."""
-    experiments, rng = (make("text", "full"), make("text", "full", layer_decay=0.5)), np.random.default_rng(0)
+    experiments, rng = (
+        (make("text", "full"), make("text", "full", layer_decay=0.5)),
+        np.random.default_rng(0),
+    )
     shapes = jax.eval_shape(experiments[0].init, jax.random.key(0)).params
-    params, grads = (jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("f"), shapes) for _ in range(2))
-    plain, small = (made.optimizer.update(grads, made.optimizer.init(params), params)[0] for made in experiments)
+    params, grads = (
+        jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("f"), shapes) for _ in range(2)
+    )
+    plain, small = (
+        made.optimizer.update(grads, made.optimizer.init(params), params)[0] for made in experiments
+    )
     assert differ(plain, jax.tree.map(jnp.zeros_like, plain))
     chex.assert_trees_all_equal(small["classifier"], plain["classifier"])
     for module, leaves in plain["encoder"].items():
@@ -249,9 +286,13 @@ def test_layer_decay_scales_each_layers_step_by_hand(make):
             "/transformer/norm": 1.0,
             "/embed/": 0.5**3,
         }
-        ((_, factor),) = ((part, factor) for part, factor in factors.items() if part in f"{module}/")
+        ((_, factor),) = (
+            (part, factor) for part, factor in factors.items() if part in f"{module}/"
+        )
         for name, leaf in leaves.items():  # a power of two: exact
-            np.testing.assert_array_equal(small["encoder"][module][name], leaf * np.float32(factor), module)
+            np.testing.assert_array_equal(
+                small["encoder"][module][name], leaf * np.float32(factor), module
+            )
 
 
 def test_evaluation_in_batches_equals_evaluation_at_once(make, monkeypatch):
@@ -269,7 +310,9 @@ def test_evaluation_in_batches_equals_evaluation_at_once(make, monkeypatch):
 def test_the_baseline_names_the_commonest_class(make):
     experiment = make("convnet", "full")
     ((_, count),) = Counter(experiment.data.test.labels.tolist()).most_common(1)
-    assert experiment.baselines(jax.random.key(0)) == {"baseline/commonest_accuracy": pytest.approx(count / 500)}
+    assert experiment.baselines(jax.random.key(0)) == {
+        "baseline/commonest_accuracy": pytest.approx(count / 500)
+    }
 
 
 def test_the_picture_is_of_the_test_split(make, tmp_path, monkeypatch):
@@ -334,7 +377,9 @@ def test_data_are_the_runs_unless_they_are_given(given, expected, tmp_path, monk
         ("convnet", {"optimizer": {"warmup": 2.0}}, "--optimizer.warmup is 2.0"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_run_are_refused_by_name(start, changed, named, starts, tmp_path, monkeypatch):
+def test_settings_that_cannot_run_are_refused_by_name(
+    start, changed, named, starts, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "another").mkdir()
     (tmp_path / "another" / "config.json").write_text('{"exp": "dqn"}')
@@ -357,6 +402,8 @@ def test_it_learns_to_tell_texts_apart(make, starts, tmp_path):
     learned = experiment.learned(trained(experiment, 60))
     assert commonest < 0.5
     assert experiment.evaluate(learned, jax.random.key(0))["eval/accuracy"] > 0.9
-    experiment.hand_over(learned, tmp_path / "encoder" / "seed0.safetensors", {"config": {"data": ""}})
+    experiment.hand_over(
+        learned, tmp_path / "encoder" / "seed0.safetensors", {"config": {"data": ""}}
+    )
     chex.assert_trees_all_equal(handover.load(tmp_path).variables, experiment.merged(*learned))
     assert differ(handover.load(starts("text")).variables.params, learned[0]["encoder"])

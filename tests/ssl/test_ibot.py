@@ -20,7 +20,14 @@ objective = jax.jit(ibot.objective)
 PLAIN = ibot.PRESETS["digits"]["views"]
 TINY = replace(
     Config(),
-    {"data": "digits", "updates": 10, "batch_size": 16, "prototypes": 6, "head_hidden": 8, "head_bottleneck": 4}
+    {
+        "data": "digits",
+        "updates": 10,
+        "batch_size": 16,
+        "prototypes": 6,
+        "head_hidden": 8,
+        "head_bottleneck": 4,
+    }
     | {"views": PLAIN, "optimizer": {"warmup": 0.0}},
 )
 
@@ -29,7 +36,9 @@ TINY = replace(
 def one_layer():
     """A transformer of one layer under the name of the smallest, which is as good here and compiles at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(vision._NETWORKS, "vit_micro", lambda side: vision.VisionTransformer(16, 2, 1, side))
+        patch.setitem(
+            vision._NETWORKS, "vit_micro", lambda side: vision.VisionTransformer(16, 2, 1, side)
+        )
         yield
 
 
@@ -69,7 +78,9 @@ def test_loss_by_hand():
     Patches: view a has both masked, (1/4, 3/4) against (1, 0) and (1/2, 1/2) against (1/2, 1/2), which cost log 4 and
     log 2; view b has none. Hence (log 4 + log 2) / 2 and ((log 4 + log 2) / 2 + 0) / 2.
     """
-    p = jnp.array([[[3 / 4, 1 / 4], [1 / 4, 3 / 4], [1 / 2, 1 / 2]], [[1 / 2, 1 / 2], [0.9, 0.1], [0.9, 0.1]]])
+    p = jnp.array(
+        [[[3 / 4, 1 / 4], [1 / 4, 3 / 4], [1 / 2, 1 / 2]], [[1 / 2, 1 / 2], [0.9, 0.1], [0.9, 0.1]]]
+    )
     q = jnp.array([[[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]])
     mask = jnp.array([[True, True], [False, False]])
     class_loss, patch_loss = objective(0.1 * jnp.log(p), q, mask, 0.1)
@@ -79,7 +90,9 @@ def test_loss_by_hand():
 
 def test_loss_pairs_the_views_of_one_image():
     """Three images whose views agree, and the same with the second views in another order."""
-    q = jnp.tile(jax.nn.one_hot(jnp.array([0, 1, 2]), 3)[:, None], (2, 2, 1))  # [6, 2, 3], all a, then all b
+    q = jnp.tile(
+        jax.nn.one_hot(jnp.array([0, 1, 2]), 3)[:, None], (2, 2, 1)
+    )  # [6, 2, 3], all a, then all b
     none = jnp.zeros((6, 1), bool)
     assert objective(q, q, none, 0.01)[0] < 1e-6
     assert objective(q, q[jnp.array([0, 1, 2, 5, 3, 4])], none, 0.01)[0] > 1
@@ -93,7 +106,9 @@ def test_only_masked_patches_count(seed):
     others, other_targets, _ = random_terms(seed + 1)
     keep = jnp.concatenate([jnp.ones((4, 1), bool), mask], axis=1)[:, :, None]
     base = objective(logits, targets, mask, 0.1)
-    changed = objective(jnp.where(keep, logits, others), jnp.where(keep, targets, other_targets), mask, 0.1)
+    changed = objective(
+        jnp.where(keep, logits, others), jnp.where(keep, targets, other_targets), mask, 0.1
+    )
     chex.assert_trees_all_equal(changed, base)
     if mask.any():
         of_masked = jnp.where(mask[:, :, None], other_targets[:, 1:], targets[:, 1:])
@@ -125,7 +140,9 @@ def test_distributions_by_hand():
     """(log 8 - log 2) / 2 = log 2 for the class token, log 4 / 2 = log 2 for the patch: odds of 2 to 1 either way."""
     logits = jnp.log(jnp.array([[[8.0, 1.0], [1.0, 16.0]]]))
     centres = jnp.log(jnp.array([[2.0, 1.0], [1.0, 4.0]]))
-    np.testing.assert_allclose(distributions(logits, centres, 2.0), [[[2 / 3, 1 / 3], [1 / 3, 2 / 3]]], rtol=1e-6)
+    np.testing.assert_allclose(
+        distributions(logits, centres, 2.0), [[[2 / 3, 1 / 3], [1 / 3, 2 / 3]]], rtol=1e-6
+    )
 
 
 def test_centres_by_hand():
@@ -157,7 +174,12 @@ def test_centres_move_after_the_loss_has_used_the_old_ones(experiment, step, sta
         targets = distributions(logits, centres, experiment.temperature(state.updates))
         entropy = -jnp.mean(jnp.sum(targets[:, 0] * jnp.log(targets[:, 0] + 1e-30), axis=1))
         means = jnp.stack([logits[:, 0].mean(0), logits[:, 1:].mean((0, 1))])
-        return experiment.loss(state.params, x, mask, targets)[0], entropy, 0.9 * centres + 0.1 * means, mask
+        return (
+            experiment.loss(state.params, x, mask, targets)[0],
+            entropy,
+            0.9 * centres + 0.1 * means,
+            mask,
+        )
 
     centres = jnp.zeros((2, 6))
     for update in range(2):
@@ -175,13 +197,17 @@ def test_teacher_at_the_ends_of_its_momentum_bit_for_bit(step, start):
     after, _ = step(state, batch, jax.random.key(0))  # momentum 0
     student = {name: after.params[name] for name in after.teacher}
     chex.assert_trees_all_equal(after.teacher, student)
-    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), after.params, state.params)))
+    assert all(
+        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), after.params, state.params))
+    )
     after, _ = step(state._replace(updates=jnp.int32(10)), batch, jax.random.key(0))  # momentum 1
     chex.assert_trees_all_equal(after.teacher, state.teacher)
     assert after.updates == 11
 
 
-def test_between_its_ends_the_teacher_is_the_published_average_of_itself_and_the_new_student(step, start):
+def test_between_its_ends_the_teacher_is_the_published_average_of_itself_and_the_new_student(
+    step, start
+):
     """At half of the budget the momentum is half way from 0 to 1."""
     state, batch = start
     after, _ = step(state._replace(updates=jnp.int32(5)), batch, jax.random.key(0))
@@ -193,7 +219,9 @@ def test_between_its_ends_the_teacher_is_the_published_average_of_itself_and_the
 def test_the_teacher_is_what_is_handed_over(experiment, start):
     state, _ = start
     chex.assert_trees_all_equal(experiment.learned(state).params, state.teacher["encoder"])
-    of_teacher, of_student = (which["encoder"]["vision_transformer/embed"]["w"] for which in state[1::-1])
+    of_teacher, of_student = (
+        which["encoder"]["vision_transformer/embed"]["w"] for which in state[1::-1]
+    )
     assert (of_teacher != of_student).any()
 
 
@@ -246,7 +274,9 @@ def test_the_student_is_blind_to_masked_pixels_and_the_teacher_is_not(experiment
     mask = jnp.zeros((2, 16), bool).at[:, 5].set(True)  # rows and columns 4 to 7
     changed = x.at[:, 4:8, 4:8].set(1 - x[:, 4:8, 4:8])
     token = state.params["mask_token"]
-    student = jax.jit(lambda x, mask: experiment.logits(state.params, x, mask=mask, mask_token=token)[0])
+    student = jax.jit(
+        lambda x, mask: experiment.logits(state.params, x, mask=mask, mask_token=token)[0]
+    )
     teacher = jax.jit(lambda x: experiment.logits(state.teacher, x)[0])
     chex.assert_trees_all_equal(student(x, mask), student(changed, mask))
     seen = jnp.zeros((2, 16), bool).at[:, 6].set(True)
@@ -335,6 +365,8 @@ def test_no_label_reaches_the_update(experiment):
 def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, side in (("odd", 30), ("one", 4)):
-        np.savez(name, images=np.random.default_rng(0).integers(0, 256, (40, side, side, 3), np.uint8))
+        np.savez(
+            name, images=np.random.default_rng(0).integers(0, 256, (40, side, side, 3), np.uint8)
+        )
     with pytest.raises(UserError, match=named):
         IBOT(replace(TINY, changed)).source([0])

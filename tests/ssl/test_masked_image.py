@@ -21,7 +21,14 @@ from missing_bits.ssl import masked_image
 from missing_bits.ssl.masked_image import Config, MaskedImage
 
 METHODS = ("mae", "simmim")
-AS_THEY_ARE = Views(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grey=0.0, solarise=(0.0, 0.0))
+AS_THEY_ARE = Views(
+    crop_scale=(1.0, 1.0),
+    crop_ratio=(1.0, 1.0),
+    flip=0.0,
+    jitter=0.0,
+    grey=0.0,
+    solarise=(0.0, 0.0),
+)
 SIDE, PATCHES = 16, 16  # pixels; patches of 4 x 4 pixels
 
 
@@ -103,7 +110,9 @@ def test_mae_encodes_visible_patches_only_and_simmim_all(make):
     shapes = {}
     for method in METHODS:
         experiment = make(method)
-        seen, features = jax.eval_shape(experiment.encode, params_of(experiment), some(3), *masks_of(experiment, 3))
+        seen, features = jax.eval_shape(
+            experiment.encode, params_of(experiment), some(3), *masks_of(experiment, 3)
+        )
         shapes[method] = seen[0].shape
         assert features.shape == (3, 2 * 32)
     assert shapes == {"mae": (3, 1 + 4, 32), "simmim": (3, 12, 32)}
@@ -127,7 +136,9 @@ def test_the_encoder_is_blind_to_hidden_pixels(method, make):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_looks_at_hidden_patches_only(method, make):
     """With predictions that are given, pixels of visible patches change nothing, those of any hidden one something."""
-    experiment = predicting(make(method, normalise_targets=False), np.full((2, 12, 16), 0.3, np.float32))
+    experiment = predicting(
+        make(method, normalise_targets=False), np.full((2, 12, 16), 0.3, np.float32)
+    )
     x, (kept, hidden) = some(2), masks_of(experiment, 2)
 
     def loss(x):
@@ -156,7 +167,9 @@ def test_loss_by_hand(method, normalise, predicted, expected, make):
     ((1 - v)^2 + (1 + v)^2) / 2 = 1 + v^2. In pixels, 0.5 errs by 0.3 and by 0.1: squared for mae, absolute for simmim,
     whose targets are never normalised.
     """
-    experiment = predicting(make(method, normalise_targets=normalise), np.full((2, 12, 16), predicted, np.float32))
+    experiment = predicting(
+        make(method, normalise_targets=normalise), np.full((2, 12, 16), predicted, np.float32)
+    )
     x = np.tile(np.array([0.2, 0.6], np.float32).reshape(1, 1, 2, 1), (2, SIDE, SIDE // 2, 1))
     loss, _ = experiment.loss(NOTHING, jnp.asarray(x), *masks_of(experiment, 2))
     assert loss == pytest.approx(expected, rel=1e-3)  # epsilon under the root is 1e-6 of 0.04
@@ -166,11 +179,17 @@ def test_loss_by_hand(method, normalise, predicted, expected, make):
 def test_each_prediction_is_compared_with_its_own_patch(method, make):
     """Patch i of image b is i / 16 + b / 2 of white throughout: predicted in the masks' order, there is no error."""
     plain = make(method, normalise_targets=False)
-    x = np.asarray(masking.unpatchify(jnp.tile(jnp.arange(16.0)[None, :, None] / 32, (2, 1, 16)), 4, 4, 1))
+    x = np.asarray(
+        masking.unpatchify(jnp.tile(jnp.arange(16.0)[None, :, None] / 32, (2, 1, 16)), 4, 4, 1)
+    )
     x = x + np.array([0, 0.5], np.float32).reshape(2, 1, 1, 1)
     kept, hidden = masks_of(plain, 2)
-    values = np.broadcast_to((hidden / 32 + np.array([[0], [0.5]]))[:, :, None], (2, 12, 16)).astype(np.float32)
-    right, wrong = (predicting(plain, v).loss(NOTHING, x, kept, hidden)[0] for v in (values, values[:, ::-1]))
+    values = np.broadcast_to(
+        (hidden / 32 + np.array([[0], [0.5]]))[:, :, None], (2, 12, 16)
+    ).astype(np.float32)
+    right, wrong = (
+        predicting(plain, v).loss(NOTHING, x, kept, hidden)[0] for v in (values, values[:, ::-1])
+    )
     assert right == pytest.approx(0, abs=1e-6)
     assert wrong > 1e-3
 
@@ -187,10 +206,14 @@ def test_evaluation_uses_the_same_masks_each_time_and_leaves_no_trace(make):
     x = experiment.data.test.images.astype(np.float32) / 255  # fewer than 500: all of them
     kept, hidden = masks_of(experiment, len(x))
     _, (predictions, _) = jax.jit(experiment.loss)(learned, x, kept, hidden)
-    patches = np.take_along_axis(np.asarray(masking.patchify(x, 4), np.float64), hidden[:, :, None], axis=1)
+    patches = np.take_along_axis(
+        np.asarray(masking.patchify(x, 4), np.float64), hidden[:, :, None], axis=1
+    )
     std = np.sqrt(patches.var(axis=-1, ddof=1, keepdims=True) + 1e-6)
     wanted = (patches - patches.mean(axis=-1, keepdims=True)) / std
-    assert first["eval/masked_error"] == pytest.approx(np.square(predictions - wanted).mean(), rel=1e-4)
+    assert first["eval/masked_error"] == pytest.approx(
+        np.square(predictions - wanted).mean(), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -202,58 +225,85 @@ def test_the_baseline_guesses_the_mean_patch_of_each_place(method, make):
         found = np.empty((len(images), PATCHES, 16))
         for place in range(PATCHES):
             row, column = divmod(place, 4)
-            part = images[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(len(images), 16) / 255.0
+            part = (
+                images[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(
+                    len(images), 16
+                )
+                / 255.0
+            )
             if method == "mae":
                 spread = np.sqrt(part.var(axis=1, ddof=1, keepdims=True) + 1e-6)
                 part = (part - part.mean(axis=1, keepdims=True)) / spread
             found[:, place] = part
         return found
 
-    error = patches(experiment.data.test.images) - patches(experiment.data.train.images).mean(axis=0, keepdims=True)
+    error = patches(experiment.data.test.images) - patches(experiment.data.train.images).mean(
+        axis=0, keepdims=True
+    )
     expected = np.square(error).mean() if method == "mae" else np.abs(error).mean()
-    assert experiment.baselines(jax.random.key(0)) == {"baseline/mean_patch_error": pytest.approx(expected, rel=1e-4)}
+    assert experiment.baselines(jax.random.key(0)) == {
+        "baseline/mean_patch_error": pytest.approx(expected, rel=1e-4)
+    }
 
 
 def test_labelled_images_are_probed_too(tmp_path):
     """The headline is the linear probe's accuracy, and simpler encoders are compared with."""
     images = np.random.default_rng(0).integers(0, 256, (40, SIDE, SIDE), np.uint8)
     np.savez(tmp_path / "labelled.npz", images=images, labels=np.arange(40) % 2)
-    experiment = MaskedImage(Config(data=f"npz:{tmp_path / 'labelled.npz'}", updates=10, batch_size=8))
+    experiment = MaskedImage(
+        Config(data=f"npz:{tmp_path / 'labelled.npz'}", updates=10, batch_size=8)
+    )
     source = experiment.source([0])
     assert source.next(None, 0).labels is None  # no label reaches the update
     source.close()
     assert experiment.headline == "eval/linear_accuracy"
     found = set(experiment.baselines(jax.random.key(0)))
-    assert {"baseline/pixels_linear_accuracy", "baseline/random_knn_accuracy", "baseline/mean_patch_error"} <= found
+    assert {
+        "baseline/pixels_linear_accuracy",
+        "baseline/random_knn_accuracy",
+        "baseline/mean_patch_error",
+    } <= found
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_handed_over_is_the_encoder(method, make, tmp_path):
     experiment = make(method)
     learned = jax.device_get(params_of(experiment))
-    experiment.hand_over(learned, tmp_path / "encoder" / "seed0.safetensors", {"exp": "masked_image"})
+    experiment.hand_over(
+        learned, tmp_path / "encoder" / "seed0.safetensors", {"exp": "masked_image"}
+    )
     loaded = handover.load(tmp_path)
     assert loaded.encoder == experiment.encoder
     assert loaded.head == {}
     chex.assert_trees_all_equal(loaded.variables.params, learned["encoder"])
     x = experiment.data.test.images[:3]
-    features, _ = experiment.encoder.apply(handover.Variables(learned["encoder"], {}), jnp.asarray(x))
+    features, _ = experiment.encoder.apply(
+        handover.Variables(learned["encoder"], {}), jnp.asarray(x)
+    )
     np.testing.assert_array_equal(loaded(x), features)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_reconstructions_show_the_original_the_masked_and_the_restored(method, make, tmp_path, monkeypatch):
+def test_reconstructions_show_the_original_the_masked_and_the_restored(
+    method, make, tmp_path, monkeypatch
+):
     """Visible patches are the same in all three, hidden ones grey in the second; targets restored are the original."""
     experiment, drawn = make(method), []
-    x = experiment.data.test.images[np.linspace(0, len(experiment.data.test.images) - 1, 12).astype(int)]
+    x = experiment.data.test.images[
+        np.linspace(0, len(experiment.data.test.images) - 1, 12).astype(int)
+    ]
     _, hidden = masks_of(experiment, 12, seed=3)
     right = predicting(experiment, experiment.targets(jnp.asarray(x) / 255, hidden).values)
     draw = pictures.reconstructions
-    monkeypatch.setattr(pictures, "reconstructions", lambda *sets: (drawn.append(sets), draw(*sets)))
+    monkeypatch.setattr(
+        pictures, "reconstructions", lambda *sets: (drawn.append(sets), draw(*sets))
+    )
     right.pictures(NOTHING, 3, tmp_path)
     ((original, masked, restored, path),) = drawn
     np.testing.assert_allclose(original, x / 255, atol=1e-6)
-    np.testing.assert_allclose(masked, with_patches(x / np.float32(255), hidden, np.float32(0.5)), atol=1e-6)
+    np.testing.assert_allclose(
+        masked, with_patches(x / np.float32(255), hidden, np.float32(0.5)), atol=1e-6
+    )
     np.testing.assert_allclose(restored, x / 255, atol=1e-4)
     assert path == tmp_path / "reconstructions.png"
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -266,10 +316,15 @@ def test_the_preset_of_imagenet_is_the_published_recipe(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
     split = Split(images, np.arange(4, dtype=np.int32))
     monkeypatch.setattr(masked_image, "load", lambda *_: in_memory(split, split, tuple("abcd")))
-    experiment = MaskedImage(replace(Config(), {"data": "imagenet", **masked_image.PRESETS["imagenet"]}))
+    experiment = MaskedImage(
+        replace(Config(), {"data": "imagenet", **masked_image.PRESETS["imagenet"]})
+    )
     assert experiment.config.optimizer.learning_rate == pytest.approx(1.5e-4 * 4096 / 256)
     assert experiment.budget == pytest.approx(800 * 1_281_167 / 4096, abs=1)
-    assert [part.shape for part in masks_of(experiment, 1)] == [(1, 49), (1, 147)]  # of 14 x 14 patches
+    assert [part.shape for part in masks_of(experiment, 1)] == [
+        (1, 49),
+        (1, 147),
+    ]  # of 14 x 14 patches
 
 
 @pytest.mark.parametrize(
@@ -279,11 +334,20 @@ def test_the_preset_of_imagenet_is_the_published_recipe(monkeypatch):
         ({"mask_ratio": 1.0}, "--mask-ratio is 1.0; it must lie above 0 and below 1"),
         ({"mask_ratio": 0.99}, "--mask-ratio is 0.99: of 16 patches none stays visible"),
         ({"mask_ratio": 0.01}, "--mask-ratio is 0.01: of 16 patches none is hidden"),
-        ({"data": "npz:four.npz", "mask_ratio": 0.9}, "--mask-ratio is 0.9: of 4 patches none stays visible"),
-        ({"data": "npz:odd.npz"}, "--network=vit_micro cuts images into patches of 4 x 4 pixels, but they are 10 x 10"),
+        (
+            {"data": "npz:four.npz", "mask_ratio": 0.9},
+            "--mask-ratio is 0.9: of 4 patches none stays visible",
+        ),
+        (
+            {"data": "npz:odd.npz"},
+            "--network=vit_micro cuts images into patches of 4 x 4 pixels, but they are 10 x 10",
+        ),
         ({"data": "topics"}, "--data=topics is text"),
         ({"decoder_width": 30}, "--decoder-width is 30; give a multiple of 4 and of 4"),
-        ({"decoder_width": 64, "decoder_heads": 6}, "--decoder-width is 64; give a multiple of 4 and of 6"),
+        (
+            {"decoder_width": 64, "decoder_heads": 6},
+            "--decoder-width is 64; give a multiple of 4 and of 6",
+        ),
         ({"decoder_width": 18, "decoder_heads": 2}, "--decoder-width is 18"),
         ({"decoder_layers": 0}, "--decoder-layers is 0"),
         ({"decoder_heads": 0}, "--decoder-heads is 0"),
@@ -294,10 +358,15 @@ def test_the_preset_of_imagenet_is_the_published_recipe(monkeypatch):
         ({"optimizer": {"learning_rate": 0.0}}, "--optimizer.learning-rate is 0.0"),
     ],
 )
-def test_settings_that_cannot_run_are_refused_by_name(changed, named, stripes, tmp_path, monkeypatch):
+def test_settings_that_cannot_run_are_refused_by_name(
+    changed, named, stripes, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     for name, side in (("four", 8), ("odd", 10)):
-        np.savez(f"{name}.npz", images=np.random.default_rng(0).integers(0, 256, (40, side, side), np.uint8))
+        np.savez(
+            f"{name}.npz",
+            images=np.random.default_rng(0).integers(0, 256, (40, side, side), np.uint8),
+        )
     with pytest.raises(UserError) as refused:
         MaskedImage(replace(Config(data=stripes), changed)).source([0])
     assert named in str(refused.value)
@@ -307,12 +376,22 @@ def test_settings_that_cannot_run_are_refused_by_name(changed, named, stripes, t
 def test_it_learns_stripes_beyond_their_mean(method, make):
     """Sixty updates: hidden patches are restored better than by the mean patch of each place."""
     updates = 60
-    sizes = {"updates": updates, "batch_size": 16, "mask_ratio": 0.5, "decoder_width": 64, "views": AS_THEY_ARE}
+    sizes = {
+        "updates": updates,
+        "batch_size": 16,
+        "mask_ratio": 0.5,
+        "decoder_width": 64,
+        "views": AS_THEY_ARE,
+    }
     experiment, layout = make(method, **sizes), Layout([0], 1)
     source = experiment.source([0])
-    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(updates)))
+    batches = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(updates))
+    )
     source.close()
     state, _ = layout.updates(experiment)(layout.init(experiment), batches, 0, updates)
-    error = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))["eval/masked_error"]
+    error = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))[
+        "eval/masked_error"
+    ]
     baseline = experiment.baselines(jax.random.key(0))["baseline/mean_patch_error"]
     assert error < 0.5 * baseline, (error, baseline)

@@ -22,7 +22,15 @@ from missing_bits.nets import handover
 from missing_bits.ssl import masked_language
 from missing_bits.ssl.masked_language import Config, MaskedLanguage
 
-TINY = Config(updates=10, batch_size=8, length=32, vocabulary=512, network="bert_tiny", mask_share=0.15, dropout=0.1)
+TINY = Config(
+    updates=10,
+    batch_size=8,
+    length=32,
+    vocabulary=512,
+    network="bert_tiny",
+    mask_share=0.15,
+    dropout=0.1,
+)
 
 
 @functools.cache
@@ -50,10 +58,20 @@ def filled_to(counts, length=32):
     """Rows of one document of so many ordinary tokens and a SEP, then padding; 0 for nothing but three SEPs."""
     rng, rows = np.random.default_rng(0), []
     for count in counts:
-        tokens = [*rng.integers(tokenizer.SPECIALS, 200, count), tokenizer.SEP] if count else [tokenizer.SEP] * 3
+        tokens = (
+            [*rng.integers(tokenizer.SPECIALS, 200, count), tokenizer.SEP]
+            if count
+            else [tokenizer.SEP] * 3
+        )
         segments = [1] * len(tokens) if count else [1, 2, 3]
         pad = length - len(tokens)
-        rows.append((tokens + [tokenizer.PAD] * pad, segments + [0] * pad, [*range(len(tokens))] + [-1] * pad))
+        rows.append(
+            (
+                tokens + [tokenizer.PAD] * pad,
+                segments + [0] * pad,
+                [*range(len(tokens))] + [-1] * pad,
+            )
+        )
     return Packed(*(np.array(part, np.int32) for part in zip(*rows, strict=True)))
 
 
@@ -76,9 +94,17 @@ def stepped():
             after, metrics = jax.jit(experiment.step)(state, UNEQUAL, jax.random.key(5))
             return jax.device_get((after.params, metrics))
         shards = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), UNEQUAL)
-        step = jax.pmap(experiment.step, collectives.AXIS, in_axes=(None, 0, None), devices=jax.devices()[:devices])
+        step = jax.pmap(
+            experiment.step,
+            collectives.AXIS,
+            in_axes=(None, 0, None),
+            devices=jax.devices()[:devices],
+        )
         after, metrics = jax.device_get(step(state, shards, jax.random.key(5)))
-        jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, np.stack([leaf[0]] * devices)), after.params)
+        jax.tree.map(
+            lambda leaf: np.testing.assert_array_equal(leaf, np.stack([leaf[0]] * devices)),
+            after.params,
+        )
         return jax.tree.map(lambda leaf: leaf[0], (after.params, metrics))
 
     return stepped
@@ -96,7 +122,9 @@ def test_devices_with_unequal_tokens_make_the_step_of_one(devices, stepped):
 def test_the_loss_is_the_sum_over_the_count(stepped):
     """Cross-entropies of the step's masks and dropout, summed in float64; and not the mean of the devices' means."""
     experiment = make()
-    mask_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(jax.random.split(jax.random.key(5), 8)), 1, 0)
+    mask_keys, dropout_keys = jnp.moveaxis(
+        jax.vmap(jax.random.split)(jax.random.split(jax.random.key(5), 8)), 1, 0
+    )
     masked = experiment.mask(mask_keys, UNEQUAL, 0.15)
     logits, _ = jax.jit(experiment.logits)(params(), masked, UNEQUAL.segments, dropout_keys)
     logits, chosen = np.asarray(logits, np.float64), np.asarray(masked.chosen)
@@ -134,7 +162,9 @@ def test_special_tokens_are_never_hidden_nor_guessed():
     changed = masked.tokens[masked.tokens != rows.tokens]
     assert set(changed[changed < tokenizer.SPECIALS]) == {tokenizer.MASK}
     maskable = (~special).sum(axis=1)
-    np.testing.assert_array_equal(masked.chosen.sum(axis=1), [max(1, round(n * 15 / 100)) for n in maskable.tolist()])
+    np.testing.assert_array_equal(
+        masked.chosen.sum(axis=1), [max(1, round(n * 15 / 100)) for n in maskable.tolist()]
+    )
 
 
 def test_whole_words_are_never_split():
@@ -150,7 +180,9 @@ def test_whole_words_are_never_split():
             assert of_word.all() or not of_word.any()
             several += of_word.all() and len(of_word) > 1
     assert several > 30
-    single = jax.tree.map(np.asarray, make().mask(keys(100), rows, 0.15))  # token by token, words are split
+    single = jax.tree.map(
+        np.asarray, make().mask(keys(100), rows, 0.15)
+    )  # token by token, words are split
     assert (single.places != masked.places).any()
 
 
@@ -163,7 +195,9 @@ def test_what_is_not_chosen_does_not_count():
     gradient = jax.jit(jax.value_and_grad(lambda *inputs: experiment.loss(*inputs)[0]))
 
     def score(labels):
-        return gradient(params(), masked._replace(labels=labels), rows.segments, None, jnp.float32(10))
+        return gradient(
+            params(), masked._replace(labels=labels), rows.segments, None, jnp.float32(10)
+        )
 
     plain = score(masked.labels)
     for other in (0, 77):
@@ -207,7 +241,9 @@ def test_evaluation_is_the_mean_over_hidden_tokens_without_dropout():
         right = (np.asarray(logits).argmax(axis=2) == labels)[chosen]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, masked.labels)
         assert evaluated()[0][f"eval/{name}_accuracy"] == pytest.approx(right.mean(), abs=1e-6)
-        assert evaluated()[0][f"eval/{name}_loss"] == pytest.approx(np.asarray(losses)[chosen].mean(), rel=1e-4)
+        assert evaluated()[0][f"eval/{name}_loss"] == pytest.approx(
+            np.asarray(losses)[chosen].mean(), rel=1e-4
+        )
     assert make().headline in evaluated()[0]
     assert {"eval/effective_rank", "eval/feature_deviation"} <= set(evaluated()[0])
 
@@ -239,9 +275,14 @@ def test_baselines_count_the_training_text_and_see_what_the_model_sees_or_all(mo
         np.testing.assert_array_equal(asked, shown)
         np.testing.assert_array_equal(asked_segments, experiment.test.segments)
         np.testing.assert_array_equal(experiment.test.tokens[row, column], labels)
-    counts = Counter(token for token in experiment.train.tokens.ravel().tolist() if token >= tokenizer.SPECIALS)
+    counts = Counter(
+        token for token in experiment.train.tokens.ravel().tolist() if token >= tokenizer.SPECIALS
+    )
     most = counts.most_common(1)[0][0]
-    names = [f"baseline/{name}_masked_accuracy" for name in ("unigram", "ngram", "ngram_of_true_neighbours")]
+    names = [
+        f"baseline/{name}_masked_accuracy"
+        for name in ("unigram", "ngram", "ngram_of_true_neighbours")
+    ]
     assert list(found) == names
     unigram, ngram, of_true_neighbours = (found[name] for name in names)
     assert unigram == pytest.approx((labels == most).mean())
@@ -250,15 +291,21 @@ def test_baselines_count_the_training_text_and_see_what_the_model_sees_or_all(mo
 
 def test_what_is_handed_over_is_encoder_head_and_tokenizer(tmp_path):
     experiment, learned = make(), jax.device_get(params())
-    experiment.hand_over(learned, tmp_path / "encoder" / "seed0.safetensors", {"exp": "masked_language"})
+    experiment.hand_over(
+        learned, tmp_path / "encoder" / "seed0.safetensors", {"exp": "masked_language"}
+    )
     loaded = handover.load(tmp_path)
     assert loaded.encoder == experiment.encoder
-    chex.assert_trees_all_equal((loaded.variables.params, loaded.head), (learned["encoder"], learned["head"]))
+    chex.assert_trees_all_equal(
+        (loaded.variables.params, loaded.head), (learned["encoder"], learned["head"])
+    )
     written = (tmp_path / "encoder" / "tokenizer.json").read_text()
     card = json.loads((tmp_path / "encoder" / "seed0.json").read_text())
     assert written == card["encoder"]["tokenizer"] == loaded.encoder.tokenizer
     text = "The assert statement"
-    np.testing.assert_array_equal(Tokenizer.from_json(written).encode(text).ids, experiment.words.encode(text).ids)
+    np.testing.assert_array_equal(
+        Tokenizer.from_json(written).encode(text).ids, experiment.words.encode(text).ids
+    )
 
 
 def test_guesses_are_written_beside_the_truth(tmp_path):
@@ -271,15 +318,23 @@ def test_guesses_are_written_beside_the_truth(tmp_path):
     assert lines[0] == experiment.words.decode(np.asarray(masked.tokens)[0])
     assert "[MASK]" in lines[0]
     found = [line.split() for line in lines[2 : 2 + len(first)]]
-    assert [words[0] for words in found] == [experiment.words.token(token) for token in rows.tokens[0, first]]
+    assert [words[0] for words in found] == [
+        experiment.words.token(token) for token in rows.tokens[0, first]
+    ]
     assert all(words[1] == "guessed:" and len(words) == 5 for words in found)
 
 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"data": "txt:short.txt"}, "--length=32 is longer than all there is: the validation split has only"),
-        ({"data": "txt:short.txt", "length": 999}, "--length=999 is longer than all there is: the train split"),
+        (
+            {"data": "txt:short.txt"},
+            "--length=32 is longer than all there is: the validation split has only",
+        ),
+        (
+            {"data": "txt:short.txt", "length": 999},
+            "--length=999 is longer than all there is: the train split",
+        ),
         ({"data": "txt:latin.txt"}, "latin.txt is not UTF-8: byte 3 is 0xe9"),
         ({"data": "txt:nowhere.txt"}, "There is no file or folder nowhere.txt"),
         ({"data": "txt:blank.txt"}, "blank.txt holds no text"),
@@ -298,7 +353,9 @@ def test_guesses_are_written_beside_the_truth(tmp_path):
 )
 def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "short.txt").write_text("\n".join(f"line {number} of a short text" for number in range(20)))
+    (tmp_path / "short.txt").write_text(
+        "\n".join(f"line {number} of a short text" for number in range(20))
+    )
     (tmp_path / "latin.txt").write_bytes("café au lait".encode("latin-1"))
     (tmp_path / "blank.txt").write_text(" \n\n")
     with pytest.raises(UserError) as refused:
@@ -308,12 +365,16 @@ def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, 
 
 def test_it_learns_a_repeated_pattern_beyond_the_most_frequent_token(tmp_path):
     """Seven words in turn: the most frequent one is right one time in seven, a reader of neighbours always."""
-    (tmp_path / "days.txt").write_text("Monday Tuesday Wednesday Thursday Friday Saturday Sunday\n" * 400)
+    (tmp_path / "days.txt").write_text(
+        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday\n" * 400
+    )
     updates = 150
     changed = {"data": f"txt:{tmp_path}", "updates": updates, "length": 16, "dropout": 0.0}
     experiment, layout = MaskedLanguage(replace(TINY, changed)), Layout([0], 1)
     source = experiment.source([0])
-    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(updates)))
+    batches = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(updates))
+    )
     source.close()
     state, _ = layout.updates(experiment)(layout.init(experiment), batches, 0, updates)
     scores = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))

@@ -26,7 +26,9 @@ def test_loss_by_hand(smoothing):
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 16, 16, 1)), jnp.float32)
     labels = jnp.zeros(4, jnp.int32)
     state.params["classifier"] = jax.tree.map(jnp.zeros_like, state.params["classifier"])
-    assert experiment.loss(state.params, state.statistics, x, labels)[0] == pytest.approx(np.log(10), rel=1e-5)
+    assert experiment.loss(state.params, state.statistics, x, labels)[0] == pytest.approx(
+        np.log(10), rel=1e-5
+    )
     state.params["classifier"]["linear"]["b"] = jnp.zeros(10).at[0].set(np.log(3))
     loss, (_, accuracy) = experiment.loss(state.params, state.statistics, x, labels)
     expected = -(1 - 0.9 * smoothing) * np.log(3 / 12) - 0.9 * smoothing * np.log(1 / 12)
@@ -77,9 +79,14 @@ def test_presets_are_of_sets_that_exist():
 
 
 def test_it_learns_digits():
-    experiment, layout = Supervised(replace(TINY, {"updates": 150, "batch_size": 64})), Layout([0], 1)
+    experiment, layout = (
+        Supervised(replace(TINY, {"updates": 150, "batch_size": 64})),
+        Layout([0], 1),
+    )
     source = experiment.source([0])
-    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(150)))
+    batches = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(150))
+    )
     source.close()
     state, _ = layout.updates(experiment)(layout.init(experiment), batches, 0, 150)
     scores = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))
