@@ -27,22 +27,22 @@ EXPERIMENTS = {
         "photos",
     ),
     "masked_image": (
-        "missing_bits.ssl.masked_image:MaskedImage",
+        "missing_bits.ssl.mae:MaskedImage",
         "Masked image modelling: MAE (He 2022) and SimMIM (Xie 2022)",
         "photos",
     ),
     "masked_language": (
-        "missing_bits.ssl.masked_language:MaskedLanguage",
+        "missing_bits.ssl.bert:MaskedLanguage",
         "Masked language modelling: guess hidden tokens (BERT, Devlin 2019)",
         "topics",
     ),
     "finetune": (
-        "missing_bits.ssl.finetune:Finetune",
+        "missing_bits.supervised.finetune:Finetune",
         "Fine-tune an encoder on few labels: full, linear or LoRA (Hu 2021)",
         "of the run",
     ),
     "supervised": (
-        "missing_bits.ssl.supervised:Supervised",
+        "missing_bits.supervised.classify:Supervised",
         "The same networks trained with labels: what to compare with",
         "photos",
     ),
@@ -112,7 +112,7 @@ def _fill(arguments: list[str]) -> int:
     require(
         top is None or top.isdecimal(), f"--top={top} is not a number of candidates, such as 5."
     )
-    from missing_bits.eval.fill import fill
+    from missing_bits.commands.fill import fill
 
     print(fill(run, text, int(top or 5)))
     return 0

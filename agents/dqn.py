@@ -22,9 +22,11 @@ import rlax
 
 from missing_bits import collectives
 from missing_bits.envs import environments
+from missing_bits.envs.steps import Steps
 from missing_bits.errors import require_between, require_positive
 from missing_bits.eval import episodes
 from missing_bits.nets import q_networks
+from missing_bits.pictures import episodes as episode_pictures
 from missing_bits.replay import uniform
 
 
@@ -190,7 +192,7 @@ class DQN:
         return jnp.mean(loss), jnp.mean(rlax.batched_index(q_tm1, batch.a_tm1))
 
     def step(
-        self, state: State, batch: uniform.Steps | None, key: jax.Array
+        self, state: State, batch: Steps | None, key: jax.Array
     ) -> tuple[State, dict[str, jax.Array]]:
         """Takes in the steps that were due, makes one update, and moves the target when its period has passed."""
         config, (act_key, sample_key) = self.config, jax.random.split(key)
@@ -252,7 +254,7 @@ class DQN:
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """A GIF of one greedy episode."""
-        episodes.gif(
+        episode_pictures.gif(
             *environments.record(self.config.env, self.greedy, learned, seed),
             folder / "episode.gif",
         )

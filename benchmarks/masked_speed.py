@@ -70,8 +70,8 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
     if case == "language":
-        from missing_bits.nets.optimizers import Optimizer
-        from missing_bits.ssl.masked_language import Config, MaskedLanguage
+        from missing_bits.optimizers import Optimizer
+        from missing_bits.ssl.bert import Config, MaskedLanguage
 
         sizes = {"batch_size": ROWS, "length": LENGTH, "vocabulary": VOCABULARY}
         config = Config(
@@ -79,7 +79,7 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
         )  # AdamW
         experiment, examples = MaskedLanguage(config), ROWS * LENGTH
     else:
-        from missing_bits.ssl.masked_image import Config, MaskedImage
+        from missing_bits.ssl.mae import Config, MaskedImage
 
         experiment, examples = MaskedImage(Config(batch_size=IMAGES, network=network)), IMAGES
     layout, source = Layout([0], 1), experiment.source([0])

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from missing_bits.envs.gymnasium_envs import Stepper, make_vector
-from missing_bits.replay.uniform import Steps
+from missing_bits.envs.steps import Steps
 
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

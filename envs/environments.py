@@ -23,8 +23,8 @@ from missing_bits.envs.gymnasium_envs import (
     make,
     make_vector,
 )
+from missing_bits.envs.steps import Steps
 from missing_bits.errors import UserError, require
-from missing_bits.replay.uniform import Steps
 
 EPISODE_LIMIT = (
     27_000  # steps at which an evaluation episode ends where the environment itself sets no limit

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gymnasium.experimental.functional import FuncEnv
 
 from missing_bits import collectives
-from missing_bits.replay.uniform import Steps
+from missing_bits.envs.steps import Steps
 
 Act = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 

@@ -10,9 +10,12 @@ import jax
 import numpy as np
 
 from missing_bits.data.images import ImageSet, Lazy, Split
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require
-from missing_bits.eval import collapse, knn, linear_probe, pictures
-from missing_bits.nets.handover import ImageEncoder, Variables
+from missing_bits.eval import collapse, knn, linear_probe
+from missing_bits.pictures import features as features_pictures
+from missing_bits.pictures import images as images_pictures
 
 
 class Probes:
@@ -89,14 +92,14 @@ class Probes:
             self.features(variables, train),
             self.features(variables, test),
         )
-        pictures.feature_map(
+        features_pictures.feature_map(
             test_features, test.labels, self._data.classes, folder / "features.png"
         )
         queries = np.linspace(0, len(test.labels) - 1, 8).astype(int)
         near = knn.neighbours(train_features, test_features[queries], 7)
         shown = train.images[near.ravel()].reshape(*near.shape, *train.images.shape[1:])
         right = train.labels[near] == test.labels[queries][:, None]
-        pictures.neighbours(test.images[queries], shown, right, folder / "neighbours.png")
+        images_pictures.neighbours(test.images[queries], shown, right, folder / "neighbours.png")
 
     @functools.cached_property
     def _pixel_accuracies(self) -> tuple[float, float]:

@@ -18,13 +18,14 @@ import jax
 import numpy as np
 
 from missing_bits.errors import UserError, require
-from missing_bits.eval import curve, statistics
+from missing_bits.eval import statistics
 from missing_bits.loop import config as run_config
 from missing_bits.loop.checkpoint import Checkpoints
 from missing_bits.loop.experiment import Acting, Experiment, Pretraining
 from missing_bits.loop.folder import RunFolder, read_rows
 from missing_bits.loop.parallel import Layout
 from missing_bits.loop.report import Report
+from missing_bits.pictures import curves
 
 _VERSIONS = ("jax", "dm-haiku", "optax", "rlax", "gymnasium", "numpy", "scikit-learn")
 
@@ -286,8 +287,13 @@ class _Session:
             self.experiment.config, dataclasses.fields(self.experiment.config)[0].name
         )
         title = f"{self.name} on {subject}"
-        curve.draw(
-            read_rows(path), self.experiment.headline, unit, title, path / "learning_curve.png"
+        curves.draw(
+            read_rows(path),
+            self.experiment.headline,
+            unit,
+            title,
+            path / "learning_curve.png",
+            statistics.interval,
         )
         self.experiment.pictures(self.learned[0], self.run.seed, path)
         self.folder.write_json("result.json", result)  # last: where it stands, the run is complete

@@ -19,23 +19,12 @@ import jax
 import jax.numpy as jnp
 
 from missing_bits import collectives
+from missing_bits.envs.steps import Steps
 
 STEP, TERMINAL, TRUNCATED, FINAL = range(
     4
 )  # what a row is; FINAL holds an observation and starts no transition
 _CANDIDATES = 4  # rows drawn at once per sample; all four are unfit in about one batch of a hundred
-
-
-class Steps(NamedTuple):
-    """Environment steps in order of time, per environment; rows that are not `valid` are ignored."""
-
-    s_tm1: jax.Array  # [E, V, ...] observation the action was chosen on
-    a_tm1: jax.Array  # [E, V] int32
-    r_t: jax.Array  # [E, V] float32
-    terminated: jax.Array  # [E, V] bool: the episode ended in a terminal state, worth nothing
-    truncated: jax.Array  # [E, V] bool: the episode was cut short in a state worth its value
-    s_t: jax.Array  # [E, V, ...] observation that followed: the true final one at an episode's end
-    valid: jax.Array  # [E, V] bool
 
 
 class Transitions(NamedTuple):

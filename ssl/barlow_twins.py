@@ -23,16 +23,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from missing_bits import collectives
+from missing_bits import collectives, optimizers
 from missing_bits.augment import views
 from missing_bits.augment.views import Views
 from missing_bits.data.images import Split
 from missing_bits.data.load import load
 from missing_bits.data.source import BatchSource
+from missing_bits.encoders import files
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.variables import encoder_of
 from missing_bits.errors import require, require_positive
-from missing_bits.eval import collapse, pictures
+from missing_bits.eval import collapse
 from missing_bits.eval.probes import Probes
-from missing_bits.nets import handover, layers, optimizers
+from missing_bits.nets import layers
+from missing_bits.pictures import features as features_pictures
+from missing_bits.pictures import images as images_pictures
 
 
 @dataclass(frozen=True)
@@ -134,10 +139,10 @@ class BarlowTwins:
         self.config, self.budget = config, config.updates
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest = self.data.digest
-        self.encoder = handover.ImageEncoder(
+        self.encoder = ImageEncoder(
             config.network, self.data.shape, *self.data.moments(), config.bfloat16
         )
-        self.start = handover.load_for(self.encoder, config.init_from) if config.init_from else None
+        self.start = files.load_for(self.encoder, config.init_from) if config.init_from else None
         self.projector = hk.transform_with_state(
             lambda h, train: layers.Projector(config.projector_sizes)(h, train)
         )
@@ -165,9 +170,7 @@ class BarlowTwins:
         self, params: Any, statistics: Any, images: jax.Array, is_training: bool
     ) -> tuple[Any, ...]:
         """Features [B, F] and embeddings [B, D] of images [B, H, W, C] in [0, 1], and the new statistics."""
-        features, moved = self.encoder.apply(
-            handover.encoder_of((params, statistics)), images, is_training
-        )
+        features, moved = self.encoder.apply(encoder_of((params, statistics)), images, is_training)
         z, projector = self.projector.apply(
             params["projector"], statistics["projector"], None, features, is_training
         )
@@ -210,11 +213,11 @@ class BarlowTwins:
 
     def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
         """Probes of the encoder."""
-        return self.probes.scores(handover.encoder_of(learned))
+        return self.probes.scores(encoder_of(learned))
 
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
         """Writes the encoder, without its projector."""
-        handover.save(path, self.encoder, handover.encoder_of(learned), facts)
+        files.save(path, self.encoder, encoder_of(learned), facts)
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """Pairs of views, their cross-correlation over test images, and what the probes have to show."""
@@ -226,9 +229,9 @@ class BarlowTwins:
         z_a, z_b = (
             jax.jit(self.embed, static_argnums=3)(*learned, x, False)[1] for x in (x_a, x_b)
         )
-        pictures.pairs(x_a[:16], x_b[:16], folder / "views.png")
-        pictures.correlation(correlation(z_a, z_b), folder / "correlation.png")
-        self.probes.pictures(handover.encoder_of(learned), folder)
+        images_pictures.pairs(x_a[:16], x_b[:16], folder / "views.png")
+        features_pictures.correlation(correlation(z_a, z_b), folder / "correlation.png")
+        self.probes.pictures(encoder_of(learned), folder)
 
 
 def check(config: Config) -> None:

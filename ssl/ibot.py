@@ -28,16 +28,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from missing_bits import collectives
+from missing_bits import collectives, optimizers
 from missing_bits.augment import masking, views
 from missing_bits.augment.views import Views
 from missing_bits.data.images import Split
 from missing_bits.data.load import load
 from missing_bits.data.source import BatchSource
+from missing_bits.encoders import files
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_between, require_positive
-from missing_bits.eval import collapse, pictures
+from missing_bits.eval import collapse
 from missing_bits.eval.probes import Probes
-from missing_bits.nets import handover, optimizers, transformer, vision
+from missing_bits.nets import transformer, vision
+from missing_bits.pictures import images as images_pictures
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ class IBOT:
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest, (height, width, _) = self.data.digest, self.data.shape
         moments, computes = self.data.moments(), (config.bfloat16, config.patch)
-        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *moments, *computes)
+        self.encoder = ImageEncoder(config.network, self.data.shape, *moments, *computes)
         self.side = vision.patch_side(self.data.shape, config.patch)
         self.grid = height // self.side, width // self.side
         require(
@@ -243,7 +247,7 @@ class IBOT:
 
     def logits(self, params: Any, x: jax.Array, **masks: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logits [N, 1 + L, K] and tokens [N, 1 + L, D] of images [N, H, W, C] in [0, 1]."""
-        tokens = self.encoder.tokens(handover.Variables(params["encoder"], {}), x, **masks)
+        tokens = self.encoder.tokens(Variables(params["encoder"], {}), x, **masks)
         return self.head.apply(params["head"], tokens), tokens
 
     def loss(
@@ -280,26 +284,26 @@ class IBOT:
         metrics["train/feature_deviation"] = collapse.feature_deviation(vision.summary(tokens))
         return State(params, teacher, centres, opt_state, state.updates + 1), metrics
 
-    def learned(self, state: State) -> handover.Variables:
+    def learned(self, state: State) -> Variables:
         """The teacher's encoder."""
-        return handover.Variables(state.teacher["encoder"], {})
+        return Variables(state.teacher["encoder"], {})
 
-    def evaluate(self, learned: handover.Variables, key: jax.Array) -> dict[str, float]:
+    def evaluate(self, learned: Variables, key: jax.Array) -> dict[str, float]:
         """Probes of the encoder."""
         return self.probes.scores(learned)
 
-    def hand_over(self, learned: handover.Variables, path: Path, facts: Any) -> None:
+    def hand_over(self, learned: Variables, path: Path, facts: Any) -> None:
         """Writes the encoder, without its head."""
-        handover.save(path, self.encoder, learned, facts)
+        files.save(path, self.encoder, learned, facts)
 
-    def pictures(self, learned: handover.Variables, seed: int, folder: Path) -> None:
+    def pictures(self, learned: Variables, seed: int, folder: Path) -> None:
         """Pairs of a view under its mask and the other view whole, and what the probes have to show."""
         test = self.data.test.images
         images = jnp.asarray(test[np.random.default_rng(seed).permutation(test.shape[0])[:16]])
         x, mask = self.draw(jax.random.split(jax.random.key(seed), len(images)), images)
         seen = jnp.where(mask[:, :, None], 0.5, masking.patchify(x, self.side))
         masked = masking.unpatchify(seen, *self.grid, x.shape[3])
-        pictures.pairs(masked[: len(images)], x[len(images) :], folder / "views.png")
+        images_pictures.pairs(masked[: len(images)], x[len(images) :], folder / "views.png")
         self.probes.pictures(learned, folder)
 
 

@@ -18,10 +18,11 @@ import pytest
 
 from missing_bits import run
 from missing_bits.augment.views import Views
+from missing_bits.encoders import files
+from missing_bits.encoders.images import ImageEncoder
 from missing_bits.loop.checkpoint import digest
 from missing_bits.loop.parallel import Layout
-from missing_bits.nets import handover
-from missing_bits.nets.optimizers import Optimizer
+from missing_bits.optimizers import Optimizer
 
 
 @functools.cache
@@ -29,8 +30,8 @@ def _fresh_encoder() -> str:
     """The file of an encoder for fine-tuning to start from, in a folder that goes when the tests end."""
     path = Path(tempfile.mkdtemp()) / "encoder.safetensors"
     atexit.register(shutil.rmtree, path.parent)
-    encoder = handover.ImageEncoder("convnet", (16, 16, 1), (0.3,), (0.35,))
-    handover.save(path, encoder, jax.device_get(jax.jit(encoder.init)(jax.random.key(9))), {})
+    encoder = ImageEncoder("convnet", (16, 16, 1), (0.3,), (0.35,))
+    files.save(path, encoder, jax.device_get(jax.jit(encoder.init)(jax.random.key(9))), {})
     return str(path)
 
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from missing_bits.envs import environments
 from missing_bits.eval import episodes
 
 
@@ -16,79 +14,3 @@ def test_summary_by_hand():
         "eval/return_min": 1.0,
         "eval/return_max": 6.0,
     }
-
-
-def film(count, height=40, width=60):
-    """Make frames whose colour moves from black to red: frame i tells where it stood."""
-    return [
-        np.full((height, width, 3), [round(255 * i / count), 0, 0], np.uint8) for i in range(count)
-    ]
-
-
-def red(picture):
-    """Return the red of the lower corner, away from the text."""
-    return picture.convert("RGB").getpixel((picture.width - 1, picture.height - 1))[0]
-
-
-def read(path):
-    """Read every frame of a GIF."""
-    with Image.open(path) as picture:
-        frames = []
-        for i in range(picture.n_frames):
-            picture.seek(i)
-            frames.append((picture.copy(), picture.info["duration"]))
-    return frames
-
-
-def test_a_short_episode_keeps_every_frame(tmp_path):
-    episodes.gif(film(20), list(range(20)), tmp_path / "episode.gif")
-    frames = read(tmp_path / "episode.gif")
-    assert len(frames) == 20
-    reds = [red(picture) for picture, _ in frames]
-    np.testing.assert_allclose(
-        reds, [255 * i / 20 for i in range(20)], atol=4
-    )  # a GIF has 256 colours at most
-    assert frames[0][0].size == (300, 200), "300 wide, in the frame's proportions"
-    assert [duration for _, duration in frames] == [40] * 19 + [1500]
-
-
-@pytest.mark.parametrize("count", [250, 500, 777])
-def test_a_long_episode_is_thinned_and_keeps_its_first_and_last_frame(tmp_path, count):
-    episodes.gif(film(count, 2, 30), np.arange(count), tmp_path / "episode.gif")
-    frames = read(tmp_path / "episode.gif")
-    assert 125 <= len(frames) <= 250
-    reds = [red(picture) for picture, _ in frames]
-    assert reds[0] < 5
-    assert reds[-1] > 250
-    assert reds == sorted(reds)
-
-
-def test_the_return_so_far_is_written_on_the_frame(tmp_path):
-    black = [np.zeros((100, 300, 3), np.uint8)] * 2
-    episodes.gif(black, [0.0, -7.5], tmp_path / "a.gif")
-    episodes.gif(black, [0.0, 99.0], tmp_path / "b.gif")
-    a, b = (np.asarray(read(tmp_path / name)[1][0].convert("L")) for name in ("a.gif", "b.gif"))
-    assert a[:30].max() > 200, "white text"
-    assert a[30:].max() < 50
-    assert (a != b).any()
-
-
-def test_no_frames_no_file(tmp_path):
-    episodes.gif([], [], tmp_path / "episode.gif")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_recorded_episode_has_a_frame_and_a_return_before_and_after_every_step():
-    """Always left, the pole falls within ten steps, each worth 1."""
-
-    def left(params, observation):
-        assert observation.shape == (1, 4)
-        return np.zeros(1, int)
-
-    frames, returns = environments.record("CartPole-v1", left, None, 0)
-    assert 9 <= len(frames) <= 11
-    assert returns == [float(i) for i in range(len(frames))]
-    assert {(frame.dtype, frame.ndim, frame.shape[-1]) for frame in frames} == {
-        (np.dtype(np.uint8), 3, 3)
-    }
-    assert not np.array_equal(frames[0], frames[-1])

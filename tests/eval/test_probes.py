@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from missing_bits.data.images import Split, in_memory
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
 from missing_bits.eval.probes import Probes, in_batches
-from missing_bits.nets.handover import ImageEncoder, Variables
 
 ENCODER = ImageEncoder("convnet", (12, 12, 1), (0.5,), (0.3,))
 

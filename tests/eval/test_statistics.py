@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from missing_bits.eval import curve, statistics
+from missing_bits.eval import statistics
+from missing_bits.pictures import curves
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def ink(path):
 
 
 def test_a_learning_curve_is_drawn_for_one_and_for_several_seeds(tmp_path):
-    draw = curve.draw
+    draw = curves.draw
     draw(rows_of([0]), "eval/return_mean", "env_steps", "dqn on CartPole-v1", tmp_path / "one.png")
     draw(
         rows_of([0, 10, 20]),
@@ -86,7 +87,7 @@ def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plt, "close", drawn.append)
     rows = [*rows_of([0, 10]), {"step": 400, "seed": 0, "eval/return_mean": 7.0}]
-    curve.draw(rows, "eval/return_mean", "env_steps", "title", tmp_path / "curve.png")
+    curves.draw(rows, "eval/return_mean", "env_steps", "title", tmp_path / "curve.png")
     monkeypatch.undo()
     (axes,) = drawn[0].axes
     lines = {tuple(line.get_ydata()) for line in axes.get_lines()}
@@ -101,7 +102,7 @@ def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):
 
 
 def test_no_rows_no_picture(tmp_path):
-    curve.draw(
+    curves.draw(
         [{"step": 1, "seed": 0, "train/loss": 1.0}],
         "eval/return_mean",
         "updates",

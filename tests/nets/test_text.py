@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from missing_bits.encoders.text import TextEncoder
 from missing_bits.nets import text
-from missing_bits.nets.handover import TextEncoder
 
 VOCABULARY, LENGTH = 13, 10
 ENCODER = TextEncoder("bert_tiny", VOCABULARY, LENGTH, "{}", dropout=0.3)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from missing_bits.encoders.images import ImageEncoder
 from missing_bits.errors import UserError
 from missing_bits.nets import vision
-from missing_bits.nets.handover import ImageEncoder
 
 # Millions of parameters as published, without the classifier: torchvision's resnet18 has 11.69 with 512 x 1000 + 1000
 # = 0.513 in it, resnet50 25.56 with 2.049. The stem for small images has 27 x 64 weights for 147 x 64: 0.0077 less.

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from missing_bits import collectives
+from missing_bits.envs.steps import Steps
 from missing_bits.replay import uniform
 
 GAMMA, N, ROWS = 0.9, 3, 41
@@ -29,7 +30,7 @@ def random_steps(seed, lanes, count, end_probability=0.2, invalid_probability=0.
     taken = valid * (1 + done)  # every end adds an observation, which no action follows
     number = np.cumsum(taken, axis=1) - taken
     lane = np.broadcast_to(np.arange(lanes)[:, None], number.shape)
-    return uniform.Steps(
+    return Steps(
         s_tm1=np.stack([lane, number], -1).astype(np.float32),
         a_tm1=rng.integers(0, 4, (lanes, count)).astype(np.int32),
         r_t=rng.normal(size=(lanes, count)).astype(np.float32),
@@ -178,7 +179,7 @@ def test_hand_computed_transitions():
 
     Rows: 0, 1 steps with rewards 1, 2; 2 the final observation; 3 a step with reward 4; 4 the final observation.
     """
-    steps = uniform.Steps(
+    steps = Steps(
         s_tm1=np.array([[[10.0], [11.0], [20.0]]], np.float32),
         a_tm1=np.array([[0, 1, 2]], np.int32),
         r_t=np.array([[1.0, 2.0, 4.0]], np.float32),

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from missing_bits import collectives
+from missing_bits.encoders.variables import encoder_of
 from missing_bits.errors import UserError
 from missing_bits.eval import knn
 from missing_bits.loop.config import replace
 from missing_bits.loop.parallel import Layout
-from missing_bits.nets import handover
 from missing_bits.ssl import barlow_twins
 from missing_bits.ssl.barlow_twins import Config, correlation, objective
 
@@ -212,7 +212,7 @@ def test_it_learns_photos_beyond_raw_pixels_and_a_random_encoder():
         return knn.accuracy(features(train), train.labels, features(test), test.labels)
 
     learned, random = (
-        knn_accuracy(functools.partial(experiment.probes.features, handover.encoder_of(which)))
+        knn_accuracy(functools.partial(experiment.probes.features, encoder_of(which)))
         for which in (layout.learned(experiment, state)[0], untrained)
     )
     pixels = knn_accuracy(lambda split: split.images.reshape(len(split.images), -1))

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from missing_bits.classify.classify import Config, Supervised
 from missing_bits.errors import UserError
 from missing_bits.loop.config import replace
 from missing_bits.loop.parallel import Layout
-from missing_bits.ssl import supervised
-from missing_bits.ssl.supervised import Config, Supervised
+from missing_bits.supervised import classify
 
 TINY = Config(data="digits", updates=10, batch_size=16)
 
@@ -75,7 +75,7 @@ def test_the_headline_is_the_classifiers_accuracy_on_the_test_split():
 def test_presets_are_of_sets_that_exist():
     from missing_bits.data.load import _IMAGES
 
-    assert set(supervised.PRESETS) <= set(_IMAGES)
+    assert set(classify.PRESETS) <= set(_IMAGES)
 
 
 def test_it_learns_digits():

@@ -17,15 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from missing_bits import collectives
+from missing_bits import collectives, optimizers
 from missing_bits.augment import views
 from missing_bits.augment.views import Views
 from missing_bits.data.images import Split
 from missing_bits.data.load import load
 from missing_bits.data.source import BatchSource
+from missing_bits.encoders import files
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.variables import encoder_of
 from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval.probes import Probes
-from missing_bits.nets import handover, optimizers
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Supervised:
         self.config, self.budget = config, config.updates
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest = self.data.digest
-        self.encoder = handover.ImageEncoder(
+        self.encoder = ImageEncoder(
             config.network, self.data.shape, *self.data.moments(), config.bfloat16
         )
         self.classifier = hk.without_apply_rng(
@@ -115,7 +117,7 @@ class Supervised:
         self, params: Any, statistics: Any, x: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, Any]:
         """Mean cross-entropy over images [B, H, W, C] with labels [B]; the new statistics and the accuracy."""
-        features, moved = self.encoder.apply(handover.encoder_of((params, statistics)), x, True)
+        features, moved = self.encoder.apply(encoder_of((params, statistics)), x, True)
         logits = self.classifier.apply(params["classifier"], features)  # [B, K]
         targets = optax.smooth_labels(
             jax.nn.one_hot(labels, logits.shape[1]), self.config.label_smoothing
@@ -151,18 +153,18 @@ class Supervised:
 
     def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
         """The classifier's accuracy on the test split, and probes of the encoder."""
-        features = self.probes.features(handover.encoder_of(learned), self.data.test)
+        features = self.probes.features(encoder_of(learned), self.data.test)
         guesses = np.argmax(self.classifier.apply(learned[0]["classifier"], features), axis=1)
         accuracy = float(np.mean(guesses == self.data.test.labels))
-        return {"eval/accuracy": accuracy, **self.probes.scores(handover.encoder_of(learned))}
+        return {"eval/accuracy": accuracy, **self.probes.scores(encoder_of(learned))}
 
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
         """Writes the encoder, without its classifier."""
-        handover.save(path, self.encoder, handover.encoder_of(learned), facts)
+        files.save(path, self.encoder, encoder_of(learned), facts)
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """What the probes have to show."""
-        self.probes.pictures(handover.encoder_of(learned), folder)
+        self.probes.pictures(encoder_of(learned), folder)
 
 
 def check(config: Config) -> None:

@@ -21,17 +21,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from missing_bits import collectives
+from missing_bits import collectives, optimizers
 from missing_bits.augment import masking, views
 from missing_bits.augment.views import Views
 from missing_bits.data.images import Split
 from missing_bits.data.load import load
 from missing_bits.data.source import BatchSource
+from missing_bits.encoders import files
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_positive
-from missing_bits.eval import collapse, pictures
+from missing_bits.eval import collapse
 from missing_bits.eval.probes import Probes
-from missing_bits.nets import handover, optimizers, vision
+from missing_bits.nets import vision
 from missing_bits.nets.decoder import PatchDecoder
+from missing_bits.pictures import images as images_pictures
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class MaskedImage:
         self.data = load(config.data, config.data_dir, config.image_size)
         self.data_digest, (height, width, channels) = self.data.digest, self.data.shape
         moments, computes = self.data.moments(), (config.bfloat16, config.patch)
-        self.encoder = handover.ImageEncoder(config.network, self.data.shape, *moments, *computes)
+        self.encoder = ImageEncoder(config.network, self.data.shape, *moments, *computes)
         self.side = vision.patch_side(self.data.shape, config.patch)
         self.grid, numbers = (height // self.side, width // self.side), self.side**2 * channels
         self.num_patches = self.grid[0] * self.grid[1]
@@ -161,7 +165,7 @@ class MaskedImage:
         self, params: Any, x: jax.Array, kept: jax.Array, hidden: jax.Array
     ) -> tuple[tuple, jax.Array]:
         """What the decoder gets of images [B, H, W, C], and their features."""
-        encoder = handover.Variables(params["encoder"], {})
+        encoder = Variables(params["encoder"], {})
         if self.is_mae:
             tokens = self.encoder.tokens(encoder, x, kept=kept)  # [B, 1 + K, D]
             return (tokens, kept, hidden), vision.summary(tokens)
@@ -224,7 +228,7 @@ class MaskedImage:
             learned, x, *self.masks(jax.random.split(jax.random.key(0), len(x)))
         )
         return {
-            **self.probes.scores(handover.Variables(learned["encoder"], {})),
+            **self.probes.scores(Variables(learned["encoder"], {})),
             "eval/masked_error": float(error),
         }
 
@@ -241,7 +245,7 @@ class MaskedImage:
 
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
         """Writes the encoder, without its decoder."""
-        handover.save(path, self.encoder, handover.Variables(learned["encoder"], {}), facts)
+        files.save(path, self.encoder, Variables(learned["encoder"], {}), facts)
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """Test images, what the encoder sees of them, what it makes of that; and what the probes have to show.
@@ -261,8 +265,8 @@ class MaskedImage:
             return masking.unpatchify(all_patches, *self.grid, x.shape[3])
 
         masked, restored = filled(jnp.full_like(predictions, 0.5)), filled(predictions * std + mean)
-        pictures.reconstructions(x, masked, restored, folder / "reconstructions.png")
-        self.probes.pictures(handover.Variables(learned["encoder"], {}), folder)
+        images_pictures.reconstructions(x, masked, restored, folder / "reconstructions.png")
+        self.probes.pictures(Variables(learned["encoder"], {}), folder)
 
     def _some(self, split: Split, most: int) -> jax.Array:
         """At most so many images of a split, evenly spaced, float [n, H, W, C] in [0, 1]."""

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from missing_bits.eval import pictures
+from missing_bits.pictures import features as features_pictures
+from missing_bits.pictures import images as images_pictures
 
 RNG = np.random.default_rng(0)
 BLUE, VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
@@ -36,7 +37,7 @@ def share(picture, colour):
 def test_pairs_show_every_pixel_of_both_views(tmp_path, side, channels, factor):
     images = RNG.integers(0, 256, (2, 5, side, side, channels)).astype(np.uint8)
     images[:, :, 0, 0] = [[[0], [50], [100], [150], [200]]] * 2  # few places to look at
-    pictures.pairs(images[0], images[1], tmp_path / "views.png")
+    images_pictures.pairs(images[0], images[1], tmp_path / "views.png")
     picture = read(tmp_path / "views.png")
     for image in images.reshape(10, side, side, channels):
         assert holds(picture, np.broadcast_to(image, (side, side, 3)), factor) == 1
@@ -47,7 +48,7 @@ def test_views_of_one_image_are_nearer_than_those_of_two(tmp_path):
     a, b = (
         np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1)) for s in (shades[::2], shades[1::2])
     )
-    pictures.pairs(a, b, tmp_path / "views.png")
+    images_pictures.pairs(a, b, tmp_path / "views.png")
     picture = read(tmp_path / "views.png")[..., 0]
     columns = [np.flatnonzero(np.any(picture == round(255 * s), axis=0)) for s in shades]
     middle = [column.mean() for column in columns]
@@ -63,7 +64,7 @@ def test_reconstructions_show_every_pixel_of_all_three(tmp_path, count, side, ch
     images = RNG.integers(0, 256, (3, count, side, side, channels)).astype(np.uint8)
     images[:, :, 0, 0] = (10 * np.arange(3 * count)).reshape(3, count, 1)  # few places to look at
     original, masked, restored = images[0], images[1] / 255, images[2] / np.float32(255)
-    pictures.reconstructions(original, masked, restored, tmp_path / "restored.png")
+    images_pictures.reconstructions(original, masked, restored, tmp_path / "restored.png")
     picture = read(tmp_path / "restored.png")
     for image in images.reshape(-1, side, side, channels):
         assert holds(picture, np.broadcast_to(image, (side, side, 3)), factor) == 1
@@ -76,7 +77,7 @@ def test_reconstructions_stand_original_masked_restored_and_three_cards_in_a_row
         np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1))
         for s in (shades[::3], shades[1::3], shades[2::3])
     )
-    pictures.reconstructions(*sets, tmp_path / "restored.png")
+    images_pictures.reconstructions(*sets, tmp_path / "restored.png")
     picture = read(tmp_path / "restored.png")[
         40:, :, 0
     ]  # below the title, whose edges have all shades
@@ -93,8 +94,8 @@ def test_reconstructions_stand_original_masked_restored_and_three_cards_in_a_row
 
 def test_floats_and_bytes_look_the_same(tmp_path):
     images = RNG.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
-    pictures.pairs(images, images, tmp_path / "bytes.png")
-    pictures.pairs(images / 255, images / np.float32(255), tmp_path / "floats.png")
+    images_pictures.pairs(images, images, tmp_path / "bytes.png")
+    images_pictures.pairs(images / 255, images / np.float32(255), tmp_path / "floats.png")
     np.testing.assert_array_equal(read(tmp_path / "bytes.png"), read(tmp_path / "floats.png"))
 
 
@@ -103,9 +104,9 @@ def test_neighbours_are_framed_by_class(tmp_path, count, k):
     queries = RNG.integers(0, 256, (count, 28, 28, 1)).astype(np.uint8)
     shown = RNG.integers(0, 256, (count, k, 28, 28, 1)).astype(np.uint8)
     right = np.ones((count, k), bool)
-    pictures.neighbours(queries, shown, right, tmp_path / "all.png")
+    images_pictures.neighbours(queries, shown, right, tmp_path / "all.png")
     right[0, 0] = False
-    pictures.neighbours(queries, shown, right, tmp_path / "one.png")
+    images_pictures.neighbours(queries, shown, right, tmp_path / "one.png")
     all_right, one_wrong = read(tmp_path / "all.png"), read(tmp_path / "one.png")
     for image in [*queries, *shown.reshape(-1, 28, 28, 1)]:
         assert holds(one_wrong, np.broadcast_to(image, (28, 28, 3)), 3) == 1
@@ -129,7 +130,7 @@ def drawn(monkeypatch, draw, *arguments):
 
 @pytest.mark.parametrize(("size", "shown"), [(1, 1), (16, 16), (2048, 256)])
 def test_the_identity_is_a_red_diagonal_on_white(tmp_path, monkeypatch, size, shown):
-    figure = drawn(monkeypatch, pictures.correlation, np.eye(size), tmp_path / "c.png")
+    figure = drawn(monkeypatch, features_pictures.correlation, np.eye(size), tmp_path / "c.png")
     image = figure.axes[0].get_images()[0]
     np.testing.assert_array_equal(image.get_array(), np.eye(shown))
     assert image.get_clim() == (-1, 1)
@@ -145,7 +146,9 @@ def test_the_identity_is_a_red_diagonal_on_white(tmp_path, monkeypatch, size, sh
 def test_a_correlation_is_summed_up_in_its_title(tmp_path, monkeypatch):
     """Diagonal 0.9, 0.5: mean 0.7. Off it 0.3, -0.1: root of (0.09 + 0.01) / 2 = 0.224."""
     c = np.array([[0.9, 0.3], [-0.1, 0.5]])
-    title = drawn(monkeypatch, pictures.correlation, c, tmp_path / "c.png").axes[0].get_title()
+    title = (
+        drawn(monkeypatch, features_pictures.correlation, c, tmp_path / "c.png").axes[0].get_title()
+    )
     assert "mean 0.70" in title
     assert "square 0.224" in title
 
@@ -155,7 +158,7 @@ def test_a_map_keeps_classes_apart_in_place_and_colour(tmp_path, monkeypatch):
     features = 20 * np.eye(3)[labels] + RNG.normal(size=(60, 3))
     figure = drawn(
         monkeypatch,
-        pictures.feature_map,
+        features_pictures.feature_map,
         features,
         labels,
         ["cat", "dog", "emu"],
@@ -178,7 +181,7 @@ def test_a_map_of_many_classes_names_them_beside_it(tmp_path, monkeypatch):
     labels = np.arange(160) % 80
     figure = drawn(
         monkeypatch,
-        pictures.feature_map,
+        features_pictures.feature_map,
         RNG.normal(size=(160, 8)),
         labels,
         names,
@@ -199,7 +202,7 @@ def test_a_map_of_many_classes_names_them_beside_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("n", "d"), [(1, 4), (2, 1), (5, 300), (9, 2), (10, 1), (12, 3)])
 def test_a_map_of_few_features_is_drawn_all_the_same(tmp_path, n, d):
-    pictures.feature_map(
+    features_pictures.feature_map(
         RNG.normal(size=(n, d)), np.arange(n) % 2, ["odd", "even"], tmp_path / "map.png"
     )
     assert share(read(tmp_path / "map.png"), BLUE) > 0
@@ -209,7 +212,12 @@ def test_a_map_of_few_features_is_drawn_all_the_same(tmp_path, n, d):
 def test_a_map_of_collapsed_features_is_drawn_all_the_same(tmp_path, monkeypatch, value):
     features, labels = np.full((40, 5), value), np.arange(40) % 2
     figure = drawn(
-        monkeypatch, pictures.feature_map, features, labels, ["odd", "even"], tmp_path / "map.png"
+        monkeypatch,
+        features_pictures.feature_map,
+        features,
+        labels,
+        ["odd", "even"],
+        tmp_path / "map.png",
     )
     assert "principal components" in figure.axes[0].get_title()
 
@@ -217,10 +225,10 @@ def test_a_map_of_collapsed_features_is_drawn_all_the_same(tmp_path, monkeypatch
 def test_a_map_is_the_same_at_every_call_and_closes_its_figure(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
-    monkeypatch.setattr(pictures, "_POINTS", 200)
+    monkeypatch.setattr(features_pictures, "_POINTS", 200)
     features, labels = RNG.normal(size=(500, 4)), RNG.integers(0, 2, 500)
     for name in ("a.png", "b.png"):
-        pictures.feature_map(features, labels, ["odd", "even"], tmp_path / name)
+        features_pictures.feature_map(features, labels, ["odd", "even"], tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert plt.get_fignums() == []
 
@@ -229,7 +237,12 @@ def test_a_confusion_tells_percents_of_each_class(tmp_path, monkeypatch):
     """Of four cats three are right and one is taken for an emu; both dogs are taken for cats; there is no emu."""
     labels, guesses = np.array([0, 0, 1, 0, 1, 0]), np.array([0, 2, 0, 0, 0, 0])
     figure = drawn(
-        monkeypatch, pictures.confusion, labels, guesses, ["cat", "dog", "emu"], tmp_path / "c.png"
+        monkeypatch,
+        features_pictures.confusion,
+        labels,
+        guesses,
+        ["cat", "dog", "emu"],
+        tmp_path / "c.png",
     )
     axes = figure.axes[0]
     np.testing.assert_array_equal(
@@ -249,7 +262,9 @@ def test_a_confusion_is_readable_dark_where_many_are(tmp_path, monkeypatch):
     """The darkest cell is a certain one, with white figures on it; all names lie within the picture."""
     names = [f"a class of number {i}" for i in range(10)]
     labels = np.arange(100) % 10
-    figure = drawn(monkeypatch, pictures.confusion, labels, labels, names, tmp_path / "c.png")
+    figure = drawn(
+        monkeypatch, features_pictures.confusion, labels, labels, names, tmp_path / "c.png"
+    )
     axes = figure.axes[0]
     image = axes.get_images()[0]
     certain, never = (image.cmap(image.norm(share))[:3] for share in (100.0, 0.0))
@@ -268,7 +283,7 @@ def test_a_confusion_of_many_classes_shows_the_first_and_counts_all(tmp_path, mo
     guesses = np.where(labels == 44, 0, labels)
     figure = drawn(
         monkeypatch,
-        pictures.confusion,
+        features_pictures.confusion,
         labels,
         guesses,
         [str(i) for i in labels],

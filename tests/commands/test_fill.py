@@ -9,11 +9,12 @@ import pytest
 
 from missing_bits import run
 from missing_bits.augment.tokens import Masked
+from missing_bits.commands import fill
 from missing_bits.data import tokenizer
 from missing_bits.data.tokenizer import Tokenizer
-from missing_bits.eval import fill
-from missing_bits.nets import handover
-from missing_bits.ssl.masked_language import Config, MaskedLanguage
+from missing_bits.encoders import files
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.ssl.bert import Config, MaskedLanguage
 
 LENGTH = 16
 WEEK = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
@@ -78,7 +79,7 @@ def test_each_mask_is_filled_in_turn(ask):
 
 
 def test_all_candidates_together_are_certain(learned):
-    loaded = handover.load(learned)
+    loaded = files.load(learned)
     ids = (
         Tokenizer.from_json(loaded.encoder.tokenizer)
         .encode("Monday [MASK] Sunday [MASK]", specials=True)
@@ -91,7 +92,7 @@ def test_all_candidates_together_are_certain(learned):
 
 def test_probabilities_are_those_of_training(learned):
     """The softmax of the logits from which the loss is made, for a row with the same tokens."""
-    loaded = handover.load(learned)
+    loaded = files.load(learned)
     sizes = {"length": LENGTH, "batch_size": 8, "network": "bert_tiny", "vocabulary": 100}
     experiment = MaskedLanguage(Config(data=f"txt:{learned.parent / 'days.txt'}", **sizes))
     assert loaded.encoder.tokenizer == experiment.words.to_json()
@@ -106,17 +107,17 @@ def test_probabilities_are_those_of_training(learned):
 
 @functools.cache
 def encoder_of_images():
-    encoder = handover.ImageEncoder("convnet", (16, 16, 1), (0.5,), (0.5,))
+    encoder = ImageEncoder("convnet", (16, 16, 1), (0.5,), (0.5,))
     return encoder, jax.device_get(jax.jit(encoder.init)(jax.random.key(0)))
 
 
 @pytest.fixture
 def others(learned, tmp_path):
     """Folders of runs of other experiments: with an encoder of images, and with the encoder of this very run."""
-    loaded = handover.load(learned)
+    loaded = files.load(learned)
     of_text = loaded.encoder, loaded.variables
     for name, encoder in (("masked_image", encoder_of_images()), ("finetune", of_text)):
-        handover.save(tmp_path / name / "encoder" / "seed0.safetensors", *encoder, {"exp": name})
+        files.save(tmp_path / name / "encoder" / "seed0.safetensors", *encoder, {"exp": name})
     (tmp_path / "unfinished").mkdir()
     return tmp_path
 

@@ -15,12 +15,12 @@ from missing_bits import collectives
 from missing_bits.data import tokenizer
 from missing_bits.data.packing import Packed
 from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.encoders import files
 from missing_bits.errors import UserError
 from missing_bits.loop.config import replace
 from missing_bits.loop.parallel import Layout
-from missing_bits.nets import handover
-from missing_bits.ssl import masked_language
-from missing_bits.ssl.masked_language import Config, MaskedLanguage
+from missing_bits.ssl import bert
+from missing_bits.ssl.bert import Config, MaskedLanguage
 
 TINY = Config(
     updates=10,
@@ -86,7 +86,7 @@ def stepped():
     """
     experiment = MaskedLanguage(TINY)
     experiment.optimizer = optax.sgd(0.1)
-    state = masked_language.State(params(), experiment.optimizer.init(params()))
+    state = bert.State(params(), experiment.optimizer.init(params()))
 
     @functools.cache
     def stepped(devices):
@@ -143,7 +143,7 @@ def test_the_loss_is_the_sum_over_the_count(stepped):
 def test_a_batch_with_nothing_to_guess_changes_nothing():
     experiment = MaskedLanguage(TINY)
     experiment.optimizer = optax.sgd(0.1)
-    state = masked_language.State(params(), experiment.optimizer.init(params()))
+    state = bert.State(params(), experiment.optimizer.init(params()))
     after, metrics = jax.jit(experiment.step)(state, filled_to([0] * 8), jax.random.key(0))
     chex.assert_trees_all_equal(after.params, params())
     assert metrics["train/loss"] == metrics["train/gradient_norm"] == 0
@@ -252,7 +252,7 @@ def test_baselines_count_the_training_text_and_see_what_the_model_sees_or_all(mo
     """The n-gram is asked twice: of hidden tokens among hidden ones, and among the true ones."""
     experiment, seen = make(), []
 
-    class Watched(masked_language.Ngram):
+    class Watched(bert.Ngram):
         def __init__(self, tokens, segments, *sizes):
             seen.append(("trained", tokens, segments, *sizes))
             super().__init__(tokens, segments, *sizes)
@@ -261,7 +261,7 @@ def test_baselines_count_the_training_text_and_see_what_the_model_sees_or_all(mo
             seen.append(("asked", *places))
             return super().predict(*places)
 
-    monkeypatch.setattr(masked_language, "Ngram", Watched)
+    monkeypatch.setattr(bert, "Ngram", Watched)
     found = experiment.baselines(jax.random.key(0))
     (_, tokens, segments, size, specials), *questions = seen
     np.testing.assert_array_equal(tokens, experiment.train.tokens)
@@ -294,7 +294,7 @@ def test_what_is_handed_over_is_encoder_head_and_tokenizer(tmp_path):
     experiment.hand_over(
         learned, tmp_path / "encoder" / "seed0.safetensors", {"exp": "masked_language"}
     )
-    loaded = handover.load(tmp_path)
+    loaded = files.load(tmp_path)
     assert loaded.encoder == experiment.encoder
     chex.assert_trees_all_equal(
         (loaded.variables.params, loaded.head), (learned["encoder"], learned["head"])

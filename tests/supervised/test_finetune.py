@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from missing_bits.data import labelled, tokenizer
+from missing_bits.encoders import files
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.text import TextEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
 from missing_bits.loop.config import replace
 from missing_bits.loop.parallel import Layout
-from missing_bits.nets import handover
-from missing_bits.nets.optimizers import Optimizer
-from missing_bits.ssl import finetune
-from missing_bits.ssl.finetune import Config, Finetune
+from missing_bits.optimizers import Optimizer
+from missing_bits.supervised import finetune
+from missing_bits.supervised.finetune import Config, Finetune
 
 WORDS = {
     "sea": ["wave", "reef", "tide", "gull", "sail", "foam"],
@@ -24,10 +27,10 @@ WORDS = {
     "town": ["kiosk", "jazz", "queue", "bus", "plaza", "taxi"],
 }
 ENCODERS = {
-    "convnet": handover.ImageEncoder("convnet", (16, 16, 1), (0.3,), (0.35,)),
-    "vit_micro": handover.ImageEncoder("vit_micro", (16, 16, 1), (0.3,), (0.35,)),
-    "narrow": handover.ImageEncoder("convnet", (8, 8, 1), (0.3,), (0.35,)),
-    "text": handover.TextEncoder("bert_tiny", 260, 32, tokenizer.train([], "bytes", 0).to_json()),
+    "convnet": ImageEncoder("convnet", (16, 16, 1), (0.3,), (0.35,)),
+    "vit_micro": ImageEncoder("vit_micro", (16, 16, 1), (0.3,), (0.35,)),
+    "narrow": ImageEncoder("convnet", (8, 8, 1), (0.3,), (0.35,)),
+    "text": TextEncoder("bert_tiny", 260, 32, tokenizer.train([], "bytes", 0).to_json()),
 }
 
 
@@ -52,7 +55,7 @@ def starts(corpus, small_vit, tmp_path_factory):
         data = corpus if name == "text" else "digits"
         facts = {"exp": "test", "config": {"data": data, "data_dir": "", "image_size": 0}}
         variables = jax.device_get(jax.jit(encoder.init)(jax.random.key(99)))
-        handover.save(folder / "encoder" / "seed0.safetensors", encoder, variables, facts)
+        files.save(folder / "encoder" / "seed0.safetensors", encoder, variables, facts)
         return str(folder)
 
     return start
@@ -98,7 +101,7 @@ def differ(a, b):
 
 
 def test_every_seed_starts_from_the_runs_encoder_and_its_own_classifier(make, starts):
-    experiment, saved = make("convnet", "full"), handover.load(starts("convnet")).variables
+    experiment, saved = make("convnet", "full"), files.load(starts("convnet")).variables
     states = [state_of(experiment, seed) for seed in (0, 1)]
     for state in states:
         chex.assert_trees_all_equal(state.params["encoder"], saved.params)
@@ -111,7 +114,7 @@ def test_from_scratch_takes_the_network_alone(make, starts):
     """The same structure, other weights, for each seed its own."""
     experiment, saved = (
         make("convnet", "full", from_scratch=True),
-        handover.load(starts("convnet")).variables,
+        files.load(starts("convnet")).variables,
     )
     found = [state_of(experiment, seed) for seed in (0, 1)]
     for state in found:
@@ -162,7 +165,7 @@ def test_all_labels_are_as_many_as_there_are(make):
 @pytest.mark.parametrize("method", ["linear", "lora"])
 def test_a_frozen_encoder_stays_bit_for_bit(method, make, starts):
     """Its weights and its moving averages; the classifier moves, and with it the adapters."""
-    experiment, saved = make("convnet", method), handover.load(starts("convnet")).variables
+    experiment, saved = make("convnet", method), files.load(starts("convnet")).variables
     first, last = state_of(experiment), trained(experiment)
     chex.assert_trees_all_equal(last.frozen, {"encoder": saved.params})
     chex.assert_trees_all_equal(last.statistics["encoder"], saved.state)
@@ -184,7 +187,7 @@ def test_a_frozen_encoder_stays_bit_for_bit(method, make, starts):
 
 def test_low_rank_additions_start_at_nothing(make, starts):
     """Weights and features are the run's, bit for bit."""
-    experiment, loaded = make("convnet", "lora"), handover.load(starts("convnet"))
+    experiment, loaded = make("convnet", "lora"), files.load(starts("convnet"))
     merged = experiment.merged(*experiment.learned(state_of(experiment)))
     chex.assert_trees_all_equal(merged, loaded.variables)
     images = experiment.data.test.inputs[:3]
@@ -210,7 +213,7 @@ def test_what_is_handed_over_gives_the_evaluated_features_and_logits(method, mak
     experiment = make("convnet", method)
     learned = experiment.learned(trained(experiment))
     experiment.hand_over(learned, tmp_path / "encoder" / "seed0.safetensors", {})
-    loaded, inputs = handover.load(tmp_path), experiment.data.test.inputs[:5]
+    loaded, inputs = files.load(tmp_path), experiment.data.test.inputs[:5]
     assert loaded.encoder == experiment.encoder
     features = np.asarray(loaded(inputs))
     expected, _ = experiment.encoder.apply(experiment.merged(*learned), jnp.asarray(inputs))
@@ -336,9 +339,9 @@ def test_the_picture_is_of_the_test_split(make, tmp_path, monkeypatch):
     ],
 )
 def test_data_are_the_runs_unless_they_are_given(given, expected, tmp_path, monkeypatch):
-    encoder = handover.ImageEncoder("convnet", (32, 32, 3), (0.5,) * 3, (0.2,) * 3)
+    encoder = ImageEncoder("convnet", (32, 32, 3), (0.5,) * 3, (0.2,) * 3)
     facts = {"config": {"data": "cifar10", "data_dir": "there", "image_size": 0}}
-    handover.save(tmp_path / "one.safetensors", encoder, handover.Variables({}, {}), facts)
+    files.save(tmp_path / "one.safetensors", encoder, Variables({}, {}), facts)
     some = labelled.Examples(np.zeros((2, 32, 32, 3), np.uint8), np.arange(2, dtype=np.int32))
     asked = []
     answer = labelled.Labelled(some, some, ("a", "b"), "digest")
@@ -383,7 +386,7 @@ def test_settings_that_cannot_run_are_refused_by_name(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "another").mkdir()
     (tmp_path / "another" / "config.json").write_text('{"exp": "dqn"}')
-    handover.save(tmp_path / "silent.safetensors", ENCODERS["text"], handover.Variables({}, {}), {})
+    files.save(tmp_path / "silent.safetensors", ENCODERS["text"], Variables({}, {}), {})
     np.savez("plain.npz", images=np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8))
     config = Config(init_from=starts(start) if start else "")
     with pytest.raises(UserError) as refused:
@@ -405,5 +408,5 @@ def test_it_learns_to_tell_texts_apart(make, starts, tmp_path):
     experiment.hand_over(
         learned, tmp_path / "encoder" / "seed0.safetensors", {"config": {"data": ""}}
     )
-    chex.assert_trees_all_equal(handover.load(tmp_path).variables, experiment.merged(*learned))
-    assert differ(handover.load(starts("text")).variables.params, learned[0]["encoder"])
+    chex.assert_trees_all_equal(files.load(tmp_path).variables, experiment.merged(*learned))
+    assert differ(files.load(starts("text")).variables.params, learned[0]["encoder"])

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from missing_bits import collectives
+from missing_bits import collectives, optimizers
 from missing_bits.augment import views
 from missing_bits.augment.views import Views
 from missing_bits.data import labelled
@@ -29,11 +29,13 @@ from missing_bits.data.labelled import Examples
 from missing_bits.data.load import is_text
 from missing_bits.data.source import BatchSource
 from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.encoders import files, lora
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_positive
-from missing_bits.eval import pictures
 from missing_bits.eval.probes import in_batches
-from missing_bits.nets import handover, lora, optimizers
 from missing_bits.nets.layers import BatchNorm
+from missing_bits.pictures import features as features_pictures
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Finetune:
     def __init__(self, config: Config) -> None:
         check(config)
         self.config, self.budget = config, config.updates
-        loaded = handover.load(config.init_from)
+        loaded = files.load(config.init_from)
         self.encoder, self.start = loaded.encoder, None if config.from_scratch else loaded.variables
         self.data = _read(config, loaded)
         self.data_digest = self.data.digest
@@ -133,14 +135,14 @@ class Finetune:
         statistics = {"encoder": encoder_state, "classifier": classifier_state}
         return State(moves, frozen, statistics, self.optimizer.init(moves))
 
-    def merged(self, params: Any, frozen: Any, statistics: Any) -> handover.Variables:
+    def merged(self, params: Any, frozen: Any, statistics: Any) -> Variables:
         """The encoder's variables, additions included."""
         encoder = (params | frozen)["encoder"]
         if self.config.method == "lora":
             encoder = lora.merge(
                 encoder, params["adapters"], self.config.lora_alpha / self.config.lora_rank
             )
-        return handover.Variables(encoder, statistics["encoder"])
+        return Variables(encoder, statistics["encoder"])
 
     def logits(
         self, params: Any, frozen: Any, statistics: Any, inputs: Any, is_training: bool
@@ -171,7 +173,7 @@ class Finetune:
     ) -> tuple[State, dict[str, jax.Array]]:
         """Distorts images and makes one update."""
         inputs = batch.inputs
-        if isinstance(self.encoder, handover.ImageEncoder):
+        if isinstance(self.encoder, ImageEncoder):
             keys = collectives.shard(jax.random.split(key, self.config.batch_size))
             inputs = views.view(keys, inputs, self.config.views, 0)
         gradient = jax.value_and_grad(self.loss, has_aux=True)
@@ -210,12 +212,12 @@ class Finetune:
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
         """Writes the encoder, additions merged, and the classifier with its statistics as its head."""
         head = learned[0]["classifier"] | learned[2]["classifier"]
-        handover.save(path, self.encoder, self.merged(*learned), facts, head)
+        files.save(path, self.encoder, self.merged(*learned), facts, head)
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """Which classes are taken for which."""
         labels = self.data.test.labels
-        pictures.confusion(
+        features_pictures.confusion(
             labels, self.predictions(learned), self.data.classes, folder / "confusion.png"
         )
 
@@ -251,12 +253,12 @@ def _of_the_classifier(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(config: Config, loaded: handover.Loaded) -> labelled.Labelled:
+def _read(config: Config, loaded: files.Loaded) -> labelled.Labelled:
     """The data, of the kind and size that the encoder was made for."""
     encoder, saved, kind = (
         loaded.encoder,
         loaded.card.get("config", {}),
-        handover.kind_of(loaded.encoder),
+        files.kind_of(loaded.encoder),
     )
     name = config.data or saved.get("data")
     require(

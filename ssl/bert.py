@@ -21,17 +21,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from missing_bits import collectives
+from missing_bits import collectives, optimizers
 from missing_bits.augment import tokens
 from missing_bits.augment.tokens import Masked
 from missing_bits.data import tokenizer
 from missing_bits.data.load import load_text
 from missing_bits.data.packing import Packed, pack
 from missing_bits.data.source import BatchSource
+from missing_bits.encoders import files
+from missing_bits.encoders.text import TextEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import collapse
 from missing_bits.eval.ngram import Ngram
-from missing_bits.nets import handover, optimizers, text
+from missing_bits.nets import text
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class MaskedLanguage:
             for split in ("train", "validation", "test")
         )
         sizes = self.words.size, config.length, self.words.to_json()
-        self.encoder = handover.TextEncoder(config.network, *sizes, config.dropout, config.bfloat16)
+        self.encoder = TextEncoder(config.network, *sizes, config.dropout, config.bfloat16)
         self.head = text.word_head()
         self.optimizer = optimizers.make(config.optimizer, config.updates)
 
@@ -136,7 +139,7 @@ class MaskedLanguage:
     ) -> Any:
         """Logits [B, M, V] of the hidden tokens, and all encoded tokens [B, L, D]."""
         encoded = self.encoder.tokens(
-            handover.Variables(params["encoder"], {}), masked.tokens, segments, keys
+            Variables(params["encoder"], {}), masked.tokens, segments, keys
         )
         hidden = jnp.take_along_axis(encoded, masked.places[:, :, None], axis=1)  # [B, M, D]
         return self.head.apply(
@@ -242,9 +245,7 @@ class MaskedLanguage:
 
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
         """Writes the encoder with its tokeniser, and the head that guesses; the tokeniser in a file of its own too."""
-        handover.save(
-            path, self.encoder, handover.Variables(learned["encoder"], {}), facts, learned["head"]
-        )
+        files.save(path, self.encoder, Variables(learned["encoder"], {}), facts, learned["head"])
         (path.parent / "tokenizer.json").write_text(self.words.to_json())
 
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:

@@ -11,14 +11,15 @@ import pytest
 
 from missing_bits.augment import masking
 from missing_bits.augment.views import Views
+from missing_bits.encoders import files
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
-from missing_bits.eval import pictures
 from missing_bits.loop.checkpoint import digest
 from missing_bits.loop.config import replace
 from missing_bits.loop.parallel import Layout
-from missing_bits.nets import handover
-from missing_bits.ssl import masked_image
-from missing_bits.ssl.masked_image import Config, MaskedImage
+from missing_bits.pictures import images as images_pictures
+from missing_bits.ssl import mae
+from missing_bits.ssl.mae import Config, MaskedImage
 
 METHODS = ("mae", "simmim")
 AS_THEY_ARE = Views(
@@ -272,14 +273,12 @@ def test_what_is_handed_over_is_the_encoder(method, make, tmp_path):
     experiment.hand_over(
         learned, tmp_path / "encoder" / "seed0.safetensors", {"exp": "masked_image"}
     )
-    loaded = handover.load(tmp_path)
+    loaded = files.load(tmp_path)
     assert loaded.encoder == experiment.encoder
     assert loaded.head == {}
     chex.assert_trees_all_equal(loaded.variables.params, learned["encoder"])
     x = experiment.data.test.images[:3]
-    features, _ = experiment.encoder.apply(
-        handover.Variables(learned["encoder"], {}), jnp.asarray(x)
-    )
+    features, _ = experiment.encoder.apply(Variables(learned["encoder"], {}), jnp.asarray(x))
     np.testing.assert_array_equal(loaded(x), features)
 
 
@@ -294,9 +293,9 @@ def test_reconstructions_show_the_original_the_masked_and_the_restored(
     ]
     _, hidden = masks_of(experiment, 12, seed=3)
     right = predicting(experiment, experiment.targets(jnp.asarray(x) / 255, hidden).values)
-    draw = pictures.reconstructions
+    draw = images_pictures.reconstructions
     monkeypatch.setattr(
-        pictures, "reconstructions", lambda *sets: (drawn.append(sets), draw(*sets))
+        images_pictures, "reconstructions", lambda *sets: (drawn.append(sets), draw(*sets))
     )
     right.pictures(NOTHING, 3, tmp_path)
     ((original, masked, restored, path),) = drawn
@@ -315,10 +314,8 @@ def test_the_preset_of_imagenet_is_the_published_recipe(monkeypatch):
 
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
     split = Split(images, np.arange(4, dtype=np.int32))
-    monkeypatch.setattr(masked_image, "load", lambda *_: in_memory(split, split, tuple("abcd")))
-    experiment = MaskedImage(
-        replace(Config(), {"data": "imagenet", **masked_image.PRESETS["imagenet"]})
-    )
+    monkeypatch.setattr(mae, "load", lambda *_: in_memory(split, split, tuple("abcd")))
+    experiment = MaskedImage(replace(Config(), {"data": "imagenet", **mae.PRESETS["imagenet"]}))
     assert experiment.config.optimizer.learning_rate == pytest.approx(1.5e-4 * 4096 / 256)
     assert experiment.budget == pytest.approx(800 * 1_281_167 / 4096, abs=1)
     assert [part.shape for part in masks_of(experiment, 1)] == [

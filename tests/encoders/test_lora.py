@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from missing_bits.encoders import lora
 from missing_bits.errors import UserError
-from missing_bits.nets import conv, lora
+from missing_bits.nets import conv
 from missing_bits.nets.transformer import Transformer
 
 SCALE = 0.7

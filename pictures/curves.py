@@ -1,15 +1,20 @@
 """The learning curve of a run as a picture."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from missing_bits.eval import statistics
 
-
-def draw(rows: Iterable[Mapping[str, Any]], metric: str, unit: str, title: str, path: Path) -> None:
+def draw(
+    rows: Iterable[Mapping[str, Any]],
+    metric: str,
+    unit: str,
+    title: str,
+    path: Path,
+    interval: Callable[..., tuple[float, float]],
+) -> None:
     """Draws a metric of the per-seed rows over the budget: each seed, and their mean with its 95 % interval.
 
     Args:
@@ -18,6 +23,7 @@ def draw(rows: Iterable[Mapping[str, Any]], metric: str, unit: str, title: str, 
       unit: the unit of a row's `step`, such as "env_steps".
       title: the title.
       path: the PNG file to write; nothing is written where no row has the metric.
+      interval: the lower and upper end of an interval for figures of several seeds.
     """
     seeds: dict[int, dict[int, float]] = {}
     for row in rows:
@@ -38,7 +44,7 @@ def draw(rows: Iterable[Mapping[str, Any]], metric: str, unit: str, title: str, 
     if len(seeds) > 1:
         for curve in values:
             axes.plot(steps, curve, color="C0", alpha=0.25, linewidth=1)
-        low, high = zip(*(statistics.interval(column) for column in values.T), strict=True)
+        low, high = zip(*(interval(column) for column in values.T), strict=True)
         axes.fill_between(steps, low, high, color="C0", alpha=0.2, linewidth=0)
         label = f"mean of {len(seeds)} seeds, 95 % interval"
     else:

@@ -7,9 +7,11 @@ import numpy as np
 
 from missing_bits.data import tokenizer
 from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.encoders import files
+from missing_bits.encoders.text import TextEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError, require
-from missing_bits.nets import handover, text
-from missing_bits.nets.handover import TextEncoder, Variables
+from missing_bits.nets import text
 
 
 def fill(run: str, sentence: str, top: int) -> str:
@@ -23,7 +25,7 @@ def fill(run: str, sentence: str, top: int) -> str:
     Raises:
       UserError: the run is of another kind, or the sentence has no mask or is too long.
     """
-    loaded = handover.load(run)
+    loaded = files.load(run)
     require(
         loaded.card.get("exp") == "masked_language",
         f"{run} holds no language model. Name the folder of a finished run of --exp=masked_language.",

@@ -8,9 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from missing_bits import optimizers
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.text import TextEncoder
 from missing_bits.errors import UserError
-from missing_bits.nets import handover, optimizers
-from missing_bits.nets.optimizers import Optimizer
+from missing_bits.optimizers import Optimizer
 
 W, V = (
     np.array([[3.0, 4.0]], np.float32),
@@ -201,8 +203,8 @@ def test_lower_layers_make_smaller_steps_by_hand(decay):
 def test_the_layers_of_real_encoders_are_counted_from_the_top():
     """Every factor occurs where it should: 6 blocks of vit_micro, 2 of bert_tiny, each named as Haiku names it."""
     encoders = {
-        "vision_transformer": (handover.ImageEncoder("vit_micro", (8, 8, 1), (0.5,), (0.2,)), 6),
-        "text_transformer": (handover.TextEncoder("bert_tiny", 9, 5, ""), 2),
+        "vision_transformer": (ImageEncoder("vit_micro", (8, 8, 1), (0.5,), (0.2,)), 6),
+        "text_transformer": (TextEncoder("bert_tiny", 9, 5, ""), 2),
     }
     for root, (encoder, count) in encoders.items():
         params = jax.eval_shape(encoder.init, jax.random.key(0)).params

@@ -1,0 +1,137 @@
+"""Encoders as they are handed over: what a run has learned, in a file that says what it is.
+
+An encoder of either kind, of images or of text, maps its inputs and `Variables` to one feature vector each.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from missing_bits.encoders.images import ImageEncoder
+from missing_bits.encoders.text import TextEncoder
+from missing_bits.encoders.variables import Variables
+from missing_bits.errors import UserError, require
+
+Encoder = ImageEncoder | TextEncoder
+_KINDS: dict[str, type[Encoder]] = {"images": ImageEncoder, "text": TextEncoder}
+
+
+def kind_of(encoder: Encoder) -> str:
+    """What an encoder encodes: "images" or "text"."""
+    return next(
+        kind for kind, encoder_class in _KINDS.items() if isinstance(encoder, encoder_class)
+    )
+
+
+def save(
+    path: Path, encoder: Encoder, variables: Variables, facts: Mapping[str, Any], head: Any = None
+) -> None:
+    """Writes variables as safetensors, with a card: what is in it, in its header and beside it as JSON.
+
+    Args:
+      path: the .safetensors file; its folder is made.
+      encoder: what the variables belong to.
+      variables: as arrays on the host.
+      facts: what else is known: the configuration, the hash of the data, the scores.
+      head: Haiku parameters to keep beside the encoder, such as those that guess masked words.
+    """
+    tensors = {}
+    for kind, tree in {**variables._asdict(), "head": head or {}}.items():
+        for module, leaves in tree.items():
+            tensors |= {
+                f"{kind}:{module}:{name}": np.asarray(leaf) for name, leaf in leaves.items()
+            }
+    card = {"kind": kind_of(encoder), "encoder": dataclasses.asdict(encoder), **facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={"card": json.dumps(card)}))
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+class Loaded(NamedTuple):
+    """An encoder from a run."""
+
+    encoder: Encoder
+    variables: Variables
+    head: dict[str, Any]
+    """Parameters of the head that was saved with it; empty without one."""
+    card: dict[str, Any]
+
+    def __call__(self, inputs: Any) -> jax.Array:
+        """Features [B, D] of images [B, H, W, C], uint8 or float in [0, 1], or of padded tokens int [B, L]."""
+        return self.encoder.apply(self.variables, jnp.asarray(inputs))[0]
+
+
+def load(run: str | Path, seed: int | None = None) -> Loaded:
+    """The encoder that a run has left behind.
+
+    Args:
+      run: the run's folder, or a .safetensors file out of it.
+      seed: which seed's; by default the first.
+
+    Raises:
+      UserError: there is none, or the file is damaged.
+    """
+    path = Path(run)
+    if path.suffix != ".safetensors":
+        require(
+            path.is_dir(),
+            f"{path} is no folder of a run. Name one that a finished run has left, under runs/.",
+        )
+        found = sorted(
+            (path / "encoder").glob("seed*.safetensors"),
+            key=lambda p: int(p.stem.removeprefix("seed")),
+        )
+        require(
+            bool(found),
+            f"{path} holds no encoder: it is of another kind, or its run has not finished. Finish it with "
+            "--run.resume, or name the folder of a finished pretraining.",
+        )
+        path = found[0] if seed is None else path / "encoder" / f"seed{seed}.safetensors"
+        require(
+            path in found,
+            f"{run} has no encoder of seed {seed}; it has {', '.join(p.stem for p in found)}.",
+        )
+    trees: dict[str, dict[str, dict[str, np.ndarray]]] = {"params": {}, "state": {}, "head": {}}
+    try:
+        with safe_open(path, "numpy") as file:
+            card = json.loads(file.metadata()["card"])
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                kind, module, leaf = name.split(":")
+                trees[kind].setdefault(module, {})[leaf] = file.get_tensor(name)
+        fields = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in card["encoder"].items()
+        }
+        encoder = _KINDS[card["kind"]](**fields)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}. Name the folder of a finished run.") from error
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or was not written by this suite: {error}.") from error
+    return Loaded(encoder, Variables(trees["params"], trees["state"]), trees["head"], card)
+
+
+def load_for(encoder: ImageEncoder, run: str) -> Variables:
+    """The variables that a run has left, for an encoder of the same kind.
+
+    Raises:
+      UserError: the run's network or its images are of another kind.
+    """
+    loaded = load(run)
+    require(
+        isinstance(loaded.encoder, ImageEncoder),
+        f"--init-from={run} holds an encoder of {kind_of(loaded.encoder)}; this run needs one of images.",
+    )
+    for what in ("network", "image_shape", "patch"):
+        have, want = getattr(loaded.encoder, what), getattr(encoder, what)
+        require(
+            have == want,
+            f"--init-from={run} holds an encoder whose {what} is {have}; this run needs {want}.",
+        )
+    return loaded.variables

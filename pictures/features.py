@@ -1,0 +1,150 @@
+"""Pictures of features and of what is made of them: correlations, maps, confusions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+
+from missing_bits.pictures import canvas
+
+_COMPONENTS = 256  # of a correlation that are shown
+_CLASSES = 40  # of a confusion, at most
+_POINTS = 1_500  # of a map, at most
+
+
+def correlation(c: jax.Array, path: Path) -> None:
+    """Draws a cross-correlation matrix [D, D], or its leading block where it is large, and sums up all of it."""
+    c = np.asarray(c, np.float32)
+    chex.assert_shape(c, (len(c), len(c)))
+    diagonal = np.diagonal(c)
+    others = np.linalg.norm(c - np.diag(diagonal)) / np.sqrt(max(1, c.size - len(c)))
+    plt = canvas.pyplot()
+    figure, axes = plt.subplots(figsize=(6.6, 5.8), layout="constrained")
+    size = min(len(c), _COMPONENTS)
+    image = axes.imshow(c[:size, :size], cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    part = f"the first {size} of {len(c):,} components" if size < len(c) else "component"
+    axes.set(
+        title=f"Cross-correlation of two views' embeddings\ndiagonal: mean {diagonal.mean():.2f}; "
+        f"off the diagonal: root mean square {others:.3f}",
+        xlabel=f"view B: {part}",
+        ylabel=f"view A: {part}",
+    )
+    figure.colorbar(image, ax=axes, label="correlation", shrink=0.9)
+    figure.savefig(path, dpi=canvas.DPI)
+    plt.close(figure)
+
+
+def feature_map(
+    features: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path
+) -> None:
+    """Draws features as points in the plane (t-SNE), coloured by class.
+
+    Fewer than 10 features, or features that are all the same, are drawn by two principal components instead. The
+    same sample of at most 1,500 features is drawn at every call; of more classes than there are pairs of a
+    colour and a marker (60), the first ones.
+
+    Args:
+      features: [N, D].
+      labels: [N] integers in [0, len(classes)).
+      classes: the names of the classes.
+      path: the file to write.
+    """
+    chex.assert_shape(labels, (len(features),))
+    labels = np.asarray(labels)
+    looks = [(colour, marker) for marker in canvas.MARKERS for colour in canvas.COLORS][
+        : len(classes)
+    ]
+    drawable = np.flatnonzero(labels < len(looks))
+    drawn = np.random.default_rng(0).permutation(drawable)[:_POINTS]
+    points, method = _plane(np.asarray(features, np.float64)[drawn])
+    labels = labels[drawn]
+    plt = canvas.pyplot()
+    figure, axes = plt.subplots(figsize=(8.4, 6), layout="constrained")
+    size = 16 if len(points) > 300 else 34
+    for label, (colour, marker) in enumerate(looks):
+        mine = points[labels == label]
+        axes.scatter(
+            *mine.T, s=size, c=colour, marker=marker, alpha=0.8, linewidth=0, label=classes[label]
+        )
+    of = "" if len(drawn) == len(features) else f" of {len(features):,}"
+    axes.set(
+        title=f"Test features by class: {method} of {len(drawn):,}{of} images", xticks=[], yticks=[]
+    )
+    axes.set_aspect("equal", adjustable="datalim")
+    for side in axes.spines.values():
+        side.set_color("#bbbbbb")
+    some = "" if len(looks) == len(classes) else f"first {len(looks)} of {len(classes):,} classes"
+    columns = -(-len(looks) // 24)
+    legend = figure.legend(
+        loc="outside right upper", frameon=False, title=some, ncols=columns, markerscale=1.6
+    )
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """Draws how many of each class's examples are taken for which class, in percent of the class.
+
+    Args:
+      labels: [N] integers in [0, len(classes)).
+      guesses: [N], likewise.
+      classes: the names of the classes; of more than 40, the first.
+      path: the file to write.
+    """
+    chex.assert_equal_shape([labels, guesses])
+    count = len(classes)
+    counts = np.bincount(labels * count + guesses, minlength=count**2).reshape(
+        count, count
+    )  # [class, guess]
+    shares = (100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[:_CLASSES, :_CLASSES]
+    shown = classes[:_CLASSES]
+    plt = canvas.pyplot()
+    side = 2.2 + 0.5 * len(shown)
+    figure, axes = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.5:
+            axes.text(
+                column,
+                row,
+                f"{share:.0f}",
+                ha="center",
+                va="center",
+                color="white" if share > 55 else canvas.INK,
+            )
+    ticks = np.arange(len(shown))
+    axes.set(xticks=ticks, yticks=ticks, yticklabels=shown, xlabel="taken for", ylabel="class")
+    axes.set_xticks(ticks, shown, rotation=45, ha="right")
+    some = "" if len(shown) == count else f"; the first {len(shown)} of {count:,} classes"
+    right = f"{100 * np.mean(labels == guesses):.1f} % are right"
+    axes.set_title(f"Test examples, in percent of their class\n{right}{some}")
+    figure.savefig(path, dpi=canvas.DPI)
+    plt.close(figure)
+
+
+def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:
+    """Points [N, 2] that stand for features [N, D], and the name of the method."""
+    features = features / max(float(np.abs(features).max()), 1e-30)  # t-SNE finds its own scale
+    centred = features - features.mean(axis=0, keepdims=True)
+    squares, axes = np.linalg.eigh(centred @ centred.T)  # [N], [N, N], ascending
+    components = axes[:, ::-1] * np.sqrt(np.maximum(squares[::-1], 0))[None, :]
+    components = np.pad(components, ((0, 0), (0, max(0, 2 - len(features)))))
+    if (
+        len(features) < 10 or squares[-1] < 1e-12 * features.size
+    ):  # few, or the same but for rounding
+        return components[:, :2], "principal components"
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    start = components[:, :2] / components[:, 0].std() * 1e-4  # as small as its authors start
+    tsne = TSNE(
+        init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0
+    )
+    with threadpool_limits(
+        1
+    ):  # OpenMP's threads spin while they wait: on busy cores that takes ten times longer
+        return tsne.fit_transform(components[:, :50]), "t-SNE"
