@@ -1,4 +1,4 @@
-"""Optimisers of pretraining: AdamW, LARS and Muon with a warm-up, a cosine, and the published exclusions."""
+"""Optimizers of pretraining: AdamW, LARS and Muon with a warm-up, a cosine, and the published exclusions."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Optimizer:
     end: float = 0.001
     """The last step size as a share of the largest, 0 to 1."""
     weight_decay: float = 1e-4
-    """Decay of weights, coupled to the step size; biases and normalisation parameters are left alone."""
+    """Decay of weights, coupled to the step size; biases and normalization parameters are left alone."""
     momentum: float = 0.9
     """Momentum of LARS and Muon, and AdamW's average of gradients, 0 up to 1."""
     squares: float = 0.999
@@ -32,7 +32,7 @@ class Optimizer:
     trust: float = 0.001
     """LARS: length of a step as a share of its weights' length, before the step size multiplies it."""
     vector_scale: float = 1.0
-    """Factor on the step size of biases and normalisation parameters."""
+    """Factor on the step size of biases and normalization parameters."""
 
 
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:
@@ -44,9 +44,9 @@ def schedule(config: Optimizer, updates: int) -> optax.Schedule:
 
 
 def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
-    """The optimiser for a budget of `updates`; raises `UserError` for settings that cannot train.
+    """The optimizer for a budget of `updates`; raises `UserError` for settings that cannot train.
 
-    Parameters with at most one axis, biases and those of normalisation, are excluded from weight decay and from the
+    Parameters with at most one axis, biases and those of normalization, are excluded from weight decay and from the
     adaptation of LARS, as published (Grill et al. 2020, appendix J; Zbontar et al. 2021, section 2.2). As in their
     code, the step size multiplies what momentum has gathered.
 
@@ -107,7 +107,7 @@ def layerwise(decay: float, encoder: Any) -> optax.GradientTransformation:
     """Smaller steps for lower layers of a transformer (Clark et al. 2020, "ELECTRA", appendix): the last to transform.
 
     With n blocks, updates of what embeds are multiplied by decay^(n + 1), those of block i (from 0) by decay^(n - i),
-    and all others, the last normalisation and whatever stands on the encoder, by 1.
+    and all others, the last normalization and whatever stands on the encoder, by 1.
 
     Args:
       decay: factor from a layer to the one below, in (0, 1].

@@ -28,12 +28,12 @@ EXPERIMENTS = {
     ),
     "masked_image": (
         "missing_bits.ssl.mae:MaskedImage",
-        "Masked image modelling: MAE (He 2022) and SimMIM (Xie 2022)",
+        "Masked image modeling: MAE (He 2022) and SimMIM (Xie 2022)",
         "photos",
     ),
     "masked_language": (
         "missing_bits.ssl.bert:MaskedLanguage",
-        "Masked language modelling: guess hidden tokens (BERT, Devlin 2019)",
+        "Masked language modeling: guess hidden tokens (BERT, Devlin 2019)",
         "topics",
     ),
     "finetune": (

@@ -1,7 +1,7 @@
-"""Operations on the colours of one image, as in torchvision's tensor versions.
+"""Operations on the colors of one image, as in torchvision's tensor versions.
 
 Images are float32 in [0, 1] with channels first, [C, H, W]: rows of pixels fill vector registers, triples do not.
-Anything but three channels counts as grey: it is its own luma and has no hue. Random choices are parameters, never
+Anything but three channels counts as gray: it is its own luma and has no hue. Random choices are parameters, never
 branches: under vmap both sides of a branch run. A factor of 1 and a shift of 0 leave an image as it is, exactly.
 """
 
@@ -18,7 +18,7 @@ _THRESHOLD = 0.5  # 128 of 255
 
 
 def luma(image: jax.Array) -> jax.Array:
-    """The brightness of each pixel: [1, H, W] of an image [3, H, W]; a grey image itself."""
+    """The brightness of each pixel: [1, H, W] of an image [3, H, W]; a gray image itself."""
     chex.assert_rank(image, 3)
     if image.shape[0] != 3:
         return image
@@ -49,13 +49,13 @@ def blend(image: jax.Array, weights: jax.Array) -> jax.Array:
     """
     # Without barriers XLA computes what led here anew for the mean and for every channel.
     image = jax.lax.optimization_barrier(image)
-    grey = jax.lax.optimization_barrier(luma(image))
-    mean = jnp.mean(grey, keepdims=True)  # [1, 1, 1]
-    return jnp.clip(weights[0] * image + (weights[1] * grey + weights[2] * mean), 0, 1)
+    gray = jax.lax.optimization_barrier(luma(image))
+    mean = jnp.mean(gray, keepdims=True)  # [1, 1, 1]
+    return jnp.clip(weights[0] * image + (weights[1] * gray + weights[2] * mean), 0, 1)
 
 
 def hue(image: jax.Array, shift: jax.Array) -> jax.Array:
-    """Turns the colours of an image [3, H, W] round the circle by `shift` turns, in [-0.5, 0.5].
+    """Turns the colors of an image [3, H, W] round the circle by `shift` turns, in [-0.5, 0.5].
 
     Hue, chroma and value are those of HSV. Each channel is the value, less the chroma times a distance on the circle
     from the hue to the channel's own, cut to [0, 1].
@@ -73,11 +73,11 @@ def hue(image: jax.Array, shift: jax.Array) -> jax.Array:
     sixths = sector + across / jnp.where(chroma == 0, 1, chroma) + 6 * shift
     sixths = sixths - 6 * jnp.floor(sixths / 6)  # [1, H, W] in [0, 6)
     # Red: 2 - |h - 3|. Green: |h - 2| - 1. Blue: |h - 4| - 1.
-    sign, centre, offset = (
+    sign, center, offset = (
         np.array(of_channels, np.float32)[:, None, None]
         for of_channels in ((-1, 1, 1), (3, 2, 4), (2, -1, -1))
     )
-    distance = sign * jnp.abs(sixths - centre) + offset  # [3, H, W]
+    distance = sign * jnp.abs(sixths - center) + offset  # [3, H, W]
     return jnp.where(shift == 0, image, value - chroma * jnp.clip(distance, 0, 1))
 
 
@@ -89,7 +89,7 @@ def jitter(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
     Args:
       image: [C, H, W].
       factors: [4], of BRIGHTNESS, CONTRAST and SATURATION (at least 0), and HUE (a shift, in turns).
-      order: [4] the operations in the order they take, a permutation. Of a grey image [2], of the first two alone.
+      order: [4] the operations in the order they take, a permutation. Of a gray image [2], of the first two alone.
     """
     weights = [brightness(factors[BRIGHTNESS]), contrast(factors[CONTRAST])]
     if image.shape[0] != 3:
@@ -107,12 +107,12 @@ def jitter(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
     return image
 
 
-def solarise(image: jax.Array) -> jax.Array:
+def solarize(image: jax.Array) -> jax.Array:
     """Inverts the values from one half up, of an image [C, H, W]."""
     return jnp.where(image >= _THRESHOLD, 1 - image, image)
 
 
-def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """Subtracts the mean of each channel and divides by its deviation.
 
     Args:

@@ -132,15 +132,15 @@ def _resampling(
 ) -> jax.Array:
     """The matrix [out, size] that resizes pixels [start, start + length) of `size` to `out`, bilinearly.
 
-    A pixel of the result weighs the pixels around its centre by a triangle, as wide as the larger of a pixel before
+    A pixel of the result weighs the pixels around its center by a triangle, as wide as the larger of a pixel before
     and after; the weights within the crop sum to one.
     """
     i, j = jnp.arange(out, dtype=jnp.float32), jnp.arange(size, dtype=jnp.float32)
     i = jnp.where(flip, out - 1 - i, i)
     scale = length / out
-    centre = start + (i + 0.5) * scale
+    center = start + (i + 0.5) * scale
     weights = jnp.maximum(
-        0, 1 - jnp.abs(j[None, :] + 0.5 - centre[:, None]) / jnp.maximum(1, scale)
+        0, 1 - jnp.abs(j[None, :] + 0.5 - center[:, None]) / jnp.maximum(1, scale)
     )
     weights = jnp.where(((j >= start) & (j < start + length))[None, :], weights, 0)
     return weights / jnp.sum(weights, axis=1, keepdims=True)

@@ -18,7 +18,7 @@ _EPSILON = 1e-6
 _ASPECT = (0.3, 1 / 0.3)  # least and largest height / width of a block
 
 
-class Normalised(NamedTuple):
+class Normalized(NamedTuple):
     """Patches of mean 0 and deviation 1; `values * std + mean` are the patches as they were."""
 
     values: jax.Array  # [..., L, P]
@@ -98,8 +98,8 @@ def unpatchify(patches: jax.Array, rows: int, columns: int, channels: int) -> ja
     return pixels.swapaxes(-4, -3).reshape(*leading, rows * side, columns * side, channels)
 
 
-def normalise(patches: jax.Array) -> Normalised:
-    """Normalises each patch by its own mean and deviation (He et al. 2022, section 3, reconstruction target).
+def normalize(patches: jax.Array) -> Normalized:
+    """Normalizes each patch by its own mean and deviation (He et al. 2022, section 3, reconstruction target).
 
     As in the authors' code the variance is the unbiased one, and epsilon is added to it under the root.
 
@@ -109,7 +109,7 @@ def normalise(patches: jax.Array) -> Normalised:
     chex.assert_axis_dimension_gt(patches, -1, 1)
     mean = jnp.mean(patches, axis=-1, keepdims=True)
     std = jnp.sqrt(jnp.var(patches, axis=-1, ddof=1, keepdims=True) + _EPSILON)
-    return Normalised((patches - mean) / std, mean, std)
+    return Normalized((patches - mean) / std, mean, std)
 
 
 def block(

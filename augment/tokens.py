@@ -55,7 +55,7 @@ def mask(
       key: a typed key.
       tokens: int32 [L].
       maskable: bool [L], False for special tokens and padding.
-      words: int32 [L], equal for neighbouring tokens of the same word; or None to choose token by token.
+      words: int32 [L], equal for neighboring tokens of the same word; or None to choose token by token.
       share: of the maskable tokens to choose, in (0, 1].
       vocabulary: number of token ids.
       specials: ids below this are never drawn as random tokens; less than `vocabulary`.

@@ -1,8 +1,8 @@
 """Two distorted views of every image, on the device.
 
 As in Barlow Twins (Zbontar et al. 2021, section 2.2, after BYOL: Grill et al. 2020, appendix B), in this order:
-resized crop, flip, colour jitter, grey, blur, solarise. The two views differ in the rates of the last two.
-Normalisation belongs to the encoder. What happens to an image depends on its own key alone, not on the batch or on
+resized crop, flip, color jitter, gray, blur, solarize. The two views differ in the rates of the last two.
+Normalization belongs to the encoder. What happens to an image depends on its own key alone, not on the batch or on
 how many devices share it. Shapes: B images in a batch, H, W, C of an image.
 """
 
@@ -34,16 +34,16 @@ class Views:
     contrast: float = 0.4
     """Largest change of contrast, as a share, 0 to 1."""
     saturation: float = 0.2
-    """Largest change of saturation, as a share, 0 to 1; grey images have none."""
+    """Largest change of saturation, as a share, 0 to 1; gray images have none."""
     hue: float = 0.1
-    """Largest shift of hue, in turns of the colour circle, 0 to 0.5; grey images have none."""
-    grey: float = 0.2
-    """Probability that colours turn grey."""
+    """Largest shift of hue, in turns of the color circle, 0 to 0.5; gray images have none."""
+    gray: float = 0.2
+    """Probability that colors turn gray."""
     blur: tuple[float, float] = (0.0, 0.0)
     """Probabilities of a Gaussian blur in the first and in the second view. Published: 1.0 0.1; 0 at 32x32."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Least and largest deviation of the blur, in pixels."""
-    solarise: tuple[float, float] = (0.0, 0.2)
+    solarize: tuple[float, float] = (0.0, 0.2)
     """Probabilities, in the first and in the second view, that values above one half are inverted."""
 
 
@@ -69,11 +69,11 @@ def check(config: Views) -> None:
         "brightness",
         "contrast",
         "saturation",
-        "grey",
+        "gray",
         prefix="views.",
     )
     require_between(config, 0, 0.5, "hue", prefix="views.")
-    for name in ("blur", "solarise"):
+    for name in ("blur", "solarize"):
         a, b = getattr(config, name)
         require(
             0 <= a <= 1 and 0 <= b <= 1,
@@ -120,7 +120,7 @@ def _distorted(key: jax.Array, image: jax.Array, config: Views, which: int) -> j
         jax.random.uniform(key, (geometry.CROP_DRAWS + 14,)),
         [geometry.CROP_DRAWS, geometry.CROP_DRAWS + 4, geometry.CROP_DRAWS + 8],
     )
-    flip, jitter, grey, blurred, sigma, solarised = others
+    flip, jitter, gray, blurred, sigma, solarized = others
 
     x = image.transpose(2, 0, 1).astype(jnp.float32) / 255  # [C, H, W]
     box = geometry.crop_box(crop, height, width, config.crop_scale, config.crop_ratio)
@@ -130,9 +130,9 @@ def _distorted(key: jax.Array, image: jax.Array, config: Views, which: int) -> j
         change = jnp.where(jitter < config.jitter, strength * (2 * factors - 1), 0)
         order = jnp.argsort(order if channels == 3 else order[:2])
         x = color.jitter(x, change + jnp.array([1.0, 1.0, 1.0, 0.0]), order)
-    x = jnp.where(grey < config.grey, color.luma(x), x)
+    x = jnp.where(gray < config.gray, color.luma(x), x)
     if config.blur[which]:
         low, high = config.blur_sigma
         x = jnp.where(blurred < config.blur[which], blur.gaussian(x, low + (high - low) * sigma), x)
-    x = jnp.where(solarised < config.solarise[which], color.solarise(x), x)
+    x = jnp.where(solarized < config.solarize[which], color.solarize(x), x)
     return jnp.clip(x, 0, 1).transpose(1, 2, 0)  # weights that sum to one, but for rounding

@@ -2,7 +2,7 @@
 
     python benchmarks/augment_speed.py --repeats=5 --out=augment_speed.json
 
-The same distortions on both sides (SETTINGS): those of Barlow Twins for images of 32 pixels, without blur, normalised.
+The same distortions on both sides (SETTINGS): those of Barlow Twins for images of 32 pixels, without blur, normalized.
 Each side takes random images from memory and hands over batches of both views; the sides take turns, each turn in a
 process of its own. Ours is timed without its compilation, the peer without the start of its workers.
 """
@@ -29,8 +29,8 @@ SETTINGS = {
     "contrast": 0.4,
     "saturation": 0.2,
     "hue": 0.1,
-    "grey": 0.2,
-    "solarise": [0.0, 0.2],
+    "gray": 0.2,
+    "solarize": [0.0, 0.2],
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
 }
@@ -53,15 +53,15 @@ def run_ours(batches: int) -> float:
         contrast=s["contrast"],
         saturation=s["saturation"],
         hue=s["hue"],
-        grey=s["grey"],
+        gray=s["gray"],
         blur=(0.0, 0.0),
-        solarise=tuple(s["solarise"]),
+        solarize=tuple(s["solarize"]),
     )
 
     @jax.jit
     def pairs(key, images):
         x_a, x_b = views.two_views(jax.random.split(key, len(images)), images, config)
-        return color.normalise(x_a, s["mean"], s["std"]), color.normalise(x_b, s["mean"], s["std"])
+        return color.normalize(x_a, s["mean"], s["std"]), color.normalize(x_b, s["mean"], s["std"])
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (50_000, s["side"], s["side"], 3), np.uint8)

@@ -18,7 +18,7 @@ def fill(run: str, sentence: str, top: int) -> str:
     """The likeliest tokens for each mask of a sentence, as lines to print.
 
     Args:
-      run: the folder of a finished run of masked language modelling.
+      run: the folder of a finished run of masked language modeling.
       sentence: with `[MASK]` once or more; it stands for one token, which may be a part of a word.
       top: how many candidates to name, at least 1.
 

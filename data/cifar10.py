@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 50,000 colour images of 32x32 pixels to train on, 10,000 to test, ten classes."""
+"""CIFAR-10 (Krizhevsky 2009): 50,000 color images of 32x32 pixels to train on, 10,000 to test, ten classes."""
 
 import codecs
 import io

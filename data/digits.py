@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits (Alpaydin and Kaynak 1998): 1,797 grey images of 8x8 pixels in 17 levels.
+"""scikit-learn's handwritten digits (Alpaydin and Kaynak 1998): 1,797 gray images of 8x8 pixels in 17 levels.
 
 They are enlarged to 16x16 bilinearly: that adds nothing to what they show, but leaves networks that halve their
 images twice a map of 4x4. 1,297 train and 500 test, each class in proportion, the same in every run.

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017): 60,000 grey images of 28x28 pixels to train on, 10,000 to test, ten classes."""
+"""Fashion-MNIST (Xiao et al. 2017): 60,000 gray images of 28x28 pixels to train on, 10,000 to test, ten classes."""
 
 import gzip
 import hashlib

@@ -88,7 +88,7 @@ class Pictures:
         self._files, self.shape = [str(file) for file in files], (len(files), side, side, 3)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """The images [n, side, side, 3], uint8, of indices [n]; grey, with a warning, where a file fails by now."""
+        """The images [n, side, side, 3], uint8, of indices [n]; gray, with a warning, where a file fails by now."""
         files, sides = [self._files[index] for index in indices], itertools.repeat(self.shape[1])
         images = np.full((len(files), *self.shape[1:]), 128, np.uint8)
         chunk = max(
@@ -111,7 +111,7 @@ class Pictures:
 def _fill(images: np.ndarray, files: Sequence[str], decoded: Iterable[np.ndarray | None]) -> None:
     for i, image in enumerate(decoded):
         if image is None:  # one bad file should not end a long run
-            warnings.warn(f"{files[i]} cannot be decoded any more: it is grey now.", stacklevel=3)
+            warnings.warn(f"{files[i]} cannot be decoded any more: it is gray now.", stacklevel=3)
         else:
             images[i] = image
 

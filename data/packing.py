@@ -78,11 +78,9 @@ def passages(
     Returns:
       The windows, int32 [N, L], the short ones filled up with PAD, and the numbers of their classes, int32 [N].
     """
-    labelled = [document for document in documents if document.label]
+    labeled = [document for document in documents if document.label]
     windows, labels = [np.empty((0, length), np.int32)], []
-    for document, found in zip(
-        labelled, tokenizer.encode_all(d.text for d in labelled), strict=True
-    ):
+    for document, found in zip(labeled, tokenizer.encode_all(d.text for d in labeled), strict=True):
         ids, rest = found.ids, len(found.ids) % length
         if len(ids) > length and 2 * rest < length:
             ids = ids[: len(ids) - rest]

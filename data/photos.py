@@ -1,8 +1,8 @@
-"""Patches of the colour photographs that scikit-image and scikit-learn bring along: the set that needs no file.
+"""Patches of the color photographs that scikit-image and scikit-learn bring along: the set that needs no file.
 
 10,000 patches of 32x32 pixels to train on and 2,000 to test, evenly over ten photographs; the label is the photograph.
-Half-size copies give patches too. Left out: synthetic pictures, the second view of the motorcycle, grey pictures (a
-lack of colour would give them away), and patches with hardly any contrast (sky, the rim of the retina).
+Half-size copies give patches too. Left out: synthetic pictures, the second view of the motorcycle, gray pictures (a
+lack of color would give them away), and patches with hardly any contrast (sky, the rim of the retina).
 
 Train and test show different places: each photograph is divided into blocks of 96x96 pixels; test patches lie within
 every fifth block, training patches keep 16 pixels away from those blocks.

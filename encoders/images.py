@@ -1,4 +1,4 @@
-"""Encoders of images: a network by name, with the normalisation of what it was trained on."""
+"""Encoders of images: a network by name, with the normalization of what it was trained on."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from missing_bits.nets import vision
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """An encoder of images with its normalisation: all that its file must say besides its variables."""
+    """An encoder of images with its normalization: all that its file must say besides its variables."""
 
     network: str
     """A name that `vision.make` knows."""
@@ -52,14 +52,14 @@ class ImageEncoder:
         Args:
           variables: of this encoder.
           images: [B, H, W, C], uint8, or float in [0, 1].
-          is_training: whether batch normalisation uses and gathers the batch's statistics.
+          is_training: whether batch normalization uses and gathers the batch's statistics.
 
         Returns:
           Features [B, D], float32, and the new state.
         """
         network = vision.make(self.network, self.bfloat16, self.patch)
         return network.apply(
-            variables.params, variables.state, None, self.normalised(images), is_training
+            variables.params, variables.state, None, self.normalized(images), is_training
         )
 
     def tokens(self, variables: Variables, images: jax.Array, **masking: jax.Array) -> jax.Array:
@@ -71,13 +71,13 @@ class ImageEncoder:
           masking: `kept`, or `mask` and `mask_token`, as `vision.VisionTransformer.tokens` takes them.
         """
         inputs = (
-            self.normalised(images),
+            self.normalized(images),
             *(masking.get(name) for name in ("kept", "mask", "mask_token")),
         )
         return vision.tokens_of(self.network, self.bfloat16, self.patch)(variables.params, *inputs)
 
-    def normalised(self, images: jax.Array) -> jax.Array:
+    def normalized(self, images: jax.Array) -> jax.Array:
         """Images as the network gets them: float32 [B, H, W, C], each channel of mean 0 and deviation 1."""
         if images.dtype == jnp.uint8:
             images = images.astype(jnp.float32) / 255
-        return color.normalise(images, self.mean, self.std)
+        return color.normalize(images, self.mean, self.std)

@@ -6,7 +6,7 @@ A weight matrix W stays as it is; a product of two narrow matrices is learned be
 
 Training differentiates through `merge`, which adds the products to the weights. By the distributive law that is the
 same function, and it keeps the method to a few lines that work for every network, convolutions too. It saves the
-optimiser's state, which holds A and B alone; it does not save arithmetic: the gradient of every full matrix is computed
+optimizer's state, which holds A and B alone; it does not save arithmetic: the gradient of every full matrix is computed
 on the way to those of A and B. After training, merged parameters cost no more than those of the original network.
 """
 
@@ -23,7 +23,7 @@ def init(key: jax.Array, params: Any, rank: int) -> dict[str, dict[str, jax.Arra
     """Makes an adapter for each weight `w` of two or more axes: those of linear layers and convolutions.
 
     A kernel [..., in, out] counts as a matrix whose rows are all axes but the last. Biases, parameters of
-    normalisation and embeddings bear other names and get no adapter. As in the paper (section 4.1), A is Gaussian and
+    normalization and embeddings bear other names and get no adapter. As in the paper (section 4.1), A is Gaussian and
     B zero, so that training starts from the original network; the deviation 1 / sqrt(rows) keeps the scale of inputs.
 
     Args:

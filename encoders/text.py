@@ -1,4 +1,4 @@
-"""Encoders of text: a network by name, with its tokeniser."""
+"""Encoders of text: a network by name, with its tokenizer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from missing_bits.nets import text
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """An encoder of text with its tokeniser: all that its file must say besides its variables."""
+    """An encoder of text with its tokenizer: all that its file must say besides its variables."""
 
     network: str
     """A name that `text.make` knows."""

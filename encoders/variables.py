@@ -8,7 +8,7 @@ class Variables(NamedTuple):
     """What an encoder needs besides its inputs."""
 
     params: Any
-    state: Any  # moving averages of batch normalisation
+    state: Any  # moving averages of batch normalization
 
 
 def encoder_of(learned: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Variables:

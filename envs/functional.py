@@ -1,4 +1,4 @@
-"""JAX-native environments: Gymnasium's functional API (`FuncEnv`), vectorised, time-limited, resetting themselves.
+"""JAX-native environments: Gymnasium's functional API (`FuncEnv`), vectorized, time-limited, resetting themselves.
 
 Environment, replay and learner then run in one jitted call. Every environment's randomness is drawn for all
 environments and sliced per device, so a run does not depend on how many devices share it.

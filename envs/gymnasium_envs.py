@@ -1,4 +1,4 @@
-"""Gymnasium environments on the host: found by name, checked, vectorised, and made to reproduce their episodes."""
+"""Gymnasium environments on the host: found by name, checked, vectorized, and made to reproduce their episodes."""
 
 import difflib
 import functools

@@ -19,8 +19,8 @@ _COLLAPSED = 0.1  # feature deviation: 1 where features fill the sphere evenly, 
 def effective_rank(features: np.ndarray) -> float:
     """The exponential of the entropy of the singular values, scaled to sum 1 (Roy & Vetterli 2007).
 
-    Features are not centred, as in RankMe (Garrido et al. 2023): features that are the same for all images but for
-    some noise count as one dimension, which centring would turn into as many as the noise has. On the host, in
+    Features are not centerd, as in RankMe (Garrido et al. 2023): features that are the same for all images but for
+    some noise count as one dimension, which centering would turn into as many as the noise has. On the host, in
     float64, where the eigenvalues of the products of features are exact enough.
 
     Args:

@@ -1,7 +1,7 @@
-"""Weighted k-nearest-neighbour classification of features (Wu et al. 2018, "Non-Parametric Instance Discrimination").
+"""Weighted k-nearest-neighbor classification of features (Wu et al. 2018, "Non-Parametric Instance Discrimination").
 
-Neighbours are looked up among other images than those they classify: an image that is in both sets finds itself.
-Shapes: N training features, M features to classify, D of a feature, k neighbours.
+Neighbors are looked up among other images than those they classify: an image that is in both sets finds itself.
+Shapes: N training features, M features to classify, D of a feature, k neighbors.
 """
 
 from functools import partial
@@ -24,14 +24,14 @@ def accuracy(
 ) -> float:
     """The share of test features whose nearest training features vote for the right class (section 3.4).
 
-    A neighbour of cosine similarity s has exp(s / temperature) votes for its class. The lower class wins a draw.
+    A neighbor of cosine similarity s has exp(s / temperature) votes for its class. The lower class wins a draw.
 
     Args:
       train_features: [N, D], of any length: only directions count.
       train_labels: [N] integers from 0.
       test_features: [M, D].
       test_labels: [M].
-      k: neighbours that vote; all N where there are fewer.
+      k: neighbors that vote; all N where there are fewer.
       temperature: above 0; the smaller, the more the nearest count.
 
     Returns:
@@ -45,7 +45,7 @@ def accuracy(
     return float(np.mean(np.asarray(classes) == test_labels))
 
 
-def neighbours(train_features: np.ndarray, query_features: np.ndarray, k: int) -> np.ndarray:
+def neighbors(train_features: np.ndarray, query_features: np.ndarray, k: int) -> np.ndarray:
     """The indices [M, k] of the training features [N, D] that are most similar to each query [M, D].
 
     The nearest first; of equally similar ones, the one of the lower index.
@@ -79,6 +79,6 @@ def _directions(features: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnames="num_classes")
 def _elect(labels: jax.Array, votes: jax.Array, num_classes: int) -> jax.Array:
-    """The class [M] with the most votes, of neighbours with labels [M, k] and votes [M, k]."""
+    """The class [M] with the most votes, of neighbors with labels [M, k] and votes [M, k]."""
     mine = labels[:, :, None] == jnp.arange(num_classes)[None, None, :]  # [M, k, classes]
     return jnp.argmax(jnp.sum(jnp.where(mine, votes[:, :, None], 0.0), axis=1), axis=1)

@@ -1,15 +1,15 @@
 """Multinomial logistic regression on frozen features, by L-BFGS on the whole training set.
 
-For features x of N images and K classes it minimises
+For features x of N images and K classes it minimizes
 
-    mean of cross-entropy(w' x + b, label) + regularisation / 2 |w|^2
+    mean of cross-entropy(w' x + b, label) + regularization / 2 |w|^2
 
-where a held-out part of the training split chooses the regularisation. Features are standardised by the training
+where a held-out part of the training split chooses the regularization. Features are standardized by the training
 split, then turned to their principal axes: a rotation changes neither the predictions nor |w|, so the problem stays
 the same, but one step length for each axis now suits it. L-BFGS moves v, where w is v times the inverse root of a
-bound on the second derivative, variance / 2 + regularisation (Böhning 1992). Correlated features, on which the plain
+bound on the second derivative, variance / 2 + regularization (Böhning 1992). Correlated features, on which the plain
 method takes hundreds of iterations, then take a few dozen.
-Shapes: N images, D of a feature, K classes, R regularisations.
+Shapes: N images, D of a feature, K classes, R regularizations.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-_REGULARISATIONS = (
+_REGULARIZATIONS = (
     1.0,
     1e-1,
     1e-2,
@@ -29,9 +29,9 @@ _REGULARISATIONS = (
     1e-5,
 )  # from strong to weak: each starts from the one before
 _HELD_OUT = 0.2  # of the training images
-_TOLERANCE = 1e-3  # length of the gradient in (v, b) at which the objective counts as minimised
+_TOLERANCE = 1e-3  # length of the gradient in (v, b) at which the objective counts as minimized
 _ITERATIONS = (
-    40  # at most, for each regularisation; and again for the chosen one, on all training images
+    40  # at most, for each regularization; and again for the chosen one, on all training images
 )
 
 
@@ -70,7 +70,7 @@ def accuracy(
 
 
 def fit(features: jax.Array, labels: jax.Array, num_classes: int) -> Affine:
-    """Chooses the regularisation on a fifth of the images, the same at every call, and fits to all images with it.
+    """Chooses the regularization on a fifth of the images, the same at every call, and fits to all images with it.
 
     Args:
       features: [N, D] of mean 0, best along their principal axes.
@@ -78,33 +78,33 @@ def fit(features: jax.Array, labels: jax.Array, num_classes: int) -> Affine:
       num_classes: K.
 
     Returns:
-      The fitted model. Of equally accurate regularisations, the strongest is taken.
+      The fitted model. Of equally accurate regularizations, the strongest is taken.
     """
     order = np.random.default_rng(0).permutation(len(labels))
     held_out, rest = np.split(order, [max(1, round(_HELD_OUT * len(labels)))])
     nothing = Affine(jnp.zeros((features.shape[1], num_classes)), jnp.zeros(num_classes))
-    regularisations = jnp.array(_REGULARISATIONS)
-    path = minimise(features[rest], labels[rest], nothing, regularisations)
+    regularizations = jnp.array(_REGULARIZATIONS)
+    path = minimize(features[rest], labels[rest], nothing, regularizations)
     best = jnp.argmax(
         jax.vmap(_accuracy, (0, None, None))(path, features[held_out], labels[held_out])
     )
     start = jax.tree.map(lambda leaf: leaf[best], path)
     return jax.tree.map(
-        lambda leaf: leaf[0], minimise(features, labels, start, regularisations[best][None])
+        lambda leaf: leaf[0], minimize(features, labels, start, regularizations[best][None])
     )
 
 
 @jax.jit
-def minimise(
-    features: jax.Array, labels: jax.Array, start: Affine, regularisations: jax.Array
+def minimize(
+    features: jax.Array, labels: jax.Array, start: Affine, regularizations: jax.Array
 ) -> Affine:
-    """The minimisers w [R, D, K] and b [R, K] for regularisations [R] above 0, each found from the one before it."""
-    chex.assert_rank([features, labels, regularisations], [2, 1, 1])
+    """The minimizers w [R, D, K] and b [R, K] for regularizations [R] above 0, each found from the one before it."""
+    chex.assert_rank([features, labels, regularizations], [2, 1, 1])
     variances = jnp.mean(jnp.square(features), axis=0)[:, None]  # [D, 1]
     optimizer = optax.lbfgs()
 
-    def next_minimiser(start: Affine, regularisation: jax.Array) -> tuple[Affine, Affine]:
-        lengths = jax.lax.rsqrt(variances / 2 + regularisation)
+    def next_minimizer(start: Affine, regularization: jax.Array) -> tuple[Affine, Affine]:
+        lengths = jax.lax.rsqrt(variances / 2 + regularization)
 
         def objective(moved: Affine) -> jax.Array:
             w = lengths * moved.w
@@ -113,7 +113,7 @@ def minimise(
             )  # [K, N]: reduces fastest
             right = jnp.take_along_axis(logits, labels[None, :], axis=0)[0]
             loss = jnp.mean(jax.nn.logsumexp(logits, axis=0) - right)
-            return loss + regularisation / 2 * jnp.sum(jnp.square(w))
+            return loss + regularization / 2 * jnp.sum(jnp.square(w))
 
         value_and_grad = optax.value_and_grad_from_state(objective)
 
@@ -135,7 +135,7 @@ def minimise(
         found = Affine(lengths * moved.w, moved.b)
         return found, found
 
-    return jax.lax.scan(next_minimiser, start, regularisations)[1]
+    return jax.lax.scan(next_minimizer, start, regularizations)[1]
 
 
 @jax.jit
@@ -143,14 +143,14 @@ def _principal_axes(features: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean [1, D] of features [N, D], and the axes [D, D] to which `_turn` takes them, scaled to deviation 1."""
     features = features.astype(jnp.float32)
     mean = jnp.mean(features, axis=0, keepdims=True)
-    centred = features - mean
-    deviation = jnp.sqrt(jnp.mean(jnp.square(centred), axis=0))  # [D]
+    centerd = features - mean
+    deviation = jnp.sqrt(jnp.mean(jnp.square(centerd), axis=0))  # [D]
     constant = deviation <= 1e-6 * jnp.max(jnp.abs(features), axis=0)
     scale = jnp.where(
         constant, 0.0, 1 / jnp.where(constant, 1.0, deviation)
     )  # constant features become zeros
-    standardised = centred * scale[None, :]
-    covariance = jnp.dot(standardised.T, standardised, precision="highest") / len(features)
+    standardized = centerd * scale[None, :]
+    covariance = jnp.dot(standardized.T, standardized, precision="highest") / len(features)
     return mean, scale[:, None] * jnp.linalg.eigh(covariance)[1]
 
 

@@ -1,7 +1,7 @@
-"""What masked language models are compared with: the token that training text has most often between two neighbours.
+"""What masked language models are compared with: the token that training text has most often between two neighbors.
 
-Neighbours of a place are the tokens before and after it in the same segment; where there is none, at the ends of
-segments and rows, the neighbour is an edge, a context like another.
+Neighbors of a place are the tokens before and after it in the same segment; where there is none, at the ends of
+segments and rows, the neighbor is an edge, a context like another.
 Shapes: N rows of L tokens, n places asked for, V tokens in the vocabulary, m tokens counted, K contexts seen.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 class Ngram:
     """Predicts a token from the token on its left and the one on its right.
 
-    Tokens of training rows are counted by both neighbours, by the left one alone, by the right one alone, and by
+    Tokens of training rows are counted by both neighbors, by the left one alone, by the right one alone, and by
     themselves. The winner of a context is the token that occurs in it most often, of several the one of the smallest
     id. Special tokens are contexts, but are neither counted nor predicted; padding is neither.
 
@@ -48,9 +48,9 @@ class Ngram:
     ) -> np.ndarray:
         """The tokens that training text suggests at some places, whatever stands there.
 
-        Where training has seen the pair of neighbours at least once, its winner. Else the winner of the left or of
-        the right neighbour, whichever has the larger share of the tokens counted in its context, the left one of equal
-        shares; if training has seen only one of the two neighbours (on the same side), that one's winner. Else the
+        Where training has seen the pair of neighbors at least once, its winner. Else the winner of the left or of
+        the right neighbor, whichever has the larger share of the tokens counted in its context, the left one of equal
+        shares; if training has seen only one of the two neighbors (on the same side), that one's winner. Else the
         most frequent token.
 
         Args:
@@ -77,7 +77,7 @@ class Ngram:
     def _contexts(
         self, tokens: np.ndarray, segments: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The left neighbours, the right ones and a number for each pair, all int64 [N, L]; V stands for an edge."""
+        """The left neighbors, the right ones and a number for each pair, all int64 [N, L]; V stands for an edge."""
         chex.assert_rank(tokens, 2)
         chex.assert_equal_shape([tokens, segments])
         edge = self._vocabulary

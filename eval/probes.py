@@ -19,10 +19,10 @@ from missing_bits.pictures import images as images_pictures
 
 
 class Probes:
-    """Scores encoders of one kind on one labelled set of images.
+    """Scores encoders of one kind on one labeled set of images.
 
-    Labels reach the probes alone, never the encoder; batch normalisation uses its moving averages; the test split
-    takes no part in choosing anything (the linear probe's regularisation is chosen within the training split).
+    Labels reach the probes alone, never the encoder; batch normalization uses its moving averages; the test split
+    takes no part in choosing anything (the linear probe's regularization is chosen within the training split).
 
     Args:
       data: the images; without labels in both splits, only the spread of features is told.
@@ -43,8 +43,8 @@ class Probes:
         self._encoder, self._batch_size = encoder, batch_size
         self._data = dataclasses.replace(data, train=_at_most(data.train, most))
         self._encode = jax.jit(lambda variables, images: encoder.apply(variables, images)[0])
-        self.labelled = data.train.labels is not None and data.test.labels is not None
-        self.headline = "eval/knn_accuracy" if self.labelled else "eval/effective_rank"
+        self.labeled = data.train.labels is not None and data.test.labels is not None
+        self.headline = "eval/knn_accuracy" if self.labeled else "eval/effective_rank"
 
     def features(self, variables: Variables, split: Split) -> np.ndarray:
         """Features [N, D] of a split's images."""
@@ -56,7 +56,7 @@ class Probes:
         """The metrics "eval/..." of an encoder; warns if its features have collapsed."""
         test = self.features(variables, self._data.test)
         spread = collapse.spread(test)
-        if not self.labelled:
+        if not self.labeled:
             return spread
         knn_accuracy, linear_accuracy = self._accuracies(
             self.features(variables, self._data.train), test
@@ -69,7 +69,7 @@ class Probes:
 
     def baselines(self, key: jax.Array) -> dict[str, float]:
         """The same probes on raw pixels and on an encoder that has learned nothing."""
-        if not self.labelled:
+        if not self.labeled:
             return {}
         random, splits = jax.jit(self._encoder.init)(key), (self._data.train, self._data.test)
         found = {
@@ -85,7 +85,7 @@ class Probes:
 
     def pictures(self, variables: Variables, folder: Path) -> None:
         """A map of test features, and the nearest training images of some test images."""
-        if not self.labelled:
+        if not self.labeled:
             return
         train, test = self._data.train, self._data.test
         train_features, test_features = (
@@ -96,10 +96,10 @@ class Probes:
             test_features, test.labels, self._data.classes, folder / "features.png"
         )
         queries = np.linspace(0, len(test.labels) - 1, 8).astype(int)
-        near = knn.neighbours(train_features, test_features[queries], 7)
+        near = knn.neighbors(train_features, test_features[queries], 7)
         shown = train.images[near.ravel()].reshape(*near.shape, *train.images.shape[1:])
         right = train.labels[near] == test.labels[queries][:, None]
-        images_pictures.neighbours(test.images[queries], shown, right, folder / "neighbours.png")
+        images_pictures.neighbors(test.images[queries], shown, right, folder / "neighbors.png")
 
     @functools.cached_property
     def _pixel_accuracies(self) -> tuple[float, float]:

@@ -62,7 +62,7 @@ class Conv2D(hk.Module):
       stride: as `conv2d` takes it.
       padding: as `conv2d` takes it.
       with_bias: whether to add `b` [O].
-      w_init: initialiser of `w`; by default a normal truncated at two deviations, of deviation 1 / sqrt(h w C).
+      w_init: initializer of `w`; by default a normal truncated at two deviations, of deviation 1 / sqrt(h w C).
       name: of the module.
     """
 

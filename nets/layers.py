@@ -1,4 +1,4 @@
-"""Layers that the networks share: batch normalisation over all devices, and the projector of joint embeddings."""
+"""Layers that the networks share: batch normalization over all devices, and the projector of joint embeddings."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from missing_bits import collectives
 
 
 class BatchNorm(hk.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015) with the statistics of the batch of all devices.
+    """Batch normalization (Ioffe and Szegedy 2015) with the statistics of the batch of all devices.
 
     Statistics are float32 whatever the input, and the variance is a mean of squared deviations: the difference
     E[x^2] - E[x]^2, which Haiku's own layer takes, loses all digits where the mean is large.
@@ -34,7 +34,7 @@ class BatchNorm(hk.Module):
         self._scale_init, self._affine, self._decay = scale_init, affine, decay
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        """Normalises x [B, ..., C] over all axes but the last; in training also moves the averages."""
+        """Normalizes x [B, ..., C] over all axes but the last; in training also moves the averages."""
         size, axes = x.shape[-1:], tuple(range(x.ndim - 1))
         wide = x.astype(jnp.float32)
         average = (
@@ -62,7 +62,7 @@ def _over(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class Projector(hk.Module):
-    """An MLP on features: linear, batch normalisation, ReLU; the last layer linear alone, no biases.
+    """An MLP on features: linear, batch normalization, ReLU; the last layer linear alone, no biases.
 
     Args:
       sizes: widths of the layers, in units.

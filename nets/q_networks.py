@@ -16,7 +16,7 @@ def mlp(hidden_sizes: Sequence[int], num_actions: int, x: jax.Array) -> jax.Arra
     return hk.nets.MLP([*hidden_sizes, num_actions])(x)  # [B, A]
 
 
-def centred(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
+def centerd(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
     """Vectors [B, features] with every feature that has bounds scaled to [-1, 1]; the others stay.
 
     MountainCar's velocity, for one, never exceeds 0.07: unscaled, a fresh network is blind to it.
@@ -49,7 +49,7 @@ def for_observations(
 
     def network(observation: jax.Array) -> jax.Array:
         if len(space.shape) == 1:
-            return mlp(hidden_sizes, num_actions, centred(space, observation))
+            return mlp(hidden_sizes, num_actions, centerd(space, observation))
         return nature(hidden_sizes, num_actions, observation)
 
     return hk.without_apply_rng(hk.transform(network))

@@ -21,7 +21,7 @@ _SIZES = {  # width, layers; a head for every 64 of the width
 
 
 class TextTransformer(hk.Module):
-    """BERT's encoder (Devlin et al. 2019) with normalisation before each layer, and without segment embeddings.
+    """BERT's encoder (Devlin et al. 2019) with normalization before each layer, and without segment embeddings.
 
     Positions enter as distances between tokens, in attention, so that rows may be of any length and documents may begin
     anywhere in them.
@@ -66,7 +66,7 @@ class TextTransformer(hk.Module):
 
 
 class WordHead(hk.Module):
-    """Guesses tokens: a dense layer, GELU, normalisation, and the embeddings once more (Press and Wolf 2017)."""
+    """Guesses tokens: a dense layer, GELU, normalization, and the embeddings once more (Press and Wolf 2017)."""
 
     def __call__(self, x: jax.Array, table: jax.Array) -> jax.Array:
         """Logits [..., V] of encoded tokens [..., D], for a table [V, D] of embeddings."""

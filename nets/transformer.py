@@ -16,7 +16,7 @@ GLOROT = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")  # Glorot an
 
 
 class Block(hk.Module):
-    """Self-attention, then an MLP of four times the width; each normalises its input and adds to it.
+    """Self-attention, then an MLP of four times the width; each normalizes its input and adds to it.
 
     Args:
       heads: of attention; the width must be a multiple.
@@ -79,7 +79,7 @@ class Block(hk.Module):
 
 
 class Transformer(hk.Module):
-    """A stack of blocks and a last normalisation.
+    """A stack of blocks and a last normalization.
 
     Args:
       layers: number of blocks.
@@ -119,7 +119,7 @@ def _linear(size: int, name: str) -> Callable[[jax.Array], jax.Array]:
 
 
 def _norm(x: jax.Array, name: str) -> jax.Array:
-    """Layer normalisation of tokens, computed in float32."""
+    """Layer normalization of tokens, computed in float32."""
     norm = hk.LayerNorm(-1, create_scale=True, create_offset=True, name=name)
     return norm(x.astype(jnp.float32)).astype(x.dtype)
 
@@ -127,7 +127,7 @@ def _norm(x: jax.Array, name: str) -> jax.Array:
 def _near(shape: Sequence[int], dtype: Any) -> jax.Array:
     """A start [distances, heads] that prefers what is near (Press et al. 2022, section 3), on one side.
 
-    Even heads look to the left and odd ones to the right: the neighbours of a place tell most about it.
+    Even heads look to the left and odd ones to the right: the neighbors of a place tell most about it.
     """
     distance, head = np.arange(shape[0])[:, None] - shape[0] // 2, np.arange(shape[1])[None]
     other_side = np.where(head % 2, distance < 0, distance > 0)

@@ -21,7 +21,7 @@ _SMALL = 64  # pixels: images with a shorter side get the stem for small images
 def _conv_norm(
     x: jax.Array, channels: int, kernel: int, stride: int, is_training: bool, scale: float = 1.0
 ):
-    """A convolution and its batch normalisation."""
+    """A convolution and its batch normalization."""
     x = Conv2D(channels, kernel, stride, with_bias=False, w_init=_HE)(x)
     return BatchNorm(scale)(x, is_training)
 
@@ -30,7 +30,7 @@ class ConvNet(hk.Module):
     """A small network for images of about 28 pixels a side on few cores: 10 million operations for 28x28.
 
     Three stages halve the side and double the width, each with one residual 3x3 convolution; a 1x1 convolution makes
-    many features of few channels. Features are means over all places, normalised: cosine similarity then compares
+    many features of few channels. Features are means over all places, normalized: cosine similarity then compares
     what differs between images, and not the mean of all images that a ReLU leaves.
 
     Args:
@@ -58,7 +58,7 @@ class ConvNet(hk.Module):
 class ResNet(hk.Module):
     """Residual network (He et al. 2016), version 1 with the stride in the 3x3 convolution of a bottleneck.
 
-    The last normalisation of a block starts at zero, so that the block starts as the identity (Goyal et al. 2017).
+    The last normalization of a block starts at zero, so that the block starts as the identity (Goyal et al. 2017).
 
     Args:
       blocks: number of blocks of each stage.

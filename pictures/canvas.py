@@ -1,4 +1,4 @@
-"""The look of all pictures: colours, tiles of images, a page with a title, saving."""
+"""The look of all pictures: colors, tiles of images, a page with a title, saving."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ COLORS = (
     "#882255",
     "#999999",
 )
-MARKERS = "osD^Xv"  # each with all colours in turn
+MARKERS = "osD^Xv"  # each with all colors in turn
 _TILE = 84  # pixels: about the side of an image after enlargement
 _NARROWEST = 480  # pixels: room for the texts above
 
@@ -45,21 +45,21 @@ def blank(height: int, width: int) -> np.ndarray:
     return np.full((height, width, 3), 255, np.uint8)
 
 
-def rgb(colour: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(colour[1:]))
+def rgb(color: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(color[1:]))
 
 
 def save(canvas: np.ndarray, title: str, heads: Sequence[tuple[int, str, str]], path: Path) -> None:
-    """Writes a canvas [height, width, 3], pixel by pixel, below a title and a line of texts (x in pixels, colour)."""
+    """Writes a canvas [height, width, 3], pixel by pixel, below a title and a line of texts (x in pixels, color)."""
     margin, top = 16, 66 if heads else 44
     height, width = canvas.shape[0] + margin + top, max(canvas.shape[1] + 2 * margin, _NARROWEST)
     plt = pyplot()
     figure = plt.figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=WHITE)
     figure.figimage(canvas, margin, margin, origin="upper")
     figure.text(margin / width, 1 - 14 / height, title, fontsize=12, color=INK, va="top")
-    for x, text, colour in heads:
+    for x, text, color in heads:
         figure.text(
-            (margin + x) / width, 1 - 42 / height, text, fontsize=9.5, color=colour, va="top"
+            (margin + x) / width, 1 - 42 / height, text, fontsize=9.5, color=color, va="top"
         )
     figure.savefig(path, dpi=DPI)
     plt.close(figure)

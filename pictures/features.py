@@ -39,11 +39,11 @@ def correlation(c: jax.Array, path: Path) -> None:
 def feature_map(
     features: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path
 ) -> None:
-    """Draws features as points in the plane (t-SNE), coloured by class.
+    """Draws features as points in the plane (t-SNE), colored by class.
 
     Fewer than 10 features, or features that are all the same, are drawn by two principal components instead. The
     same sample of at most 1,500 features is drawn at every call; of more classes than there are pairs of a
-    colour and a marker (60), the first ones.
+    color and a marker (60), the first ones.
 
     Args:
       features: [N, D].
@@ -53,7 +53,7 @@ def feature_map(
     """
     chex.assert_shape(labels, (len(features),))
     labels = np.asarray(labels)
-    looks = [(colour, marker) for marker in canvas.MARKERS for colour in canvas.COLORS][
+    looks = [(color, marker) for marker in canvas.MARKERS for color in canvas.COLORS][
         : len(classes)
     ]
     drawable = np.flatnonzero(labels < len(looks))
@@ -63,10 +63,10 @@ def feature_map(
     plt = canvas.pyplot()
     figure, axes = plt.subplots(figsize=(8.4, 6), layout="constrained")
     size = 16 if len(points) > 300 else 34
-    for label, (colour, marker) in enumerate(looks):
+    for label, (color, marker) in enumerate(looks):
         mine = points[labels == label]
         axes.scatter(
-            *mine.T, s=size, c=colour, marker=marker, alpha=0.8, linewidth=0, label=classes[label]
+            *mine.T, s=size, c=color, marker=marker, alpha=0.8, linewidth=0, label=classes[label]
         )
     of = "" if len(drawn) == len(features) else f" of {len(features):,}"
     axes.set(
@@ -129,8 +129,8 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
 def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:
     """Points [N, 2] that stand for features [N, D], and the name of the method."""
     features = features / max(float(np.abs(features).max()), 1e-30)  # t-SNE finds its own scale
-    centred = features - features.mean(axis=0, keepdims=True)
-    squares, axes = np.linalg.eigh(centred @ centred.T)  # [N], [N, N], ascending
+    centerd = features - features.mean(axis=0, keepdims=True)
+    squares, axes = np.linalg.eigh(centerd @ centerd.T)  # [N], [N, N], ascending
     components = axes[:, ::-1] * np.sqrt(np.maximum(squares[::-1], 0))[None, :]
     components = np.pad(components, ((0, 0), (0, max(0, 2 - len(features)))))
     if (

@@ -1,4 +1,4 @@
-"""Pictures of images: pairs of views, reconstructions, nearest neighbours."""
+"""Pictures of images: pairs of views, reconstructions, nearest neighbors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +30,13 @@ def reconstructions(images: jax.Array, masked: jax.Array, restored: jax.Array, p
     _cards([images, masked, restored], 3, "Original, masked and reconstructed", path)
 
 
-def neighbours(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: Path) -> None:
+def neighbors(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: Path) -> None:
     """Draws a row per test image: the image itself, then its nearest training images, framed by their class.
 
     Args:
       queries: [Q, H, W, C], test images.
       shown: [Q, k, H, W, C], the nearest training images of each, the nearest first.
-      right: [Q, k] booleans, whether a neighbour is of its query's class.
+      right: [Q, k] booleans, whether a neighbor is of its query's class.
       path: the file to write.
     """
     chex.assert_shape(right, shown.shape[:2])
@@ -65,7 +65,7 @@ def neighbours(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: 
         (start + 180, "its class", canvas.RIGHT),
         (start + 245, "another", canvas.WRONG),
     ]
-    canvas.save(page, "Nearest neighbours by cosine similarity", heads, path)
+    canvas.save(page, "Nearest neighbors by cosine similarity", heads, path)
 
 
 def _cards(images: Sequence[jax.Array], most: int, title: str, path: Path) -> None:

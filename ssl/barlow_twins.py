@@ -69,7 +69,7 @@ class Config:
     off_diagonal: float = 0.0051
     """Weight of the off-diagonal terms: lambda."""
     loss_scale: float = 196.0
-    """The loss is multiplied by this / D. Adaptive optimisers hardly notice it."""
+    """The loss is multiplied by this / D. Adaptive optimizers hardly notice it."""
     views: Views = Views()
     """How images are distorted."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer()
@@ -78,7 +78,7 @@ class Config:
 
 LARS = {"name": "lars", "warmup": 0.01, "weight_decay": 1.5e-6}
 PRESETS: dict[str, dict[str, Any]] = {
-    "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarise": (0.0, 0.0)}},
+    "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarize": (0.0, 0.0)}},
     "fashion_mnist": {"updates": 3_500, "views": {"crop_scale": (0.2, 1.0)}},
     # solo-learn's recipe (da Costa et al. 2022), 1,000 epochs; it also limits the adapted step size of LARS.
     "cifar10": {"network": "resnet18", "updates": 195_313, "batch_size": 256, "projector_sizes": (2048,) * 3,
@@ -93,7 +93,7 @@ class State(NamedTuple):
     """Everything a run knows."""
 
     params: dict[str, Any]  # of "encoder" and "projector"
-    statistics: dict[str, Any]  # moving averages of batch normalisation, of the same two
+    statistics: dict[str, Any]  # moving averages of batch normalization, of the same two
     opt_state: optax.OptState
 
 
@@ -104,14 +104,14 @@ def correlation(z_a: jax.Array, z_b: jax.Array) -> jax.Array:
     """
     chex.assert_equal_shape([z_a, z_b])
 
-    def standardised(z: jax.Array) -> jax.Array:
+    def standardized(z: jax.Array) -> jax.Array:
         z = z.astype(jnp.float32)
         z = z - collectives.mean(jnp.mean(z, axis=0, keepdims=True))
         variance = collectives.mean(jnp.mean(jnp.square(z), axis=0, keepdims=True))
         return z * jax.lax.rsqrt(variance + 1e-12)  # [B, D]
 
     products = jnp.einsum(
-        "bi,bj->ij", standardised(z_a), standardised(z_b), preferred_element_type=jnp.float32
+        "bi,bj->ij", standardized(z_a), standardized(z_b), preferred_element_type=jnp.float32
     )
     return collectives.total(products) / (z_a.shape[0] * collectives.size())
 

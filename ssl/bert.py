@@ -1,12 +1,12 @@
-"""Masked language modelling: an encoder learns by guessing tokens that were hidden from it (BERT: Devlin et al. 2019).
+"""Masked language modeling: an encoder learns by guessing tokens that were hidden from it (BERT: Devlin et al. 2019).
 
-    python run.py --exp=masked_language  # 48.2 % of hidden tokens (n-gram 36.1, of true neighbours 39.9), 3 seeds
+    python run.py --exp=masked_language  # 48.2 % of hidden tokens (n-gram 36.1, of true neighbors 39.9), 3 seeds
 
 Of each row, 30 % of the tokens are chosen; 80 % of these become [MASK], 10 % another token, 10 % stay (section 3.1).
 All of them are to be guessed. The masks are drawn anew for every batch, inside the update. Rows are packed: attention
 stays within a document. The loss is the cross-entropy summed over the chosen tokens of all devices, over their number.
 Held-out text has 15 % of its tokens hidden, whatever training hides, always the same ones.
-Deviations from the paper: normalisation before each layer; distances between tokens in place of absolute positions;
+Deviations from the paper: normalization before each layer; distances between tokens in place of absolute positions;
 30 % of the tokens, not 15, which teach more per update (Wettig et al. 2023); no next-sentence prediction.
 Shapes: B rows in a batch (on one device), L tokens in a row, M of them hidden at most, D width, V vocabulary.
 """
@@ -39,7 +39,7 @@ from missing_bits.nets import text
 
 @dataclass(frozen=True)
 class Config:
-    """Masked language modelling. Periods and budgets count updates."""
+    """Masked language modeling. Periods and budgets count updates."""
 
     data: str = "topics"
     """Text: topics (Python's help), stdlib (the sources of Python's library), txt:PATH (a file, or a folder)."""
@@ -225,7 +225,7 @@ class MaskedLanguage:
     def baselines(self, key: jax.Array) -> dict[str, float]:
         """What counting makes of the same hidden test tokens: the most frequent token, and the n-gram.
 
-        The n-gram reads what the model reads, where some neighbours are hidden; and once the true neighbours, which
+        The n-gram reads what the model reads, where some neighbors are hidden; and once the true neighbors, which
         the model is not shown.
         """
         counts = Ngram(self.train.tokens, self.train.segments, self.words.size, tokenizer.SPECIALS)
@@ -236,7 +236,7 @@ class MaskedLanguage:
         found = {
             "unigram": counts.unigram,
             "ngram": counts.predict(np.asarray(masked.tokens), *places),
-            "ngram_of_true_neighbours": counts.predict(rows.tokens, *places),
+            "ngram_of_true_neighbors": counts.predict(rows.tokens, *places),
         }
         return {
             f"baseline/{name}_masked_accuracy": float(np.mean(said == labels))
@@ -244,7 +244,7 @@ class MaskedLanguage:
         }
 
     def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
-        """Writes the encoder with its tokeniser, and the head that guesses; the tokeniser in a file of its own too."""
+        """Writes the encoder with its tokenizer, and the head that guesses; the tokenizer in a file of its own too."""
         files.save(path, self.encoder, Variables(learned["encoder"], {}), facts, learned["head"])
         (path.parent / "tokenizer.json").write_text(self.words.to_json())
 

@@ -9,7 +9,7 @@ q the teacher's, the loss is the mean over the views u, where v is the other one
 
     -q_class(v) . log p_class(u) - sum_i m_i q_i(u) . log p_i(u) / max(1, sum_i m_i)
 
-Against collapse, the teacher's logits are centred by their moving average and sharpened by a low temperature. What is
+Against collapse, the teacher's logits are centerd by their moving average and sharpened by a low temperature. What is
 handed over is the teacher. Deviations: no local crops; a mask is one rectangle; constant weight decay; no stochastic
 depth; the last layer trains from the start, with weights of length 1; the gradient is clipped as a whole; positions of
 patches are fixed; the warm-up of the teacher's temperature is a share of the budget.
@@ -81,13 +81,13 @@ class Config:
     student_temperature: float = 0.1
     """What the student's logits, cosines in [-1, 1], are divided by."""
     teacher_temperature: tuple[float, float] = (0.04, 0.07)
-    """What the teacher's centred logits are divided by, at first and at last."""
+    """What the teacher's centerd logits are divided by, at first and at last."""
     teacher_warmup: float = 0.3
     """Share of the budget over which the teacher's temperature changes, 0 to 1; the first update has the first."""
     momentum: float = 0.996
     """The teacher's share of itself in its moving average, 0 to 1; rises to 1 as a cosine over the budget."""
-    centre_momentum: float = 0.9
-    """The centres' share of themselves in their moving averages, 0 to 1; 1 leaves them at 0."""
+    center_momentum: float = 0.9
+    """The centers' share of themselves in their moving averages, 0 to 1; 1 leaves them at 0."""
     clip: float = 3.0
     """Largest length of the gradient; longer ones are scaled down to it."""
     views: Views = Views(crop_scale=(0.25, 1.0))
@@ -99,7 +99,7 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarise": (0.0, 0.0)}},
+    "digits": {"views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarize": (0.0, 0.0)}},
     "fashion_mnist": {"probe_images": 10_000, "updates": 600, "patch": 7, "views": {"crop_scale": (0.2, 1.0)}},
     # 200 epochs with the step size that the paper has for this batch.
     "cifar10": {"network": "vit_tiny", "updates": 39_063, "batch_size": 256, "prototypes": 2048,
@@ -117,7 +117,7 @@ class State(NamedTuple):
 
     params: dict[str, Any]  # of the student: "encoder", "head" and the "mask_token" [D]
     teacher: dict[str, Any]  # "encoder" and "head"
-    centres: jax.Array  # [2, K], of the teacher's logits: of class tokens, of patches
+    centers: jax.Array  # [2, K], of the teacher's logits: of class tokens, of patches
     opt_state: optax.OptState
     updates: jax.Array  # int32, made so far
 
@@ -138,20 +138,20 @@ def head(x: jax.Array, hidden: int, bottleneck: int, prototypes: int) -> jax.Arr
 
 
 def distributions(
-    logits: jax.Array, centres: jax.Array, temperature: jax.Array | float
+    logits: jax.Array, centers: jax.Array, temperature: jax.Array | float
 ) -> jax.Array:
-    """The teacher's distributions [N, 1 + L, K] from its logits and the centres [2, K] (section 3.1)."""
-    chex.assert_shape(centres, (2, logits.shape[2]))
+    """The teacher's distributions [N, 1 + L, K] from its logits and the centers [2, K] (section 3.1)."""
+    chex.assert_shape(centers, (2, logits.shape[2]))
     of_token = np.minimum(
         np.arange(logits.shape[1]), 1
-    )  # the class token has the first centre, patches the second
-    return jax.nn.softmax((logits - centres[of_token][None]) / temperature)
+    )  # the class token has the first center, patches the second
+    return jax.nn.softmax((logits - centers[of_token][None]) / temperature)
 
 
-def moved_centres(centres: jax.Array, logits: jax.Array, momentum: float) -> jax.Array:
-    """The centres [2, K] after they took in the teacher's logits [N, 1 + L, K] of all devices."""
+def moved_centers(centers: jax.Array, logits: jax.Array, momentum: float) -> jax.Array:
+    """The centers [2, K] after they took in the teacher's logits [N, 1 + L, K] of all devices."""
     means = jnp.stack([jnp.mean(logits[:, 0], axis=0), jnp.mean(logits[:, 1:], axis=(0, 1))])
-    return optax.incremental_update(collectives.mean(means), centres, 1 - momentum)
+    return optax.incremental_update(collectives.mean(means), centers, 1 - momentum)
 
 
 def objective(
@@ -220,8 +220,8 @@ class IBOT:
             "head": self.head.init(head_key, mask_token),
         }
         params = {**jax.tree.map(jnp.copy, teacher), "mask_token": mask_token}
-        centres = jnp.zeros((2, self.config.prototypes))
-        return State(params, teacher, centres, self.optimizer.init(params), jnp.int32(0))
+        centers = jnp.zeros((2, self.config.prototypes))
+        return State(params, teacher, centers, self.optimizer.init(params), jnp.int32(0))
 
     def temperature(self, update: jax.Array | int) -> jax.Array:
         """The teacher's temperature at an update, numbered from 0."""
@@ -261,12 +261,12 @@ class IBOT:
     def step(
         self, state: State, batch: Split, key: jax.Array
     ) -> tuple[State, dict[str, jax.Array]]:
-        """Draws two views and masks of every image; moves the student, then the teacher and its centres."""
+        """Draws two views and masks of every image; moves the student, then the teacher and its centers."""
         x, mask = self.draw(
             collectives.shard(jax.random.split(key, self.config.batch_size)), batch.images
         )
         logits, tokens = self.logits(state.teacher, x)
-        targets = distributions(logits, state.centres, self.temperature(state.updates))
+        targets = distributions(logits, state.centers, self.temperature(state.updates))
         found, grads = jax.value_and_grad(self.loss, has_aux=True)(state.params, x, mask, targets)
         entropy = jnp.mean(jnp.sum(jax.scipy.special.entr(targets[:, 0]), axis=-1))
         (loss, (class_loss, patch_loss)), grads, entropy = collectives.mean((found, grads, entropy))
@@ -274,7 +274,7 @@ class IBOT:
         params = optax.apply_updates(state.params, updates)
         student = {name: params[name] for name in state.teacher}
         teacher = optax.incremental_update(student, state.teacher, 1 - self.momentum(state.updates))
-        centres = moved_centres(state.centres, logits, self.config.centre_momentum)
+        centers = moved_centers(state.centers, logits, self.config.center_momentum)
         metrics = {
             "train/loss": loss,
             "train/class_loss": class_loss,
@@ -282,7 +282,7 @@ class IBOT:
         }
         metrics |= {"train/gradient_norm": optax.tree.norm(grads), "train/teacher_entropy": entropy}
         metrics["train/feature_deviation"] = collapse.feature_deviation(vision.summary(tokens))
-        return State(params, teacher, centres, opt_state, state.updates + 1), metrics
+        return State(params, teacher, centers, opt_state, state.updates + 1), metrics
 
     def learned(self, state: State) -> Variables:
         """The teacher's encoder."""
@@ -318,7 +318,7 @@ def check(config: Config) -> None:
         0,
         1,
         "momentum",
-        "centre_momentum",
+        "center_momentum",
         "teacher_warmup",
         "mask_probability",
         "mask_high",

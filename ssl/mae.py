@@ -1,9 +1,9 @@
-"""Masked image modelling: an encoder learns by restoring the patches of an image that it was not shown.
+"""Masked image modeling: an encoder learns by restoring the patches of an image that it was not shown.
 
     python run.py --exp=masked_image  # linear probe on photos 89.4 % (raw pixels 62.3, random encoder 87.1), 8 minutes
 
 Two methods share this file. `mae` (He et al. 2022) encodes the visible patches alone; a light decoder gets their tokens
-and a mask token at each hidden place, and predicts each hidden patch, normalised by its own mean and deviation, under
+and a mask token at each hidden place, and predicts each hidden patch, normalized by its own mean and deviation, under
 the squared error. `simmim` (Xie et al. 2022) shows the encoder a mask token in place of each hidden patch and predicts
 pixels from its tokens by one linear layer, under the absolute error. Either way, only hidden patches enter the loss.
 Deviation of simmim: patches are hidden one by one, not in blocks of 32 pixels.
@@ -40,7 +40,7 @@ from missing_bits.pictures import images as images_pictures
 
 @dataclass(frozen=True)
 class Config:
-    """Masked image modelling. Periods and budgets count updates."""
+    """Masked image modeling. Periods and budgets count updates."""
 
     data: str = "photos"
     """Images: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH, folder:PATH."""
@@ -70,9 +70,9 @@ class Config:
     """mae: blocks of the decoder."""
     decoder_heads: int = 4
     """mae: heads of attention in the decoder."""
-    normalise_targets: bool = True
-    """mae: predict patches that are normalised each by its own mean and deviation, not pixels."""
-    views: Views = Views(crop_scale=(0.2, 1.0), jitter=0.0, grey=0.0, solarise=(0.0, 0.0))
+    normalize_targets: bool = True
+    """mae: predict patches that are normalized each by its own mean and deviation, not pixels."""
+    views: Views = Views(crop_scale=(0.2, 1.0), jitter=0.0, gray=0.0, solarize=(0.0, 0.0))
     """How images are distorted: crops and flips, as published."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer(
         squares=0.95, weight_decay=0.05, learning_rate=1.5e-3
@@ -135,7 +135,7 @@ class MaskedImage:
         self.decoder = hk.without_apply_rng(hk.transform(decode))
         self.optimizer = optimizers.make(config.optimizer, config.updates)
         self.probes = Probes(self.data, self.encoder, config.probe_images)
-        self.headline = "eval/linear_accuracy" if self.probes.labelled else self.probes.headline
+        self.headline = "eval/linear_accuracy" if self.probes.labeled else self.probes.headline
 
     def source(self, seeds: Any) -> BatchSource:
         """Batches of training images."""
@@ -179,13 +179,13 @@ class MaskedImage:
             tokens
         )
 
-    def targets(self, x: jax.Array, hidden: jax.Array) -> masking.Normalised:
+    def targets(self, x: jax.Array, hidden: jax.Array) -> masking.Normalized:
         """What the hidden patches [B, M, P] of images should be; `values * std + mean` are pixels in [0, 1]."""
         patches = masking.patchify(x, self.side)
         patches = jnp.take_along_axis(patches, hidden[:, :, None], axis=1)
-        if self.is_mae and self.config.normalise_targets:
-            return masking.normalise(patches)
-        return masking.Normalised(
+        if self.is_mae and self.config.normalize_targets:
+            return masking.normalize(patches)
+        return masking.Normalized(
             patches, jnp.zeros_like(patches[..., :1]), jnp.ones_like(patches[..., :1])
         )
 
@@ -250,7 +250,7 @@ class MaskedImage:
     def pictures(self, learned: Any, seed: int, folder: Path) -> None:
         """Test images, what the encoder sees of them, what it makes of that; and what the probes have to show.
 
-        A prediction of normalised patches gets the true mean and deviation of each patch back, as published.
+        A prediction of normalized patches gets the true mean and deviation of each patch back, as published.
         """
         x = self._some(self.data.test, 12)
         kept, hidden = self.masks(jax.random.split(jax.random.key(seed), len(x)))

@@ -1,4 +1,4 @@
-"""The comparison: the same network, augmentation and optimiser, trained with labels.
+"""The comparison: the same network, augmentation and optimizer, trained with labels.
 
     python run.py --exp=supervised  # two minutes on two cores: kNN 88 %, raw pixels 54 % (docs/results.md)
 
@@ -35,7 +35,7 @@ class Config:
     """Training with labels. Periods and budgets count updates."""
 
     data: str = "photos"
-    """Labelled images: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH, folder:PATH."""
+    """Labeled images: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH, folder:PATH."""
     data_dir: str = ""
     """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
     image_size: int = 0
@@ -62,7 +62,7 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {  # the budgets and distortions of barlow_twins
     "digits": {
-        "views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarise": (0.0, 0.0)}
+        "views": {"crop_scale": (0.6, 1.0), "flip": 0.0, "jitter": 0.0, "solarize": (0.0, 0.0)}
     },
     "fashion_mnist": {"updates": 3_500, "views": {"crop_scale": (0.2, 1.0)}},
 }
@@ -72,7 +72,7 @@ class State(NamedTuple):
     """Everything a run knows."""
 
     params: dict[str, Any]  # of "encoder" and "classifier"
-    statistics: dict[str, Any]  # moving averages of batch normalisation, of the encoder
+    statistics: dict[str, Any]  # moving averages of batch normalization, of the encoder
     opt_state: optax.OptState
 
 
@@ -96,7 +96,7 @@ class Supervised:
         self.optimizer = optimizers.make(config.optimizer, config.updates)
         self.probes = Probes(self.data, self.encoder, config.probe_images)
         require(
-            self.probes.labelled,
+            self.probes.labeled,
             f"--data={config.data} has no labels; give some, or use --exp=barlow_twins.",
         )
         self.baselines = self.probes.baselines

@@ -2,7 +2,7 @@
 
     python run.py --exp=finetune --init-from=RUN
 
-A linear classifier on the encoder's features, normalised over the batch (He et al. 2022, appendix A.1), under the
+A linear classifier on the encoder's features, normalized over the batch (He et al. 2022, appendix A.1), under the
 cross-entropy. Beside it moves the whole encoder (`full`, perhaps with smaller steps in lower layers), nothing else
 (`linear`), or low-rank matrices that are added to the encoder's weights (`lora`: Hu et al. 2021), which are merged into
 them when the encoder is handed over.
@@ -24,8 +24,8 @@ import optax
 from missing_bits import collectives, optimizers
 from missing_bits.augment import views
 from missing_bits.augment.views import Views
-from missing_bits.data import labelled
-from missing_bits.data.labelled import Examples
+from missing_bits.data import labeled
+from missing_bits.data.labeled import Examples
 from missing_bits.data.load import is_text
 from missing_bits.data.source import BatchSource
 from missing_bits.data.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ class Config:
     """Fine-tuning with few labels. Periods and budgets count updates."""
 
     data: str = ""
-    """Labelled images or text, as for pretraining; empty for what the run of --init-from has learned from."""
+    """Labeled images or text, as for pretraining; empty for what the run of --init-from has learned from."""
     data_dir: str = ""
     """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
     image_size: int = 0
@@ -53,7 +53,7 @@ class Config:
     from_scratch: bool = False
     """Take only the network of that run and start it anew: what to compare with."""
     labels_per_class: int = 10
-    """Labelled examples of each class, drawn anew for each seed; 0 for all there are."""
+    """Labeled examples of each class, drawn anew for each seed; 0 for all there are."""
     updates: int = 300
     """Budget, in updates."""
     batch_size: int = 50
@@ -68,7 +68,7 @@ class Config:
     """lora: the additions are multiplied by this / rank."""
     classifier_rate: float = 10.0
     """Factor on the step size of the classifier, which starts anew."""
-    views: Views = Views(crop_scale=(0.5, 1.0), jitter=0.0, grey=0.0, solarise=(0.0, 0.0))
+    views: Views = Views(crop_scale=(0.5, 1.0), jitter=0.0, gray=0.0, solarize=(0.0, 0.0))
     """How images are distorted."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer(learning_rate=1e-3, warmup=0.1)
     """How parameters move."""
@@ -85,7 +85,7 @@ class State(NamedTuple):
     frozen: dict[str, Any]  # what does not: the "encoder", unless it moves
     statistics: dict[
         str, Any
-    ]  # moving averages of batch normalisation, of "encoder" and "classifier"
+    ]  # moving averages of batch normalization, of "encoder" and "classifier"
     opt_state: optax.OptState
 
 
@@ -114,11 +114,9 @@ class Finetune:
         return hk.Linear(len(self.data.classes))(BatchNorm(affine=False)(features, is_training))
 
     def source(self, seeds: Any) -> BatchSource:
-        """Batches of the few labelled examples, each seed its own."""
+        """Batches of the few labeled examples, each seed its own."""
         (_, labels), classes = self.data.train, self.data.classes
-        pools = [
-            labelled.few(labels, classes, self.config.labels_per_class, seed) for seed in seeds
-        ]
+        pools = [labeled.few(labels, classes, self.config.labels_per_class, seed) for seed in seeds]
         return BatchSource(self.data.train, seeds, self.config.batch_size, pools)
 
     def init(self, key: jax.Array) -> State:
@@ -253,7 +251,7 @@ def _of_the_classifier(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(config: Config, loaded: files.Loaded) -> labelled.Labelled:
+def _read(config: Config, loaded: files.Loaded) -> labeled.Labeled:
     """The data, of the kind and size that the encoder was made for."""
     encoder, saved, kind = (
         loaded.encoder,
@@ -271,11 +269,11 @@ def _read(config: Config, loaded: files.Loaded) -> labelled.Labelled:
         f"--init-from={config.init_from} holds an encoder of {kind}, but --data={name} is {found}.",
     )
     if kind == "text":
-        return labelled.text(name, Tokenizer.from_json(encoder.tokenizer), encoder.length)
+        return labeled.text(name, Tokenizer.from_json(encoder.tokenizer), encoder.length)
     data_dir, image_size = config.data_dir, config.image_size
     if not config.data:  # as the run had them, unless they are given
         data_dir, image_size = data_dir or saved["data_dir"], image_size or saved["image_size"]
-    data = labelled.images(name, data_dir, image_size)
+    data = labeled.images(name, data_dir, image_size)
     shape = data.train.inputs.shape[1:]
     require(
         shape == encoder.image_shape,

@@ -1,4 +1,4 @@
-"""The optimisers of pretraining against steps computed by hand, and their exclusions."""
+"""The optimizers of pretraining against steps computed by hand, and their exclusions."""
 
 import dataclasses
 

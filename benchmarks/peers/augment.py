@@ -46,12 +46,12 @@ def transform(s: dict) -> BYOLTransform:
         "cj_sat": s["saturation"],
         "cj_hue": s["hue"],
         "min_scale": s["crop_scale"][0],
-        "random_gray_scale": s["grey"],
+        "random_gray_scale": s["gray"],
         "gaussian_blur": 0.0,
         "hf_prob": s["flip"],
         "normalize": {"mean": s["mean"], "std": s["std"]},
     }
-    first, second = s["solarise"]
+    first, second = s["solarize"]
     return BYOLTransform(
         BYOLView1Transform(solarization_prob=first, **common),
         BYOLView2Transform(solarization_prob=second, **common),

@@ -21,7 +21,7 @@ from torch import nn
 
 
 class MaskedLanguageModel(nn.Module):
-    """BERT's encoder, normalised before each layer, and its head, which shares its last weights with the embedding.
+    """BERT's encoder, normalized before each layer, and its head, which shares its last weights with the embedding.
 
     Args:
       width: of a token; a head of attention for every 64.

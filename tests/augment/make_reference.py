@@ -17,25 +17,25 @@ SHIFTS = (-0.5, -0.1, 0.07, 0.5)
 SIGMAS = (0.1, 0.9, 2.0)
 # top, left, height, width of the crop; height, width of the result. The last two make images smaller.
 CROPS = {
-    "colour": (
+    "color": (
         (0, 0, 16, 16, 16, 16),
         (3, 5, 7, 9, 16, 16),
         (15, 0, 1, 16, 16, 16),
         (2, 1, 12, 15, 9, 5),
     ),
     "odd": ((4, 2, 9, 17, 13, 21), (0, 0, 13, 21, 13, 21), (1, 3, 12, 16, 5, 7)),
-    "grey": ((1, 2, 5, 6, 11, 14), (0, 3, 11, 10, 4, 14)),
+    "gray": ((1, 2, 5, 6, 11, 14), (0, 3, 11, 10, 4, 14)),
 }
 
 
 def images() -> dict[str, np.ndarray]:
-    """Return smooth images under noise, [C, H, W]; the first rows of the coloured ones hold the cube's corners."""
+    """Return smooth images under noise, [C, H, W]; the first rows of the colored ones hold the cube's corners."""
     rng = np.random.default_rng(0)
     made = {}
     for name, (channels, height, width) in {
-        "colour": (3, 16, 16),
+        "color": (3, 16, 16),
         "odd": (3, 13, 21),
-        "grey": (1, 11, 14),
+        "gray": (1, 11, 14),
     }.items():
         waves = rng.uniform(-0.5, 0.5, (channels, 2, 1, 1)) * np.stack(np.mgrid[:height, :width])
         smooth = 0.5 + 0.4 * np.sin(waves.sum(axis=1) + rng.uniform(0, 6, (channels, 1, 1)))
@@ -55,7 +55,7 @@ def main() -> None:
         kernel = 2 * max(1, round(size / 20)) + 1
         results = {
             "input": x,
-            "solarise": functional.solarize(x, 0.5),
+            "solarize": functional.solarize(x, 0.5),
             "flip": functional.horizontal_flip(x),
         }
         for factor in FACTORS:
@@ -69,7 +69,7 @@ def main() -> None:
             results[f"crop/{box}"] = functional.resized_crop(x, top, left, height, width, out)
         if len(x) == 3:
             results["luma"] = functional.rgb_to_grayscale(x)
-            results["normalise"] = functional.normalize(x, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+            results["normalize"] = functional.normalize(x, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
             for shift in SHIFTS:
                 results[f"hue/{shift}"] = functional.adjust_hue(x, shift)
             chain = functional.adjust_contrast(functional.adjust_hue(x, 0.1), 1.4)

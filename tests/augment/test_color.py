@@ -1,4 +1,4 @@
-"""Colours: torchvision's stored results, what each operation leaves alone, the order of the jitter."""
+"""Colors: torchvision's stored results, what each operation leaves alone, the order of the jitter."""
 
 import itertools
 import pathlib
@@ -38,32 +38,32 @@ def test_brightness_contrast_and_saturation_equal_torchvision(operation):
 
 
 def test_hue_equals_torchvision():
-    """The image holds all corners of the colour cube: black, white and the pure colours too."""
+    """The image holds all corners of the color cube: black, white and the pure colors too."""
     assert len(stored("hue")) == 8
     for image, shift in stored("hue"):
         found = hue(STORED[f"{image}/input"], jnp.float32(shift))
         np.testing.assert_allclose(found, STORED[f"{image}/hue/{shift}"], atol=2e-6)
 
 
-@pytest.mark.parametrize("image", ["colour", "odd", "grey"])
-def test_solarise_equals_torchvision(image):
+@pytest.mark.parametrize("image", ["color", "odd", "gray"])
+def test_solarize_equals_torchvision(image):
     np.testing.assert_allclose(
-        color.solarise(STORED[f"{image}/input"]), STORED[f"{image}/solarise"], atol=1e-7
+        color.solarize(STORED[f"{image}/input"]), STORED[f"{image}/solarize"], atol=1e-7
     )
 
 
-@pytest.mark.parametrize("image", ["colour", "odd"])
-def test_luma_and_normalise_equal_torchvision(image):
+@pytest.mark.parametrize("image", ["color", "odd"])
+def test_luma_and_normalize_equal_torchvision(image):
     x = STORED[f"{image}/input"]
     np.testing.assert_allclose(color.luma(x), STORED[f"{image}/luma"], atol=1e-6)
     last = np.moveaxis(x, 0, -1)
-    found = color.normalise(last, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
-    np.testing.assert_allclose(np.moveaxis(found, -1, 0), STORED[f"{image}/normalise"], atol=1e-6)
-    batch = color.normalise(jnp.stack([last, last]), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+    found = color.normalize(last, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+    np.testing.assert_allclose(np.moveaxis(found, -1, 0), STORED[f"{image}/normalize"], atol=1e-6)
+    batch = color.normalize(jnp.stack([last, last]), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
     np.testing.assert_array_equal(batch[1], found)
 
 
-@pytest.mark.parametrize("image", ["colour", "odd"])
+@pytest.mark.parametrize("image", ["color", "odd"])
 def test_a_chain_of_the_four_equals_torchvision(image):
     order = jnp.array([color.HUE, color.CONTRAST, color.SATURATION, color.BRIGHTNESS])
     found = jitter(STORED[f"{image}/input"], jnp.array([1.4, 1.4, 0.8, 0.1]), order)
@@ -72,7 +72,7 @@ def test_a_chain_of_the_four_equals_torchvision(image):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_jitter_is_its_operations_in_any_order(order):
-    x, factors = STORED["colour/input"], np.array([1.35, 0.6, 1.7, 0.13], np.float32)
+    x, factors = STORED["color/input"], np.array([1.35, 0.6, 1.7, 0.13], np.float32)
     found, expected = jitter(x, factors, jnp.array(order)), x
     for operation in order:
         if operation == color.HUE:
@@ -87,8 +87,8 @@ def test_jitter_is_its_operations_in_any_order(order):
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_jitter_of_a_grey_image_has_brightness_and_contrast_alone(order):
-    x, factors = STORED["grey/input"], jnp.array([1.3, 0.6, 0.1, 0.4])
+def test_jitter_of_a_gray_image_has_brightness_and_contrast_alone(order):
+    x, factors = STORED["gray/input"], jnp.array([1.3, 0.6, 0.1, 0.4])
     mean = np.mean(x if order[0] == 1 else np.clip(1.3 * x, 0, 1))
     expected = np.clip(0.6 * x + 0.4 * mean, 0, 1) if order[0] == 1 else np.clip(1.3 * x, 0, 1)
     expected = np.clip(1.3 * expected, 0, 1) if order[0] == 1 else 0.6 * expected + 0.4 * mean
@@ -175,10 +175,10 @@ def test_half_a_turn_is_the_same_either_way(image):
     )
 
 
-def test_solarise_inverts_from_128_of_255_up():
+def test_solarize_inverts_from_128_of_255_up():
     levels = np.arange(256, dtype=np.float32).reshape(1, 16, 16) / 255
     expected = (
         np.where(np.arange(256) >= 128, 255 - np.arange(256), np.arange(256)).reshape(1, 16, 16)
         / 255
     )
-    np.testing.assert_allclose(color.solarise(levels), expected, atol=1e-6)
+    np.testing.assert_allclose(color.solarize(levels), expected, atol=1e-6)

@@ -41,7 +41,7 @@ def test_resized_crops_equal_torchvision():
         np.testing.assert_allclose(flipped, expected[..., ::-1], atol=2e-6)
 
 
-@pytest.mark.parametrize("image", ["colour", "odd", "grey"])
+@pytest.mark.parametrize("image", ["color", "odd", "gray"])
 def test_a_flip_of_the_whole_image_equals_torchvision_exactly(image):
     x = STORED[f"{image}/input"]
     height, width = x.shape[1:]
@@ -51,7 +51,7 @@ def test_a_flip_of_the_whole_image_equals_torchvision_exactly(image):
 
 
 def test_by_hand():
-    """Two pixels to four: centres at 0.25, 0.75, 1.25, 1.75 of [0, 2), pixels' own at 0.5 and 1.5.
+    """Two pixels to four: centers at 0.25, 0.75, 1.25, 1.75 of [0, 2), pixels' own at 0.5 and 1.5.
 
     Four to two: triangles two wide at 1 and 3; pixels 0.5, 0.5, 1.5 away weigh 3/4, 3/4, 1/4, together 7/4.
     """
@@ -158,7 +158,7 @@ def test_boxes_that_do_not_fit_are_drawn_again():
         (100, 10, (43, 0, 13, 10)),  # 10 / (3/4) = 13.3 high
     ],
 )
-def test_where_nothing_fits_the_centre_is_taken(height, width, expected):
+def test_where_nothing_fits_the_center_is_taken(height, width, expected):
     """The whole area of an oblong image in a ratio near 1 is higher or wider than the image."""
     found = boxes(0, height, width, (1.0, 1.0), (3 / 4, 4 / 3))
     for numbers, number in zip(found, expected, strict=True):

@@ -112,7 +112,7 @@ def test_every_patch_is_hidden_equally_often():
 
 
 def test_all_partitions_are_equally_likely_and_keys_independent():
-    """5 over 2 is 10; of two neighbouring keys 100 pairs."""
+    """5 over 2 is 10; of two neighboring keys 100 pairs."""
     visible = partitions(2, 5, 2)[0]
     number = np.array([[0, 0, 1, 2, 3], [0, 0, 4, 5, 6], [0, 0, 0, 7, 8], [0, 0, 0, 0, 9]])
     drawn = number[visible[:, 0], visible[:, 1]]
@@ -169,9 +169,9 @@ def test_patches_that_do_not_fit_are_an_error():
         masking.unpatchify(jnp.zeros((6, 9)), 2, 3, 2)
 
 
-def test_normalisation_by_hand():
+def test_normalization_by_hand():
     """1, 2, 6: mean 3, squares 4 + 1 + 9 = 14, over 3 - 1 that is 7. A constant patch: 0, root of 1e-6."""
-    found = masking.normalise(jnp.array([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
+    found = masking.normalize(jnp.array([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
     np.testing.assert_allclose(found.mean, [[3], [5]])
     np.testing.assert_allclose(found.std, [[np.sqrt(7)], [1e-3]], rtol=1e-6)
     np.testing.assert_allclose(
@@ -179,10 +179,10 @@ def test_normalisation_by_hand():
     )
 
 
-def test_normalised_patches_have_unit_variance_and_come_back():
+def test_normalized_patches_have_unit_variance_and_come_back():
     """At a mean a hundred times the deviation, too, and along any leading axes."""
     patches = 10 + np.random.default_rng(0).normal(0, 0.1, (2, 3, 5, 48)).astype(np.float32)
-    found = masking.normalise(jnp.asarray(patches))
+    found = masking.normalize(jnp.asarray(patches))
     assert found.mean.shape == found.std.shape == (2, 3, 5, 1)
     np.testing.assert_allclose(np.mean(found.values, axis=-1), 0, atol=1e-4)
     np.testing.assert_allclose(np.var(found.values, axis=-1, ddof=1), 1, rtol=1e-3)

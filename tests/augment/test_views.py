@@ -20,8 +20,8 @@ OFF = views.Views(
     crop_ratio=(1.0, 1.0),
     flip=0.0,
     jitter=0.0,
-    grey=0.0,
-    solarise=(0.0, 0.0),
+    gray=0.0,
+    solarize=(0.0, 0.0),
 )
 PUBLISHED = views.Views(blur=(1.0, 0.1))
 COUNT = 4000
@@ -66,7 +66,7 @@ def assert_rate(happened, probability):
         (off_but(jitter=1e-30, blur=(1e-30, 1e-30)), (32, 32, 3)),
         (off_but(jitter=1e-30, blur=(1e-30, 1e-30)), (28, 28, 1)),
     ],
-    ids=["off", "off, grey", "no strength", "never", "never, grey"],
+    ids=["off", "off, gray", "no strength", "never", "never, gray"],
 )
 def test_what_is_off_changes_nothing(config, shape):
     """All but the first two compute what they never apply."""
@@ -106,20 +106,20 @@ def test_the_four_of_the_jitter_come_all_or_none(monkeypatch):
     assert_rate(changed[:, 0], 0.8)
 
 
-def test_rate_of_grey():
+def test_rate_of_gray():
     image = random_images(4, 4, 3)
-    for found in many(off_but(grey=0.2), image):
-        grey = np.all(np.ptp(found, axis=3) == 0, axis=(1, 2))
-        assert_rate(grey, 0.2)
+    for found in many(off_but(gray=0.2), image):
+        gray = np.all(np.ptp(found, axis=3) == 0, axis=(1, 2))
+        assert_rate(gray, 0.2)
         np.testing.assert_allclose(
-            found[~grey], np.broadcast_to(scaled(image), found[~grey].shape), rtol=2e-7
+            found[~gray], np.broadcast_to(scaled(image), found[~gray].shape), rtol=2e-7
         )
         luma = np.tensordot(scaled(image), [0.2989, 0.587, 0.114], 1)[None, ..., None]
-        np.testing.assert_allclose(found[grey], np.broadcast_to(luma, found[grey].shape), atol=1e-6)
+        np.testing.assert_allclose(found[gray], np.broadcast_to(luma, found[gray].shape), atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "rates"), [("blur", (1.0, 0.1)), ("solarise", (0.0, 0.2))])
-def test_the_views_differ_in_their_rates_of_blur_and_solarise(name, rates):
+@pytest.mark.parametrize(("name", "rates"), [("blur", (1.0, 0.1)), ("solarize", (0.0, 0.2))])
+def test_the_views_differ_in_their_rates_of_blur_and_solarize(name, rates):
     image = random_images(4, 4, 3)
     for found, rate in zip(
         many(off_but(**{name: rates}, blur_sigma=(1.0, 2.0)), image), rates, strict=True
@@ -128,14 +128,14 @@ def test_the_views_differ_in_their_rates_of_blur_and_solarise(name, rates):
 
 
 def test_every_operation_happens_independently_of_the_others_and_of_the_other_view():
-    """A white stripe on grey: solarised, black; flipped, on the other side."""
+    """A white stripe on gray: solarized, black; flipped, on the other side."""
     image = np.full((4, 4, 1), 64, np.uint8)
     image[:, 0] = 255
-    found = many(off_but(flip=0.5, solarise=(0.5, 0.5)), image)
+    found = many(off_but(flip=0.5, solarize=(0.5, 0.5)), image)
     happened = [
         np.abs(x[:, 0, 0, 0] - 64 / 255) < 1e-6 for x in found
     ]  # the stripe is on the right: flipped
-    happened += [x.min(axis=(1, 2, 3)) == 0 for x in found]  # the stripe is black: solarised
+    happened += [x.min(axis=(1, 2, 3)) == 0 for x in found]  # the stripe is black: solarized
     for one, other in itertools.combinations(happened, 2):
         table = np.histogram2d(one, other, bins=2)[0]
         assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
@@ -251,13 +251,13 @@ def test_compiled_or_not_is_the_same():
         np.testing.assert_allclose(x, y, atol=2e-6)
 
 
-def test_grey_images_are_distorted_in_all_ways_but_colour():
-    """Saturation, hue and grey have no say: with these alone nothing changes."""
+def test_gray_images_are_distorted_in_all_ways_but_color():
+    """Saturation, hue and gray have no say: with these alone nothing changes."""
     images = random_images(20, 10, 10, 1)
-    colour_only = off_but(
-        jitter=1.0, brightness=0.0, contrast=0.0, saturation=0.9, hue=0.5, grey=1.0
+    color_only = off_but(
+        jitter=1.0, brightness=0.0, contrast=0.0, saturation=0.9, hue=0.5, gray=1.0
     )
-    for found in two_views(keys_of(20), images, colour_only):
+    for found in two_views(keys_of(20), images, color_only):
         np.testing.assert_allclose(found, scaled(images), rtol=2e-7, atol=0)
     for found in two_views(keys_of(20), images, off_but(jitter=1.0)):
         assert np.all(np.abs(found - scaled(images)).max(axis=(1, 2, 3)) > 1e-4)
@@ -286,11 +286,11 @@ def test_the_defaults_are_fit():
         ({"contrast": 1.5}, "--views.contrast is 1.5"),
         ({"saturation": -1.0}, "--views.saturation is -1.0"),
         ({"hue": 0.6}, "--views.hue is 0.6"),
-        ({"grey": 2.0}, "--views.grey is 2.0"),
+        ({"gray": 2.0}, "--views.gray is 2.0"),
         ({"blur": (1.0, -0.1)}, "--views.blur is 1.0 -0.1"),
         ({"blur_sigma": (0.0, 2.0)}, "--views.blur-sigma is 0.0"),
         ({"blur_sigma": (2.0, 0.1)}, "--views.blur-sigma is 2.0 0.1"),
-        ({"solarise": (0.0, 1.2)}, "--views.solarise is 0.0 1.2"),
+        ({"solarize": (0.0, 1.2)}, "--views.solarize is 0.0 1.2"),
     ],
     ids=str,
 )

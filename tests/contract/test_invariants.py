@@ -99,7 +99,7 @@ _LANGUAGE = {
     "dropout": 0.1,  # keys of an example's own
     "optimizer": Optimizer("lars", 0.01),
 }
-# Before two normalisations the gradient of a scale is zero but for its last bits.
+# Before two normalizations the gradient of a scale is zero but for its last bits.
 _SMALLER = {"optimizer": Optimizer(learning_rate=2e-6)}
 CASES = {  # a setting that is a function is called for its value
     "dqn-host": ("dqn", _DQN | {"env": "CartPole-v1"}),
@@ -123,16 +123,16 @@ WARM_UP, UPDATES = (
 FIXED_TARGET = {
     "dqn": {"target_period": 10**9, "learning_rate": 3e-3},
     "barlow_twins": {"views": Views(crop_scale=(0.9, 1.0)), "optimizer": Optimizer()},
-    "ibot": {  # the same view twice, and a teacher at rest that tells images apart without its centres
+    "ibot": {  # the same view twice, and a teacher at rest that tells images apart without its centers
         "views": Views(
-            crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, solarise=(0.0, 0.0)
+            crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, solarize=(0.0, 0.0)
         ),
         "prototypes": 256,
         "head_hidden": 64,
         "head_bottleneck": 32,
         "mask_probability": 0.0,
         "momentum": 1.0,
-        "centre_momentum": 1.0,
+        "center_momentum": 1.0,
         "teacher_temperature": (
             0.002,
             0.002,
@@ -141,7 +141,7 @@ FIXED_TARGET = {
     },
     "masked_image": {
         "views": Views(crop_scale=(0.9, 1.0)),
-        "normalise_targets": False,
+        "normalize_targets": False,
         "optimizer": Optimizer(learning_rate=1e-3, warmup=0.5),
     },
     "masked_language": {"dropout": 0.0, "optimizer": Optimizer(learning_rate=1e-3)},

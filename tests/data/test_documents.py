@@ -172,11 +172,11 @@ def test_of_many_splits_that_near_to_a_tenth_of_the_characters_counts():
 
 
 def test_documents_without_a_label_are_one_more_group():
-    unlabelled = [document._replace(label="") for document in TENTHS[:20]]
-    corpus = split_documents([*TENTHS[20:], *unlabelled])
+    unlabeled = [document._replace(label="") for document in TENTHS[:20]]
+    corpus = split_documents([*TENTHS[20:], *unlabeled])
     assert corpus.classes == ("q",)
     assert [sum(not document.label for document in split) for split in splits(corpus)] == [16, 2, 2]
-    few = split_documents([*TENTHS[20:], *unlabelled[:2]])
+    few = split_documents([*TENTHS[20:], *unlabeled[:2]])
     assert [sum(not document.label for document in split) for split in splits(few)] == [2, 0, 0]
 
 
@@ -205,7 +205,7 @@ def test_the_digest_tells_names_texts_labels_and_splits_apart():
 
     changes = [{}, {"name": "other"}, {"text": TENTHS[7].text.upper()}, {"label": "q"}]
     found = [digests(change) for change in changes]
-    unlabelled = [document._replace(label="") for document in TENTHS]
-    found += [split_blocks(unlabelled).digest, split_documents(unlabelled).digest]
+    unlabeled = [document._replace(label="") for document in TENTHS]
+    found += [split_blocks(unlabeled).digest, split_documents(unlabeled).digest]
     assert len(set(found)) == len(found)
     assert split_documents(TENTHS).digest == found[0]

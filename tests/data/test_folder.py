@@ -18,9 +18,9 @@ from missing_bits.errors import UserError
 RED, GREEN, BLUE = (200, 10, 20), (20, 200, 10), (10, 20, 200)
 
 
-def save(path, colour, size=(20, 14), **options):
+def save(path, color, size=(20, 14), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, **options)
+    Image.new("RGB", size, color).save(path, **options)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_undecodable_pictures_are_skipped_and_counted(pictures):
     assert found.digest == clean.digest
 
 
-def test_a_file_that_fails_later_is_grey(pictures):
+def test_a_file_that_fails_later_is_gray(pictures):
     found = folder.load(pictures, 8)
     before, gone = everything(found.train), pathlib.Path(found.train.images._files[3])
     gone.unlink()

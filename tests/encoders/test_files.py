@@ -60,7 +60,7 @@ def test_round_trip(run, seed, loaded_seed):
 
 
 def test_round_trip_of_an_encoder_of_text_and_its_head(text_run):
-    """The tokeniser too, to the letter; what lies beside the encoder is not taken for a part of it."""
+    """The tokenizer too, to the letter; what lies beside the encoder is not taken for a part of it."""
     loaded = files.load(text_run)
     variables = jax.jit(TEXT.init)(jax.random.key(0))
     assert loaded.encoder == TEXT
@@ -97,7 +97,7 @@ def test_bytes_and_fractions_of_an_image_give_the_same_features(run):
     )
 
 
-def test_images_are_normalised_by_the_encoders_own_figures():
+def test_images_are_normalized_by_the_encoders_own_figures():
     """With mean m and deviation s the features of x are those of (x - m) / s with 0 and 1."""
     plain = ImageEncoder("convnet", (28, 28, 1), (0.0,), (1.0,))
     variables = plain.init(jax.random.key(0))

@@ -44,13 +44,13 @@ def moved(adapters):
 
 
 @functools.cache
-def initialised(network):
+def initialized(network):
     return jax.jit(network.init)(jax.random.key(0), INPUTS[network])
 
 
 def started(network):
     """Return parameters, and adapters of rank 3."""
-    params = initialised(network)
+    params = initialized(network)
     return params, lora.init(jax.random.key(1), params, 3)
 
 

@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours against a slow version, and by hand."""
+"""Weighted nearest neighbors against a slow version, and by hand."""
 
 import math
 
@@ -11,7 +11,7 @@ from missing_bits.eval import knn
 
 
 def slow(train, train_labels, test, test_labels, k, temperature):
-    """The accuracy, one image and one neighbour at a time, in float64."""
+    """The accuracy, one image and one neighbor at a time, in float64."""
     right = 0
     for feature, label in zip(test.astype(float), test_labels, strict=True):
         lengths = np.linalg.norm(train, axis=1) * np.linalg.norm(feature)
@@ -41,7 +41,7 @@ def test_accuracy_equals_a_slow_version(seed, n, m, k, temperature):
 
 @pytest.mark.parametrize(("temperature", "winner"), [(1.0, 1), (0.1, 0)])
 def test_votes_by_hand(temperature, winner):
-    """One neighbour of similarity 1 against two of 0.6.
+    """One neighbor of similarity 1 against two of 0.6.
 
     At temperature 1: e^1 = 2.72 against 2 e^0.6 = 3.64. At 0.1: e^10 = 22026 against 2 e^6 = 807.
     """
@@ -64,9 +64,9 @@ def clouds():
     """Return three overlapping clouds: train and test features and labels."""
     rng = np.random.default_rng(0)
     labels, test_labels = rng.integers(0, 3, 203), rng.integers(0, 3, 97)
-    centres = 1.2 * rng.normal(size=(3, 8))
+    centers = 1.2 * rng.normal(size=(3, 8))
     train, test = (
-        centres[which] + rng.normal(size=(len(which), 8)) for which in (labels, test_labels)
+        centers[which] + rng.normal(size=(len(which), 8)) for which in (labels, test_labels)
     )
     return train, labels, test, test_labels
 
@@ -86,28 +86,26 @@ def test_a_search_in_parts_finds_the_same(clouds, monkeypatch, rows):
     train, labels, test, test_labels = clouds
     accuracy, indices = (
         knn.accuracy(train, labels, test, test_labels),
-        knn.neighbours(train, test, 4),
+        knn.neighbors(train, test, 4),
     )
     monkeypatch.setattr(knn, "_SIMILARITIES", rows * len(train))
-    np.testing.assert_array_equal(knn.neighbours(train, test, 4), indices)
+    np.testing.assert_array_equal(knn.neighbors(train, test, 4), indices)
     assert knn.accuracy(train, labels, test, test_labels) == accuracy
 
 
-def test_neighbours_come_nearest_first_and_equal_ones_by_index():
+def test_neighbors_come_nearest_first_and_equal_ones_by_index():
     train = np.array([[0, 1], [1, 1], [1, 0], [2, 2], [-1, 0], [3, 0]])
+    np.testing.assert_array_equal(knn.neighbors(train, np.array([[1, 0]]), 6), [[2, 5, 1, 3, 0, 4]])
     np.testing.assert_array_equal(
-        knn.neighbours(train, np.array([[1, 0]]), 6), [[2, 5, 1, 3, 0, 4]]
-    )
-    np.testing.assert_array_equal(
-        knn.neighbours(train, np.array([[1, 0], [0, 9]]), 2), [[2, 5], [0, 1]]
+        knn.neighbors(train, np.array([[1, 0], [0, 9]]), 2), [[2, 5], [0, 1]]
     )
 
 
-def test_more_neighbours_than_images_are_all_of_them(clouds):
+def test_more_neighbors_than_images_are_all_of_them(clouds):
     train, labels, test, test_labels = clouds
     everyone = knn.accuracy(train, labels, test, test_labels, len(train))
     assert knn.accuracy(train, labels, test, test_labels, 10 * len(train)) == everyone
-    assert knn.neighbours(train[:5], test, 20).shape == (len(test), 5)
+    assert knn.neighbors(train[:5], test, 20).shape == (len(test), 5)
 
 
 def test_a_feature_of_zeros_is_no_trouble_and_an_unknown_class_is_never_right():

@@ -1,4 +1,4 @@
-"""The linear probe: what it minimises, what it is blind to, and what it can and cannot tell apart."""
+"""The linear probe: what it minimizes, what it is blind to, and what it can and cannot tell apart."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +10,12 @@ from missing_bits.eval import linear_probe
 
 
 def clouds(n, d, classes, spread, seed=0):
-    """Draw features [n, d] around a centre per class, strongly correlated, and their labels."""
+    """Draw features [n, d] around a center per class, strongly correlated, and their labels."""
     rng = np.random.default_rng(seed)
-    centres = spread * np.random.default_rng(99).normal(size=(classes, d))
+    centers = spread * np.random.default_rng(99).normal(size=(classes, d))
     mix = np.random.default_rng(98).normal(size=(d, d)) @ np.diag(np.geomspace(1, 0.03, d))
     labels = rng.integers(0, classes, n)
-    return ((centres[labels] + rng.normal(size=(n, d))) @ mix).astype("f"), labels
+    return ((centers[labels] + rng.normal(size=(n, d))) @ mix).astype("f"), labels
 
 
 @pytest.fixture
@@ -28,34 +28,34 @@ def nothing(d, classes):
     return linear_probe.Affine(jnp.zeros((d, classes)), jnp.zeros(classes))
 
 
-@pytest.mark.parametrize("regularisation", [1.0, 1e-2, 1e-4])
-def test_the_objective_reaches_scikit_learns_minimum(regularisation):
-    """scikit-learn minimises C sum of losses + |w|^2 / 2: ours, divided by the regularisation, at C = 1 / (N reg)."""
+@pytest.mark.parametrize("regularization", [1.0, 1e-2, 1e-4])
+def test_the_objective_reaches_scikit_learns_minimum(regularization):
+    """scikit-learn minimizes C sum of losses + |w|^2 / 2: ours, divided by the regularization, at C = 1 / (N reg)."""
     features, labels = clouds(600, 10, 4, 0.5)
     features = (features - features.mean(0)) / features.std(0)
-    theirs = LogisticRegression(C=1 / (600 * regularisation), max_iter=2000, tol=1e-6).fit(
+    theirs = LogisticRegression(C=1 / (600 * regularization), max_iter=2000, tol=1e-6).fit(
         features, labels
     )
-    ours = linear_probe.minimise(
-        jnp.array(features), jnp.array(labels), nothing(10, 4), jnp.array([regularisation])
+    ours = linear_probe.minimize(
+        jnp.array(features), jnp.array(labels), nothing(10, 4), jnp.array([regularization])
     )
-    minimum = log_loss(labels, theirs.predict_proba(features)) + regularisation / 2 * np.sum(
+    minimum = log_loss(labels, theirs.predict_proba(features)) + regularization / 2 * np.sum(
         theirs.coef_**2
     )
     w, b = np.asarray(ours.w[0], float), np.asarray(ours.b[0], float)
     logits = features @ w + b
     loss = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(600), labels])
-    assert loss + regularisation / 2 * np.sum(w**2) == pytest.approx(minimum, abs=1e-3)
+    assert loss + regularization / 2 * np.sum(w**2) == pytest.approx(minimum, abs=1e-3)
 
 
-def test_a_path_of_regularisations_ends_where_each_alone_does():
+def test_a_path_of_regularizations_ends_where_each_alone_does():
     features, labels = clouds(300, 6, 3, 0.5)
     features, labels = jnp.array((features - features.mean(0)) / features.std(0)), jnp.array(labels)
-    path = linear_probe.minimise(features, labels, nothing(6, 3), jnp.array([1.0, 0.1, 0.01]))
-    alone = linear_probe.minimise(features, labels, nothing(6, 3), jnp.array([0.01]))
+    path = linear_probe.minimize(features, labels, nothing(6, 3), jnp.array([1.0, 0.1, 0.01]))
+    alone = linear_probe.minimize(features, labels, nothing(6, 3), jnp.array([0.01]))
     np.testing.assert_allclose(path.w[2], alone.w[0], atol=0.03)
     sizes = jnp.sum(jnp.square(path.w), axis=(1, 2))
-    assert sizes[0] < sizes[1] < sizes[2], "the weaker the regularisation, the larger the weights"
+    assert sizes[0] < sizes[1] < sizes[2], "the weaker the regularization, the larger the weights"
 
 
 def test_separable_classes_are_told_apart_and_random_labels_are_not():
@@ -98,16 +98,16 @@ def test_test_labels_change_nothing_but_the_score(data):
     assert alone in (0, 1), "and one test image does"
 
 
-def test_the_regularisation_is_chosen_for_unseen_images(monkeypatch):
-    """Few images, many features, labels nearly random: alone, the weakest regularisation has far larger weights."""
+def test_the_regularization_is_chosen_for_unseen_images(monkeypatch):
+    """Few images, many features, labels nearly random: alone, the weakest regularization has far larger weights."""
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(60, 100)), rng.integers(0, 2, 60)
     features[:, 0] += 2.0 * labels
     features = jnp.array(features - features.mean(0), jnp.float32)
     chosen = linear_probe.fit(features, jnp.array(labels), 2)
     norms = []
-    for regularisation in linear_probe._REGULARISATIONS:
-        monkeypatch.setattr(linear_probe, "_REGULARISATIONS", (regularisation,))
+    for regularization in linear_probe._REGULARIZATIONS:
+        monkeypatch.setattr(linear_probe, "_REGULARIZATIONS", (regularization,))
         norms.append(float(jnp.linalg.norm(linear_probe.fit(features, jnp.array(labels), 2).w)))
     assert float(jnp.linalg.norm(chosen.w)) < norms[-1] / 2
     assert np.all(np.diff(norms) > 0)

@@ -1,4 +1,4 @@
-"""Predictions from neighbours by hand, and against a slow version with dictionaries and fractions."""
+"""Predictions from neighbors by hand, and against a slow version with dictionaries and fractions."""
 
 from collections import Counter, defaultdict
 from fractions import Fraction
@@ -23,7 +23,7 @@ def table(*rows):
 
 
 def middle(ngram, left, right):
-    """Return the prediction between two neighbours."""
+    """Return the prediction between two neighbors."""
     return ngram.predict(*table([left, 9, right]), np.array([0]), np.array([1]))[0]
 
 
@@ -67,7 +67,7 @@ def test_of_equally_sure_sides_the_left_decides(left, right):
     assert middle(ngram, 1, 3) == left
 
 
-def test_neighbours_end_with_the_segment_the_row_and_the_padding():
+def test_neighbors_end_with_the_segment_the_row_and_the_padding():
     """The row 5 6 | 7 | padding: 5 stands between an edge and 6, 6 between 5 and an edge, 7 between edges."""
     ngram = Ngram(np.array([[5, 6, 7, 9]]), np.array([[1, 1, 2, 0]]), VOCABULARY, SPECIALS)
     tokens = np.array([[8, 6, 5, 8], [6, 8, 8, 5], [8, 6, 5, 8]])
@@ -96,7 +96,7 @@ def test_special_tokens_are_contexts_but_neither_counted_nor_predicted():
 
 
 def test_an_unseen_token_beside_a_place_leaves_the_other_side():
-    """As where a neighbour is hidden: training holds no 0. After 1 comes 5 most often, before 2 comes 6, in all 6."""
+    """As where a neighbor is hidden: training holds no 0. After 1 comes 5 most often, before 2 comes 6, in all 6."""
     ngram = Ngram(*table(*[[1, 5, 3]] * 2, *[[3, 6, 2]] * 3), VOCABULARY, SPECIALS)
     assert middle(ngram, 1, 0) == 5
     assert middle(ngram, 0, 2) == 6
@@ -104,12 +104,12 @@ def test_an_unseen_token_beside_a_place_leaves_the_other_side():
 
 
 def contexts(tokens, segments, row, column):
-    """Return the neighbours of a place, None for an edge."""
-    neighbours = []
+    """Return the neighbors of a place, None for an edge."""
+    neighbors = []
     for beside in (column - 1, column + 1):
         inside = 0 <= beside < tokens.shape[1] and segments[row, beside] == segments[row, column]
-        neighbours.append(int(tokens[row, beside]) if inside else None)
-    return {"pair": tuple(neighbours), "left": neighbours[0], "right": neighbours[1], "none": "any"}
+        neighbors.append(int(tokens[row, beside]) if inside else None)
+    return {"pair": tuple(neighbors), "left": neighbors[0], "right": neighbors[1], "none": "any"}
 
 
 def slow(tokens, segments, specials):

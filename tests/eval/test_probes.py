@@ -116,7 +116,7 @@ def test_a_collapse_warns(data, variables):
 
 def test_pictures_are_drawn_where_there_are_labels(data, variables, tmp_path):
     Probes(data, ENCODER).pictures(variables, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"features.png", "neighbours.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"features.png", "neighbors.png"}
 
 
 @pytest.mark.parametrize(("count", "calls"), [(7, 3), (6, 2), (2, 1)])

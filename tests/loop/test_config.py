@@ -41,10 +41,10 @@ def test_a_configuration_survives_json(config_class, data):
     assert from_json(config_class, json.loads(json.dumps(to_json(config)))) == config
 
 
-@pytest.mark.parametrize("saved", [{}, to_json(RunConfig()) | {"colour": "red"}])
+@pytest.mark.parametrize("saved", [{}, to_json(RunConfig()) | {"color": "red"}])
 def test_fields_of_another_version_are_refused_by_name(saved):
     with pytest.raises(
-        UserError, match="colour" if saved else "checkpoint_period, compilation_cache"
+        UserError, match="color" if saved else "checkpoint_period, compilation_cache"
     ):
         from_json(RunConfig, saved)
 

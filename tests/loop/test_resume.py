@@ -44,7 +44,7 @@ def kill_and_resume(runs, command, folder, kills, seed):
 
 
 def test_sigkill_at_random_moments(runs, tiny, uninterrupted, outcome, tmp_path):
-    """Parameters, optimiser, replay, target, counters, environments (the digest), rows and evaluation are the same."""
+    """Parameters, optimizer, replay, target, counters, environments (the digest), rows and evaluation are the same."""
     seed = 20240607
     moments = kill_and_resume(runs, tiny, tmp_path / "run", kills=12, seed=seed)
     assert outcome(tmp_path / "run") == outcome(uninterrupted), f"seed {seed}, moments {moments}"
@@ -63,7 +63,7 @@ def test_sigkill_with_environments_on_the_device(runs, tiny, outcome, tmp_path):
 
 
 def test_sigkill_while_images_are_fetched_ahead(runs, outcome, tmp_path):
-    """The data's order, random keys, batch statistics, optimiser and the encoder handed over are the same."""
+    """The data's order, random keys, batch statistics, optimizer and the encoder handed over are the same."""
     sizes = ["--updates=60", "--batch-size=16", "--projector-sizes", "16", "16"]
     periods = ["--run.log-period=2", "--run.eval-period=30", "--run.checkpoint-period=6"]
     command = ["--exp=barlow_twins", "--data=digits", *sizes, *periods]
@@ -77,7 +77,7 @@ def test_sigkill_while_images_are_fetched_ahead(runs, outcome, tmp_path):
 
 
 def test_sigkill_of_a_language_model(runs, outcome, tmp_path):
-    """The order of rows, masks, dropout, optimiser, encoder and head handed over are the same."""
+    """The order of rows, masks, dropout, optimizer, encoder and head handed over are the same."""
     sizes = ["--network=bert_tiny", "--length=32", "--batch-size=8", "--updates=40"]
     periods = ["--run.log-period=2", "--run.eval-period=20", "--run.checkpoint-period=6"]
     command = ["--exp=masked_language", "--data=topics", *sizes, *periods]

@@ -1,4 +1,4 @@
-"""Batch normalisation against its definition, over devices, and where Haiku's own loses its digits."""
+"""Batch normalization against its definition, over devices, and where Haiku's own loses its digits."""
 
 import haiku as hk
 import jax

@@ -14,7 +14,7 @@ def test_bounded_features_are_scaled_and_the_others_stay():
     observation = jnp.float32([[0.6, -0.07, 5.0, -6.0], [-0.3, 0.0, 0.0, 0.0]])
     # The middle of [-1.2, 0.6] is -0.3; ends map to +-1; features without bounds pass.
     expected = [[1.0, -1.0, 5.0, -6.0], [0.0, 0.0, 0.0, 0.0]]
-    np.testing.assert_allclose(q_networks.centred(space, observation), expected, atol=1e-6)
+    np.testing.assert_allclose(q_networks.centerd(space, observation), expected, atol=1e-6)
 
 
 def test_a_vector_network_is_what_its_widths_say():

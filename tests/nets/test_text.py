@@ -119,7 +119,7 @@ def test_features_drop_nothing_and_tokens_only_with_keys():
 
 
 def test_bfloat16_gives_float32_near_those_of_float32():
-    """Eight bits: the last normalisation has values of about 1, whose errors are a few 2^-9 after two blocks."""
+    """Eight bits: the last normalization has values of about 1, whose errors are a few 2^-9 after two blocks."""
     narrow = TextEncoder("bert_tiny", VOCABULARY, LENGTH, "{}", bfloat16=True)
     shapes = jax.eval_shape(narrow.init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
@@ -137,7 +137,7 @@ def test_sizes_are_those_of_the_names():
     """Widths D and layers N of Turc et al. 2019, where a block has 12 D^2 + 13 D parameters.
 
     3 D^2 + 3 D for queries, keys and values, D^2 + D to mix them, 4 D^2 + 4 D and 4 D^2 + D in the MLP, 4 D in two
-    normalisations; at the end 2 D more. A head for every 64 tells 65 distances apart, from 32 to the left to 32 to the
+    normalizations; at the end 2 D more. A head for every 64 tells 65 distances apart, from 32 to the left to 32 to the
     right. With 30,522 words the largest has 108.5 million: BERT-Base has 110 (Devlin et al. 2019, section 3), of which
     0.6 are a pooler and 0.4 learned positions, which ours has not.
     """
@@ -157,7 +157,7 @@ def test_sizes_are_those_of_the_names():
 
 
 def test_logits_of_words_by_hand():
-    """x = (100, 0) is exchanged to (0, 100), which GELU leaves, and normalised to (-1, 1): mean 50, deviation 50.
+    """x = (100, 0) is exchanged to (0, 100), which GELU leaves, and normalized to (-1, 1): mean 50, deviation 50.
 
     Times (2, 3), plus (1, 0): (-1, 3). With the embeddings (1, 0), (0, 1), (2, 1): -1, 3, -2 + 3 = 1. Plus the bias
     (0.5, 0, -4): -0.5, 3, -3. The head knows no other table than the one it is given.

@@ -233,7 +233,7 @@ def test_the_rate_of_dropout_and_the_mean_it_keeps():
 def test_each_layer_drops_other_entries():
     """Four layers add 1, 2, 4 and 8: of 256 entries of a token, all 16 sums remain; shared masks would leave 4 or 2.
 
-    The last normalisation keeps what is equal equal.
+    The last normalization keeps what is equal equal.
     """
     net = hk.without_apply_rng(
         hk.transform(lambda x, keys: transformer.Transformer(2, 4, 0.5)(x, None, keys))
@@ -245,7 +245,7 @@ def test_each_layer_drops_other_entries():
 
 
 def test_bfloat16_stays_bfloat16():
-    """Normalisation computes in float32 and gives back the type it got."""
+    """Normalization computes in float32 and gives back the type it got."""
     net = hk.without_apply_rng(hk.transform(lambda x: transformer.Transformer(1, 2)(x)))
     x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
     params, apply = filled(net, x), jax.jit(net.apply)

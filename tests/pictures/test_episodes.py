@@ -9,7 +9,7 @@ from missing_bits.pictures import episodes
 
 
 def film(count, height=40, width=60):
-    """Make frames whose colour moves from black to red: frame i tells where it stood."""
+    """Make frames whose color moves from black to red: frame i tells where it stood."""
     return [
         np.full((height, width, 3), [round(255 * i / count), 0, 0], np.uint8) for i in range(count)
     ]
@@ -37,7 +37,7 @@ def test_a_short_episode_keeps_every_frame(tmp_path):
     reds = [red(picture) for picture, _ in frames]
     np.testing.assert_allclose(
         reds, [255 * i / 20 for i in range(20)], atol=4
-    )  # a GIF has 256 colours at most
+    )  # a GIF has 256 colors at most
     assert frames[0][0].size == (300, 200), "300 wide, in the frame's proportions"
     assert [duration for _, duration in frames] == [40] * 19 + [1500]
 

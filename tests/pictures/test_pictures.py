@@ -1,4 +1,4 @@
-"""Pictures hold what they were given: pixels of images, colours of classes, values of a correlation."""
+"""Pictures hold what they were given: pixels of images, colors of classes, values of a correlation."""
 
 import numpy as np
 import pytest
@@ -27,8 +27,8 @@ def holds(picture, image, factor):
     return found
 
 
-def share(picture, colour):
-    return np.mean(np.all(np.abs(picture.astype(int) - colour) < 12, axis=-1))
+def share(picture, color):
+    return np.mean(np.all(np.abs(picture.astype(int) - color) < 12, axis=-1))
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,7 @@ def test_reconstructions_stand_original_masked_restored_and_three_cards_in_a_row
     assert np.ptp(y[:9]) == np.ptp(y[9:]) == 0
     assert y[9] > y[0]
     np.testing.assert_array_equal(x[9:], x[:3])
-    gaps = np.diff(
-        x[:9]
-    )  # between neighbours: two on a card, one between cards, two on a card, ...
+    gaps = np.diff(x[:9])  # between neighbors: two on a card, one between cards, two on a card, ...
     assert np.all(gaps > 0)
     assert max(gaps[[0, 1, 3, 4, 6, 7]]) < min(gaps[[2, 5]])
 
@@ -100,18 +98,18 @@ def test_floats_and_bytes_look_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "k"), [(4, 7), (1, 1)])
-def test_neighbours_are_framed_by_class(tmp_path, count, k):
+def test_neighbors_are_framed_by_class(tmp_path, count, k):
     queries = RNG.integers(0, 256, (count, 28, 28, 1)).astype(np.uint8)
     shown = RNG.integers(0, 256, (count, k, 28, 28, 1)).astype(np.uint8)
     right = np.ones((count, k), bool)
-    images_pictures.neighbours(queries, shown, right, tmp_path / "all.png")
+    images_pictures.neighbors(queries, shown, right, tmp_path / "all.png")
     right[0, 0] = False
-    images_pictures.neighbours(queries, shown, right, tmp_path / "one.png")
+    images_pictures.neighbors(queries, shown, right, tmp_path / "one.png")
     all_right, one_wrong = read(tmp_path / "all.png"), read(tmp_path / "one.png")
     for image in [*queries, *shown.reshape(-1, 28, 28, 1)]:
         assert holds(one_wrong, np.broadcast_to(image, (28, 28, 3)), 3) == 1
     changed = np.argwhere(np.any(all_right != one_wrong, axis=-1))
-    assert len(changed) == 92**2 - 84**2, "one frame, 4 pixels wide around 84, is of another colour"
+    assert len(changed) == 92**2 - 84**2, "one frame, 4 pixels wide around 84, is of another color"
     assert set(map(tuple, all_right[tuple(changed.T)])) == {BLUE}
     assert set(map(tuple, one_wrong[tuple(changed.T)])) == {VERMILION}
 
@@ -153,7 +151,7 @@ def test_a_correlation_is_summed_up_in_its_title(tmp_path, monkeypatch):
     assert "square 0.224" in title
 
 
-def test_a_map_keeps_classes_apart_in_place_and_colour(tmp_path, monkeypatch):
+def test_a_map_keeps_classes_apart_in_place_and_color(tmp_path, monkeypatch):
     labels = np.arange(60) % 3
     features = 20 * np.eye(3)[labels] + RNG.normal(size=(60, 3))
     figure = drawn(
@@ -166,9 +164,9 @@ def test_a_map_keeps_classes_apart_in_place_and_colour(tmp_path, monkeypatch):
     )
     points = [np.asarray(c.get_offsets()) for c in figure.axes[0].collections]
     assert [len(p) for p in points] == [20, 20, 20]
-    centres = np.array([p.mean(axis=0) for p in points])
+    centers = np.array([p.mean(axis=0) for p in points])
     for label, mine in enumerate(points):
-        distances = np.linalg.norm(mine[:, None] - centres[None], axis=-1)  # [20, 3]
+        distances = np.linalg.norm(mine[:, None] - centers[None], axis=-1)  # [20, 3]
         np.testing.assert_array_equal(distances.argmin(axis=1), label)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog", "emu"]
     assert "t-SNE of 60 images" in figure.axes[0].get_title()

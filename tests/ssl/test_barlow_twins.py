@@ -32,7 +32,7 @@ def embeddings(seed, rows=16, width=5):
 
 
 def test_loss_by_hand():
-    """Standardised, z_a is [1, 1], [-1, 1], [1, -1], [-1, -1] and z_b the same but for its second column's sign.
+    """Standardized, z_a is [1, 1], [-1, 1], [1, -1], [-1, -1] and z_b the same but for its second column's sign.
 
     Hence C = [[1, 0], [0, -1]]: (1 - 1)^2 + (1 + 1)^2 = 4 on the diagonal, nothing off it. With the columns of z_b
     swapped C = [[0, 1], [1, 0]]: 1 + 1 on the diagonal and lambda (1 + 1) off it.
@@ -156,7 +156,7 @@ def test_published_recipes_make_a_step_of_the_right_shape(name, monkeypatch):
     assert schedule(experiment.config.updates) == pytest.approx(rate / 1000, rel=1e-3)
 
 
-def test_initialising_from_a_run_takes_its_encoder(tmp_path):
+def test_initializing_from_a_run_takes_its_encoder(tmp_path):
     experiment = barlow_twins.BarlowTwins(TINY)
     learned = jax.device_get(experiment.learned(experiment.init(jax.random.key(1))))
     experiment.hand_over(learned, tmp_path / "encoder" / "seed1.safetensors", {})

@@ -281,12 +281,12 @@ def test_baselines_count_the_training_text_and_see_what_the_model_sees_or_all(mo
     most = counts.most_common(1)[0][0]
     names = [
         f"baseline/{name}_masked_accuracy"
-        for name in ("unigram", "ngram", "ngram_of_true_neighbours")
+        for name in ("unigram", "ngram", "ngram_of_true_neighbors")
     ]
     assert list(found) == names
-    unigram, ngram, of_true_neighbours = (found[name] for name in names)
+    unigram, ngram, of_true_neighbors = (found[name] for name in names)
     assert unigram == pytest.approx((labels == most).mean())
-    assert unigram < ngram < of_true_neighbours
+    assert unigram < ngram < of_true_neighbors
 
 
 def test_what_is_handed_over_is_encoder_head_and_tokenizer(tmp_path):
@@ -364,7 +364,7 @@ def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, 
 
 
 def test_it_learns_a_repeated_pattern_beyond_the_most_frequent_token(tmp_path):
-    """Seven words in turn: the most frequent one is right one time in seven, a reader of neighbours always."""
+    """Seven words in turn: the most frequent one is right one time in seven, a reader of neighbors always."""
     (tmp_path / "days.txt").write_text(
         "Monday Tuesday Wednesday Thursday Friday Saturday Sunday\n" * 400
     )
@@ -380,5 +380,5 @@ def test_it_learns_a_repeated_pattern_beyond_the_most_frequent_token(tmp_path):
     scores = experiment.evaluate(layout.learned(experiment, state)[0], jax.random.key(0))
     baselines = experiment.baselines(jax.random.key(0))
     assert baselines["baseline/unigram_masked_accuracy"] < 0.3
-    assert baselines["baseline/ngram_of_true_neighbours_masked_accuracy"] == 1
+    assert baselines["baseline/ngram_of_true_neighbors_masked_accuracy"] == 1
     assert scores["eval/masked_accuracy"] > baselines["baseline/unigram_masked_accuracy"] + 0.4

@@ -1,4 +1,4 @@
-"""iBOT: the loss by hand, what it must not look at, the teacher and its centres, schedules, recipes."""
+"""iBOT: the loss by hand, what it must not look at, the teacher and its centers, schedules, recipes."""
 
 import chex
 import jax
@@ -14,7 +14,7 @@ from missing_bits.errors import UserError
 from missing_bits.loop.config import replace
 from missing_bits.nets import vision
 from missing_bits.ssl import ibot
-from missing_bits.ssl.ibot import IBOT, Config, distributions, moved_centres
+from missing_bits.ssl.ibot import IBOT, Config, distributions, moved_centers
 
 objective = jax.jit(ibot.objective)
 PLAIN = ibot.PRESETS["digits"]["views"]
@@ -139,56 +139,56 @@ def test_no_gradient_reaches_the_teacher():
 def test_distributions_by_hand():
     """(log 8 - log 2) / 2 = log 2 for the class token, log 4 / 2 = log 2 for the patch: odds of 2 to 1 either way."""
     logits = jnp.log(jnp.array([[[8.0, 1.0], [1.0, 16.0]]]))
-    centres = jnp.log(jnp.array([[2.0, 1.0], [1.0, 4.0]]))
+    centers = jnp.log(jnp.array([[2.0, 1.0], [1.0, 4.0]]))
     np.testing.assert_allclose(
-        distributions(logits, centres, 2.0), [[[2 / 3, 1 / 3], [1 / 3, 2 / 3]]], rtol=1e-6
+        distributions(logits, centers, 2.0), [[[2 / 3, 1 / 3], [1 / 3, 2 / 3]]], rtol=1e-6
     )
 
 
-def test_centres_by_hand():
+def test_centers_by_hand():
     """Means: (1 + 3) / 2 = 2 of class tokens, (10 + 20 + 30 + 40) / 4 = 25 of patches; a tenth is new."""
     logits = jnp.array([[[1.0], [10.0], [20.0]], [[3.0], [30.0], [40.0]]])
-    new = moved_centres(jnp.array([[5.0], [5.0]]), logits, 0.9)
+    new = moved_centers(jnp.array([[5.0], [5.0]]), logits, 0.9)
     np.testing.assert_allclose(new, [[0.9 * 5 + 0.1 * 2], [0.9 * 5 + 0.1 * 25]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_centres_are_of_the_batch_of_all_devices(devices):
+def test_centers_are_of_the_batch_of_all_devices(devices):
     logits = jax.random.normal(jax.random.key(0), (8, 6, 4)) + jnp.arange(8.0).reshape(8, 1, 1)
-    centres = jax.random.normal(jax.random.key(1), (2, 4))
+    centers = jax.random.normal(jax.random.key(1), (2, 4))
     shared = jax.pmap(
-        lambda x: moved_centres(centres, x, 0.9), collectives.AXIS, devices=jax.devices()[:devices]
+        lambda x: moved_centers(centers, x, 0.9), collectives.AXIS, devices=jax.devices()[:devices]
     )(logits.reshape(devices, -1, 6, 4))  # fmt: skip
-    expected = moved_centres(centres, logits, 0.9)
+    expected = moved_centers(centers, logits, 0.9)
     np.testing.assert_allclose(shared, jnp.broadcast_to(expected, shared.shape), rtol=1e-5)
 
 
-def test_centres_move_after_the_loss_has_used_the_old_ones(experiment, step, start):
-    """The first update's loss uses zeros, and centres become a tenth of the means; the second's loss uses these."""
+def test_centers_move_after_the_loss_has_used_the_old_ones(experiment, step, start):
+    """The first update's loss uses zeros, and centers become a tenth of the means; the second's loss uses these."""
     state, batch = start
 
     @jax.jit
-    def expected(state, centres, key):
+    def expected(state, centers, key):
         x, mask = experiment.draw(jax.random.split(key, 16), batch.images)
         logits, _ = experiment.logits(state.teacher, x)
-        targets = distributions(logits, centres, experiment.temperature(state.updates))
+        targets = distributions(logits, centers, experiment.temperature(state.updates))
         entropy = -jnp.mean(jnp.sum(targets[:, 0] * jnp.log(targets[:, 0] + 1e-30), axis=1))
         means = jnp.stack([logits[:, 0].mean(0), logits[:, 1:].mean((0, 1))])
         return (
             experiment.loss(state.params, x, mask, targets)[0],
             entropy,
-            0.9 * centres + 0.1 * means,
+            0.9 * centers + 0.1 * means,
             mask,
         )
 
-    centres = jnp.zeros((2, 6))
+    centers = jnp.zeros((2, 6))
     for update in range(2):
         key = jax.random.key(update)
-        loss, entropy, centres, mask = expected(state, centres, key)
+        loss, entropy, centers, mask = expected(state, centers, key)
         state, metrics = step(state, batch, key)
         assert metrics["train/loss"] == pytest.approx(float(loss), rel=1e-4)
         assert metrics["train/teacher_entropy"] == pytest.approx(float(entropy), rel=1e-4)
-        np.testing.assert_allclose(state.centres, centres, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(state.centers, centers, rtol=1e-4, atol=1e-6)
         assert (mask[:16] != mask[16:]).any()  # each view has its own
 
 
@@ -325,7 +325,7 @@ def test_the_recipe_for_imagenet_makes_a_step_of_the_right_shape(monkeypatch):
     after, metrics = jax.eval_shape(experiment.step, state, Split(batches, None), key)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
     assert metrics["train/loss"].shape == ()
-    assert state.centres.shape == (2, 8192)
+    assert state.centers.shape == (2, 8192)
     config, epoch = experiment.config, 1_281_167 / 1024
     assert config.updates == int(np.ceil(800 * epoch))
     assert config.teacher_warmup * config.updates == pytest.approx(30 * epoch, rel=1e-5)
@@ -345,7 +345,7 @@ def test_no_label_reaches_the_update(experiment):
     [
         ({"momentum": 1.5}, "--momentum is 1.5"),
         ({"momentum": -0.1}, "--momentum is -0.1"),
-        ({"centre_momentum": 2.0}, "--centre-momentum"),
+        ({"center_momentum": 2.0}, "--center-momentum"),
         ({"mask_probability": 1.1}, "--mask-probability"),
         ({"mask_low": 0.0}, "--mask-low is 0.0"),
         ({"mask_high": 1.2}, "--mask-high is 1.2"),

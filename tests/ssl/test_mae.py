@@ -27,8 +27,8 @@ AS_THEY_ARE = Views(
     crop_ratio=(1.0, 1.0),
     flip=0.0,
     jitter=0.0,
-    grey=0.0,
-    solarise=(0.0, 0.0),
+    gray=0.0,
+    solarize=(0.0, 0.0),
 )
 SIDE, PATCHES = 16, 16  # pixels; patches of 4 x 4 pixels
 
@@ -138,7 +138,7 @@ def test_the_encoder_is_blind_to_hidden_pixels(method, make):
 def test_the_loss_looks_at_hidden_patches_only(method, make):
     """With predictions that are given, pixels of visible patches change nothing, those of any hidden one something."""
     experiment = predicting(
-        make(method, normalise_targets=False), np.full((2, 12, 16), 0.3, np.float32)
+        make(method, normalize_targets=False), np.full((2, 12, 16), 0.3, np.float32)
     )
     x, (kept, hidden) = some(2), masks_of(experiment, 2)
 
@@ -153,7 +153,7 @@ def test_the_loss_looks_at_hidden_patches_only(method, make):
 
 
 @pytest.mark.parametrize(
-    ("method", "normalise", "predicted", "expected"),
+    ("method", "normalize", "predicted", "expected"),
     [
         ("mae", True, 0.0, 15 / 16),
         ("mae", True, 1.0, 1 + 15 / 16),
@@ -161,15 +161,15 @@ def test_the_loss_looks_at_hidden_patches_only(method, make):
         ("simmim", True, 0.5, (0.3 + 0.1) / 2),
     ],
 )
-def test_loss_by_hand(method, normalise, predicted, expected, make):
+def test_loss_by_hand(method, normalize, predicted, expected, make):
     """Of each patch half the pixels are 0.2 and half are 0.6: mean 0.4, unbiased variance 16 * 0.2^2 / 15.
 
-    Normalised they are +-v with v^2 = 0.2^2 / (16 * 0.2^2 / 15) = 15 / 16. A prediction of 0 errs by v^2, one of 1 by
+    Normalized they are +-v with v^2 = 0.2^2 / (16 * 0.2^2 / 15) = 15 / 16. A prediction of 0 errs by v^2, one of 1 by
     ((1 - v)^2 + (1 + v)^2) / 2 = 1 + v^2. In pixels, 0.5 errs by 0.3 and by 0.1: squared for mae, absolute for simmim,
-    whose targets are never normalised.
+    whose targets are never normalized.
     """
     experiment = predicting(
-        make(method, normalise_targets=normalise), np.full((2, 12, 16), predicted, np.float32)
+        make(method, normalize_targets=normalize), np.full((2, 12, 16), predicted, np.float32)
     )
     x = np.tile(np.array([0.2, 0.6], np.float32).reshape(1, 1, 2, 1), (2, SIDE, SIDE // 2, 1))
     loss, _ = experiment.loss(NOTHING, jnp.asarray(x), *masks_of(experiment, 2))
@@ -179,7 +179,7 @@ def test_loss_by_hand(method, normalise, predicted, expected, make):
 @pytest.mark.parametrize("method", METHODS)
 def test_each_prediction_is_compared_with_its_own_patch(method, make):
     """Patch i of image b is i / 16 + b / 2 of white throughout: predicted in the masks' order, there is no error."""
-    plain = make(method, normalise_targets=False)
+    plain = make(method, normalize_targets=False)
     x = np.asarray(
         masking.unpatchify(jnp.tile(jnp.arange(16.0)[None, :, None] / 32, (2, 1, 16)), 4, 4, 1)
     )
@@ -219,7 +219,7 @@ def test_evaluation_uses_the_same_masks_each_time_and_leaves_no_trace(make):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_baseline_guesses_the_mean_patch_of_each_place(method, make):
-    """Written out patch by patch in float64: normalised and squared for mae, pixels and absolute for simmim."""
+    """Written out patch by patch in float64: normalized and squared for mae, pixels and absolute for simmim."""
     experiment = make(method)
 
     def patches(images):
@@ -247,12 +247,12 @@ def test_the_baseline_guesses_the_mean_patch_of_each_place(method, make):
     }
 
 
-def test_labelled_images_are_probed_too(tmp_path):
+def test_labeled_images_are_probed_too(tmp_path):
     """The headline is the linear probe's accuracy, and simpler encoders are compared with."""
     images = np.random.default_rng(0).integers(0, 256, (40, SIDE, SIDE), np.uint8)
-    np.savez(tmp_path / "labelled.npz", images=images, labels=np.arange(40) % 2)
+    np.savez(tmp_path / "labeled.npz", images=images, labels=np.arange(40) % 2)
     experiment = MaskedImage(
-        Config(data=f"npz:{tmp_path / 'labelled.npz'}", updates=10, batch_size=8)
+        Config(data=f"npz:{tmp_path / 'labeled.npz'}", updates=10, batch_size=8)
     )
     source = experiment.source([0])
     assert source.next(None, 0).labels is None  # no label reaches the update
@@ -286,7 +286,7 @@ def test_what_is_handed_over_is_the_encoder(method, make, tmp_path):
 def test_reconstructions_show_the_original_the_masked_and_the_restored(
     method, make, tmp_path, monkeypatch
 ):
-    """Visible patches are the same in all three, hidden ones grey in the second; targets restored are the original."""
+    """Visible patches are the same in all three, hidden ones gray in the second; targets restored are the original."""
     experiment, drawn = make(method), []
     x = experiment.data.test.images[
         np.linspace(0, len(experiment.data.test.images) - 1, 12).astype(int)

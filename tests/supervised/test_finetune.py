@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from missing_bits.data import labelled, tokenizer
+from missing_bits.data import labeled, tokenizer
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
@@ -139,7 +139,7 @@ def test_a_seed_sees_its_own_few_examples_and_no_others(make):
     source.close()
     seen = []
     for row, seed in enumerate((0, 5)):
-        pool = labelled.few(train.labels, experiment.data.classes, 2, seed)
+        pool = labeled.few(train.labels, experiment.data.classes, 2, seed)
         expected = Counter((train.inputs[i].tobytes(), int(train.labels[i])) for i in pool)
         shown = Counter(
             (image.tobytes(), int(label))
@@ -209,7 +209,7 @@ def test_additions_are_scaled_by_alpha_over_rank(make):
 
 @pytest.mark.parametrize("method", ["full", "linear", "lora"])
 def test_what_is_handed_over_gives_the_evaluated_features_and_logits(method, make, tmp_path):
-    """The head holds weights and statistics: normalise by the moving averages, then multiply."""
+    """The head holds weights and statistics: normalize by the moving averages, then multiply."""
     experiment = make("convnet", method)
     learned = experiment.learned(trained(experiment))
     experiment.hand_over(learned, tmp_path / "encoder" / "seed0.safetensors", {})
@@ -219,15 +219,15 @@ def test_what_is_handed_over_gives_the_evaluated_features_and_logits(method, mak
     expected, _ = experiment.encoder.apply(experiment.merged(*learned), jnp.asarray(inputs))
     np.testing.assert_allclose(features, expected, rtol=1e-6, atol=1e-6)
     norm, linear = loaded.head["batch_norm"], loaded.head["linear"]
-    normalised = (features - norm["mean"][None]) / np.sqrt(norm["variance"][None] + 1e-5)
+    normalized = (features - norm["mean"][None]) / np.sqrt(norm["variance"][None] + 1e-5)
     logits, statistics = experiment.logits(*learned, jnp.asarray(inputs), False)
     np.testing.assert_allclose(
-        normalised @ linear["w"] + linear["b"][None], logits, rtol=1e-3, atol=1e-3
+        normalized @ linear["w"] + linear["b"][None], logits, rtol=1e-3, atol=1e-3
     )
     chex.assert_trees_all_equal(statistics, learned[2])
 
 
-def test_the_classifier_normalises_by_the_batch_and_gathers_its_averages(make):
+def test_the_classifier_normalizes_by_the_batch_and_gathers_its_averages(make):
     """From 0 and 1 with a decay of 0.9: mean 0.1 m, variance 0.9 + 0.1 v of the batch's features."""
     experiment = make("convnet", "linear")
     learned = experiment.learned(state_of(experiment))
@@ -342,10 +342,10 @@ def test_data_are_the_runs_unless_they_are_given(given, expected, tmp_path, monk
     encoder = ImageEncoder("convnet", (32, 32, 3), (0.5,) * 3, (0.2,) * 3)
     facts = {"config": {"data": "cifar10", "data_dir": "there", "image_size": 0}}
     files.save(tmp_path / "one.safetensors", encoder, Variables({}, {}), facts)
-    some = labelled.Examples(np.zeros((2, 32, 32, 3), np.uint8), np.arange(2, dtype=np.int32))
+    some = labeled.Examples(np.zeros((2, 32, 32, 3), np.uint8), np.arange(2, dtype=np.int32))
     asked = []
-    answer = labelled.Labelled(some, some, ("a", "b"), "digest")
-    monkeypatch.setattr(labelled, "images", lambda *places: asked.append(places) or answer)
+    answer = labeled.Labeled(some, some, ("a", "b"), "digest")
+    monkeypatch.setattr(labeled, "images", lambda *places: asked.append(places) or answer)
     Finetune(Config(init_from=str(tmp_path / "one.safetensors"), **given))
     assert asked == [expected]
 

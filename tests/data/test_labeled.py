@@ -1,11 +1,11 @@
-"""Few labels: how many of each class, which for which seed; and what must be labelled to be fine-tuned on."""
+"""Few labels: how many of each class, which for which seed; and what must be labeled to be fine-tuned on."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from missing_bits.data import labelled, tokenizer
+from missing_bits.data import labeled, tokenizer
 from missing_bits.errors import UserError
 
 CLASSES = ("ant", "bee", "cat")
@@ -20,42 +20,42 @@ LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(3), (5, 9, 30)
 )
 def test_so_many_of_each_class_and_none_twice(counts, per_class, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    drawn = labelled.few(labels, [str(i) for i in range(len(counts))], per_class, seed)
+    drawn = labeled.few(labels, [str(i) for i in range(len(counts))], per_class, seed)
     assert len(set(drawn.tolist())) == len(drawn)
     assert np.bincount(labels[drawn]).tolist() == [per_class] * len(counts)
     np.testing.assert_array_equal(
-        drawn, labelled.few(labels, [str(i) for i in range(len(counts))], per_class, seed)
+        drawn, labeled.few(labels, [str(i) for i in range(len(counts))], per_class, seed)
     )
 
 
 def test_seeds_draw_their_own_and_any_example_can_be_drawn():
     """Over 100 seeds every one of 30 cats is among the 4 drawn: each is missed by all with chance (26 / 30)^100."""
-    draws = [labelled.few(LABELS, CLASSES, 4, seed) for seed in range(100)]
+    draws = [labeled.few(LABELS, CLASSES, 4, seed) for seed in range(100)]
     assert len({tuple(draw) for draw in draws}) == 100
     assert set(np.concatenate(draws).tolist()) == set(range(len(LABELS)))
 
 
 def test_a_larger_draw_than_there_are_names_the_class_and_its_count():
-    assert len(labelled.few(LABELS, CLASSES, 5, 0)) == 15
+    assert len(labeled.few(LABELS, CLASSES, 5, 0)) == 15
     with pytest.raises(
         UserError,
         match="--labels-per-class=6, but class ant has 5 examples to train on; ask for at",
     ):
-        labelled.few(LABELS, CLASSES, 6, 0)
+        labeled.few(LABELS, CLASSES, 6, 0)
 
 
 def test_none_of_a_class_is_too_few():
     with pytest.raises(UserError, match="but class cat has 0 examples"):
-        labelled.few(np.array([0, 1, 1]), CLASSES, 1, 0)
+        labeled.few(np.array([0, 1, 1]), CLASSES, 1, 0)
 
 
 def test_zero_takes_all_there_are():
-    np.testing.assert_array_equal(labelled.few(LABELS, CLASSES, 0, 7), np.arange(44))
+    np.testing.assert_array_equal(labeled.few(LABELS, CLASSES, 0, 7), np.arange(44))
 
 
 def test_images_keep_their_labels():
     """Digits: 1,797 images, 500 of them to test."""
-    found = labelled.images("digits", "", 0)
+    found = labeled.images("digits", "", 0)
     assert found.classes == tuple("0123456789")
     for part, count in ((found.train, 1_297), (found.test, 500)):
         assert part.inputs.shape == (count, 16, 16, 1)
@@ -69,7 +69,7 @@ def test_images_without_labels_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"plain.npz has no labels; fine-tuning needs some in both splits"
     ):
-        labelled.images(f"npz:{tmp_path / 'plain.npz'}", "", 0)
+        labeled.images(f"npz:{tmp_path / 'plain.npz'}", "", 0)
 
 
 def test_text_is_cut_into_passages_of_whole_documents(tmp_path):
@@ -79,7 +79,7 @@ def test_text_is_cut_into_passages_of_whole_documents(tmp_path):
         for i in range(10):
             (tmp_path / name / f"{i}.txt").write_text(chr(97 + 10 * number + i) * 24)
     bytes_of = tokenizer.train([], "bytes", 0)
-    found = labelled.text(f"txt:{tmp_path}", bytes_of, 8)
+    found = labeled.text(f"txt:{tmp_path}", bytes_of, 8)
     assert found.classes == ("poems", "recipes")
     letters = {}
     for part, files in ((found.train, 8), (found.test, 1)):
@@ -96,4 +96,4 @@ def test_text_without_classes_is_refused(tmp_path):
         UserError,
         match="has no classes to tell apart; use stdlib, or txt:PATH of a folder with a sub",
     ):
-        labelled.text(f"txt:{tmp_path}", tokenizer.train([], "bytes", 0), 8)
+        labeled.text(f"txt:{tmp_path}", tokenizer.train([], "bytes", 0), 8)

@@ -18,7 +18,7 @@ class Examples(NamedTuple):
     labels: np.ndarray  # int32 [N]
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """Examples for training, and others that training never sees."""
 
     train: Examples
@@ -27,19 +27,19 @@ class Labelled(NamedTuple):
     digest: str
 
 
-def images(data: str, data_dir: str, image_size: int) -> Labelled:
+def images(data: str, data_dir: str, image_size: int) -> Labeled:
     """The set of images that `--data` names.
 
     Raises:
       UserError: there is no such set, or it has no labels.
     """
     found = load(data, data_dir, image_size)
-    labelled = found.train.labels is not None and found.test.labels is not None
-    require(labelled, f"--data={data} has no labels; fine-tuning needs some in both splits.")
-    return Labelled(Examples(*found.train), Examples(*found.test), found.classes, found.digest)
+    labeled = found.train.labels is not None and found.test.labels is not None
+    require(labeled, f"--data={data} has no labels; fine-tuning needs some in both splits.")
+    return Labeled(Examples(*found.train), Examples(*found.test), found.classes, found.digest)
 
 
-def text(data: str, tokenizer: Tokenizer, length: int) -> Labelled:
+def text(data: str, tokenizer: Tokenizer, length: int) -> Labeled:
     """Passages of `length` tokens of the documents that `--data` names; training and test are of different documents.
 
     Raises:
@@ -54,7 +54,7 @@ def text(data: str, tokenizer: Tokenizer, length: int) -> Labelled:
         Examples(*packing.passages(documents, tokenizer, length, corpus.classes))
         for documents in (corpus.train, corpus.test)
     )
-    return Labelled(*splits, corpus.classes, corpus.digest)
+    return Labeled(*splits, corpus.classes, corpus.digest)
 
 
 def few(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -> np.ndarray:
