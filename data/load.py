@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from missing_bits.data.documents import Corpus
@@ -15,50 +16,94 @@ _IN_FILES = ("fashion_mnist", "cifar10", "imagenet")  # what --data-dir is for
 _SIDES = {"imagenet": 224, "folder": 64}  # pixels to which pictures are resized
 
 
+@dataclass(frozen=True)
+class Images:
+    """Which images to learn from."""
+
+    data: str = "photos"
+    """Images: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH, folder:PATH."""
+    data_dir: str = ""
+    """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
+    image_size: int = 0
+    """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
+
+    def check(self, prefix: str) -> None:
+        """Raises `UserError` for a set that does not exist, or options that do not fit it.
+
+        ImageNet has no usual place: the folder `data_dir` has subfolders `train` and `val`, with a
+        subfolder of pictures for each class.
+
+        Args:
+          prefix: what stands before the names of these options on the command line.
+        """
+        require(
+            not is_text(self.data),
+            f"--{prefix}data={self.data} is text, not a set of images; "
+            f"it may be {', '.join(_IMAGES)}.",
+        )
+        name, _ = _name_and_path(self.data, _IMAGES, "a set of images", prefix)
+        require(
+            not self.data_dir or name in _IN_FILES,
+            f"--{prefix}data-dir={self.data_dir} is for {', '.join(_IN_FILES)}, "
+            f"not for {self.data}.",
+        )
+        require(
+            not self.image_size or name in _SIDES,
+            f"--{prefix}image-size={self.image_size} is for imagenet and folder:PATH; "
+            f"the images of {self.data} have a size of their own.",
+        )
+        require(
+            self.image_size >= 0,
+            f"--{prefix}image-size is {self.image_size}; "
+            "it must be above 0, or 0 for the usual size.",
+        )
+        require(
+            bool(self.data_dir) or name != "imagenet",
+            f"--{prefix}data=imagenet needs --{prefix}data-dir: a folder with subfolders train and "
+            "val, each with a subfolder of pictures for each of the 1,000 classes, as unpacked "
+            "from ImageNet's archives.",
+        )
+
+    def load(self) -> ImageSet:
+        """The set of images.
+
+        Raises:
+          UserError: as `check` does, or the set cannot be read.
+        """
+        self.check("")
+        name, path = _name_and_path(self.data, _IMAGES, "a set of images")
+        # Only what is asked for is imported: scikit-learn takes a second.
+        if name in _SIDES:
+            from missing_bits.data import folder
+
+            root = Path(path or self.data_dir).expanduser()
+            return folder.load(root, self.image_size or _SIDES[name])
+        module = importlib.import_module(f"missing_bits.data.{name}")
+        if name in _IN_FILES:
+            return module.load(self.data_dir)
+        if name == "npz":
+            return module.load(Path(path).expanduser())
+        return module.load()
+
+
 def load(data: str, data_dir: str = "", image_size: int = 0) -> ImageSet:
-    """The set of images that `--data` names.
+    """The set of images that `--data` names; see `Images`."""
+    return Images(data, data_dir, image_size).load()
+
+
+def check_text(data: str, prefix: str = "") -> None:
+    """Raises `UserError` if `--data` names no text.
 
     Args:
-      data: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH or folder:PATH.
-      data_dir: where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places. ImageNet has
-        none: its folder has subfolders `train` and `val`, with one of pictures for each class below them.
-      image_size: side to which the pictures of imagenet or of a folder are resized, in pixels; 0 for 224 and 64.
-
-    Raises:
-      UserError: there is no such set, it cannot be read, or an option does not fit it.
+      data: topics, stdlib or txt:PATH.
+      prefix: what stands before the name of the option on the command line.
     """
+    images = _name(data) in map(_name, _IMAGES)
     require(
-        not is_text(data),
-        f"--data={data} is text, not a set of images; it may be {', '.join(_IMAGES)}.",
+        not images,
+        f"--{prefix}data={data} is a set of images; here it must be text: {', '.join(_TEXTS)}.",
     )
-    name, path = _name_and_path(data, _IMAGES, "a set of images")
-    require(
-        not data_dir or name in _IN_FILES,
-        f"--data-dir={data_dir} is for {', '.join(_IN_FILES)}, not for {data}.",
-    )
-    require(
-        not image_size or name in _SIDES,
-        f"--image-size={image_size} is for imagenet and folder:PATH; the images of {data} have a size of their own.",
-    )
-    require(
-        image_size >= 0,
-        f"--image-size is {image_size}; it must be above 0, or 0 for the usual size.",
-    )
-    require(
-        bool(data_dir) or name != "imagenet",
-        "--data=imagenet needs --data-dir: a folder with subfolders train and val, each with a subfolder of pictures "
-        "for each of the 1,000 classes, as unpacked from ImageNet's archives.",
-    )
-    if name in _SIDES:
-        from missing_bits.data import folder
-
-        return folder.load(Path(path or data_dir).expanduser(), image_size or _SIDES[name])
-    module = importlib.import_module(
-        f"missing_bits.data.{name}"
-    )  # only what is asked for: scikit-learn takes a second
-    if name in _IN_FILES:
-        return module.load(data_dir)
-    return module.load(Path(path).expanduser()) if name == "npz" else module.load()
+    _name_and_path(data, _TEXTS, "text", prefix)
 
 
 def load_text(data: str) -> Corpus:
@@ -70,13 +115,12 @@ def load_text(data: str) -> Corpus:
     Raises:
       UserError: there is no such text, or it cannot be read.
     """
-    images = _name(data) in map(_name, _IMAGES)
-    require(
-        not images, f"--data={data} is a set of images; here it must be text: {', '.join(_TEXTS)}."
-    )
+    check_text(data)
     name, path = _name_and_path(data, _TEXTS, "text")
     module = importlib.import_module(f"missing_bits.data.{name}")
-    return module.load(Path(path).expanduser()) if name == "txt" else module.load()
+    if name == "txt":
+        return module.load(Path(path).expanduser())
+    return module.load()
 
 
 def is_text(data: str) -> bool:
@@ -88,7 +132,7 @@ def _name(data: str) -> str:
     return data.partition(":")[0]
 
 
-def _name_and_path(data: str, known: Sequence[str], what: str) -> tuple[str, str]:
+def _name_and_path(data: str, known: Sequence[str], what: str, prefix: str = "") -> tuple[str, str]:
     """Takes `--data` apart, whose form is one of the known."""
     name, colon, path = data.partition(":")
     forms = {_name(form): form for form in known}
@@ -96,7 +140,8 @@ def _name_and_path(data: str, known: Sequence[str], what: str) -> tuple[str, str
     fits = name in forms and bool(colon) == (":" in forms[name])
     require(
         fits,
-        f"--data={data} is not {what}. Did you mean {forms[close]}? It may be {', '.join(known)}.",
+        f"--{prefix}data={data} is not {what}. Did you mean {forms[close]}? "
+        f"It may be {', '.join(known)}.",
     )
-    require(bool(path) or not colon, f"--data={data} names no path; write {forms[close]}.")
+    require(bool(path) or not colon, f"--{prefix}data={data} names no path; write {forms[close]}.")
     return name, path

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from missing_bits.data.load import load
+from missing_bits.data.load import Images, load
 from missing_bits.errors import UserError
 
 
@@ -43,6 +43,18 @@ def test_mistakes_are_told_in_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         load(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_options_are_checked_before_anything_is_read():
+    Images("cifar10", "no/such/folder").check("")
+    Images("npz:no/such.npz").check("")
+    Images("folder:no/such/folder", image_size=32).check("")
+    with pytest.raises(UserError, match="--images.data=topics is text, not a set of images"):
+        Images("topics").check("images.")
+    with pytest.raises(UserError, match="--images.image-size=64 is for imagenet and folder:PATH"):
+        Images(image_size=64).check("images.")
+    with pytest.raises(UserError, match="--images.data-dir=x is for .*, not for photos"):
+        Images(data_dir="x").check("images.")
 
 
 def test_a_path_may_hold_colons_and_a_tilde(tmp_path, monkeypatch):

@@ -1,0 +1,58 @@
+"""The options of text, and the rows that come of them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from missing_bits.data import text, tokenizer
+from missing_bits.data.load import load_text
+from missing_bits.data.packing import pack
+from missing_bits.errors import UserError
+
+LINES = "".join(f"line {number} says {number % 7} and {number % 5}\n" for number in range(400))
+
+
+@pytest.fixture
+def options(tmp_path):
+    (tmp_path / "some.txt").write_text(LINES)
+    return text.Text(f"txt:{tmp_path / 'some.txt'}", length=16, vocabulary=64)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bytes"])
+def test_every_split_is_cut_and_packed_alike(options, kind):
+    options = dataclasses.replace(options, tokenizer=kind)
+    options.check("")
+    found = options.read()
+    corpus = load_text(options.data)
+    assert found.digest == corpus.digest
+    words = tokenizer.train([document.text for document in corpus.train], kind, 64)
+    assert found.words.to_json() == words.to_json()
+    for split in ("train", "validation", "test"):
+        rows = getattr(found, split)
+        texts = [document.text for document in getattr(corpus, split)]
+        expected = pack(words.encode_all(texts), 16)
+        assert rows.tokens.shape[1] == 16
+        for array, wanted in zip(rows, expected, strict=True):
+            np.testing.assert_array_equal(array, wanted)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"length": 1}, "--text.length is 1; a row needs at least 2 tokens"),
+        ({"vocabulary": 7}, "--text.vocabulary is 7; it must be at least 8"),
+        ({"data": "photos"}, "--text.data=photos is a set of images; here it must be text: topics"),
+        ({"data": "topic"}, r"--text.data=topic is not text. Did you mean topics\?"),
+        ({"data": "txt:"}, "--text.data=txt: names no path; write txt:PATH"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options, changed, message):
+    with pytest.raises(UserError, match=message) as caught:
+        dataclasses.replace(options, **changed).check("text.")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_shorter_than_a_row_is_named(options):
+    with pytest.raises(UserError, match="the validation split has only"):
+        dataclasses.replace(options, length=1_000, vocabulary=1_000).read()
