@@ -1,14 +1,20 @@
-"""Optimizers of pretraining: AdamW, LARS and Muon with a warm-up, a cosine, and the published exclusions."""
+"""Optimizers: AdamW, LARS and Muon with a warm-up, a cosine, and the published exclusions.
+
+`make` builds one of them, `descend` takes a step with it.
+"""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
 from optax import contrib
 
+from missing_bits import collectives
 from missing_bits.errors import require, require_between, require_positive
+from missing_bits.options import row
 
 
 @dataclass(frozen=True)
@@ -16,58 +22,60 @@ class Optimizer:
     """The step size rises linearly, then falls as a cosine over the rest of the budget."""
 
     name: Literal["adamw", "lars", "muon"] = "adamw"
-    """AdamW (Loshchilov and Hutter 2019), LARS with momentum (You et al. 2017), or Muon (Jordan et al. 2024)."""
-    learning_rate: float = 3e-3
+    """AdamW (Loshchilov and Hutter 2019), LARS with momentum (You et al. 2017), or Muon (Jordan et
+    al. 2024)."""
+    learning_rate: float = row(3e-3)
     """Largest step size, whatever the batch size."""
     warmup: float = 0.05
     """Share of the budget over which the step size rises, 0 up to 1."""
-    end: float = 0.001
+    end: float = row(0.001)
     """The last step size as a share of the largest, 0 to 1."""
-    weight_decay: float = 1e-4
-    """Decay of weights, coupled to the step size; biases and normalization parameters are left alone."""
-    momentum: float = 0.9
+    weight_decay: float = row(1e-4)
+    """Decay of weights, coupled to the step size; biases and normalization parameters are left
+    alone."""
+    momentum: float = row(0.9)
     """Momentum of LARS and Muon, and AdamW's average of gradients, 0 up to 1."""
-    squares: float = 0.999
+    squares: float = row(0.999)
     """AdamW's average of squared gradients, also where Muon leaves parameters to it, 0 up to 1."""
-    trust: float = 0.001
-    """LARS: length of a step as a share of its weights' length, before the step size multiplies it."""
-    vector_scale: float = 1.0
+    trust: float = row(0.001)
+    """LARS: length of a step as a share of its weights' length, before the step size multiplies
+    it."""
+    vector_scale: float = row(1.0)
     """Factor on the step size of biases and normalization parameters."""
+
+    def check(self, prefix: str) -> None:
+        """Raises `UserError` for settings that cannot train."""
+        require_positive(self, "learning_rate", "trust", "vector_scale", prefix=prefix)
+        require_between(self, 0, 1, "end", prefix=prefix)
+        require_between(self, 0, 0.9999, "warmup", "momentum", "squares", prefix=prefix)
+        require_between(self, 0, float("inf"), "weight_decay", prefix=prefix)
 
 
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:
     """The step size at each update of a budget of `updates`."""
-    warmup, peak = int(config.warmup * updates), config.learning_rate
-    return optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else peak, peak, warmup, updates, peak * config.end
+    warmup = int(config.warmup * updates)
+    # optax branches on the peak, which therefore is 1: the step size may be traced, and scales.
+    shape = optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else 1.0, 1.0, warmup, updates, config.end
     )
+    return lambda count: config.learning_rate * shape(count)
 
 
 def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
-    """The optimizer for a budget of `updates`; raises `UserError` for settings that cannot train.
+    """The optimizer for a budget of `updates`; the numbers marked as a row's may be traced.
 
-    Parameters with at most one axis, biases and those of normalization, are excluded from weight decay and from the
-    adaptation of LARS, as published (Grill et al. 2020, appendix J; Zbontar et al. 2021, section 2.2). As in their
-    code, the step size multiplies what momentum has gathered.
+    Parameters with at most one axis, biases and those of normalization, are excluded from weight
+    decay and from the adaptation of LARS, as published (Grill et al. 2020, appendix J; Zbontar et
+    al. 2021, section 2.2). As in their code, the step size multiplies what momentum has gathered.
 
-    Muon takes the weights of linear layers and convolutions, as matrices from inputs to outputs, and moves each along
-    the orthogonal matrix next to its momentum, with steps as long as those of Adam (Liu et al. 2025, arXiv:2502.16982,
-    section 2.2). It leaves embeddings, biases and all else to AdamW.
+    Muon takes the weights of linear layers and convolutions, as matrices from inputs to outputs,
+    and moves each along the orthogonal matrix next to its momentum, with steps as long as those of
+    Adam (Liu et al. 2025, arXiv:2502.16982, section 2.2). It leaves embeddings, biases and all else
+    to AdamW.
     """
-    require_positive(config, "learning_rate", "trust", "vector_scale", prefix="optimizer.")
-    require_between(config, 0, 1, "end", prefix="optimizer.")
-    require_between(config, 0, 0.9999, "warmup", "momentum", "squares", prefix="optimizer.")
-    require_between(config, 0, float("inf"), "weight_decay", prefix="optimizer.")
-
-    def weights(params: Any) -> Any:
-        return jax.tree.map(lambda p: p.ndim > 1, params)
-
-    def vectors(params: Any) -> Any:
-        return jax.tree.map(lambda p: p.ndim <= 1, params)
-
     step_size = optax.scale_by_learning_rate(schedule(config, updates))
-    slow_vectors = optax.masked(optax.scale(config.vector_scale), vectors)
-    decay = optax.add_decayed_weights(config.weight_decay, weights)
+    slow_vectors = optax.masked(optax.scale(config.vector_scale), _vectors)
+    decay = optax.add_decayed_weights(config.weight_decay, _weights)
     adam = optax.scale_by_adam(b1=config.momentum, b2=config.squares)
     if config.name == "adamw":
         return optax.chain(adam, decay, slow_vectors, step_size)
@@ -76,11 +84,60 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
             contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=_matrices),
             optax.stateless(lambda moves, params: jax.tree.map(_as_long_as_adam, moves)),
         )
-        return optax.chain(
-            optax.partition({"muon": muon, "adam": adam}, _takes), decay, slow_vectors, step_size
-        )
-    adapt = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=config.trust), weights)
+        layers = optax.partition({"muon": muon, "adam": adam}, _takes)
+        return optax.chain(layers, decay, slow_vectors, step_size)
+    adapt = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=config.trust), _weights)
     return optax.chain(decay, adapt, optax.trace(config.momentum), slow_vectors, step_size)
+
+
+def _weights(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _vectors(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim <= 1, params)
+
+
+class Descent(NamedTuple):
+    """What one step of descent leads to, and what it met on its way."""
+
+    params: Any
+    opt_state: optax.OptState
+    loss: jax.Array  # scalar, reduced over devices
+    aux: Any  # what the loss returned beside it, on this device
+    gradient_norm: jax.Array  # scalar: length of the reduced gradients
+
+
+def descend(
+    loss: Callable[..., tuple[jax.Array, Any]],
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    opt_state: optax.OptState,
+    *inputs: Any,
+    reduce: Callable[[Any], Any] = collectives.mean,
+) -> Descent:
+    """Moves parameters one step down a loss, the same on all devices that share the update.
+
+    Args:
+      loss: maps (params, *inputs) to a scalar and whatever else is wanted of the same pass (`aux`).
+      optimizer: what moves parameters along gradients.
+      params: where to start.
+      opt_state: the optimizer's.
+      inputs: further arguments of the loss, this device's share of the batch among them.
+      reduce: makes one loss and gradient of those of all devices: `collectives.mean` where each is
+        a mean over an equal share of the batch, or already one over all of it;
+        `collectives.total` where each is its device's part of a sum.
+
+    Returns:
+      The new parameters and what belongs to them. `aux` stays as this device's loss returned it:
+      statistics may be global already, and features are this device's own; the caller reduces what
+      it reports.
+    """
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, *inputs)
+    value, grads = reduce((value, grads))
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    moved = optax.apply_updates(params, updates)
+    return Descent(moved, opt_state, value, aux, optax.tree.norm(grads))
 
 
 def _takes(params: Any) -> Any:
@@ -104,10 +161,11 @@ def _as_long_as_adam(move: jax.Array) -> jax.Array:
 
 
 def layerwise(decay: float, encoder: Any) -> optax.GradientTransformation:
-    """Smaller steps for lower layers of a transformer (Clark et al. 2020, "ELECTRA", appendix): the last to transform.
+    """Smaller steps for lower layers of a transformer (Clark et al. 2020, "ELECTRA", appendix).
 
-    With n blocks, updates of what embeds are multiplied by decay^(n + 1), those of block i (from 0) by decay^(n - i),
-    and all others, the last normalization and whatever stands on the encoder, by 1.
+    It is the last to transform. With n blocks, updates of what embeds are multiplied by
+    decay^(n + 1), those of block i (from 0) by decay^(n - i), and all others, the last
+    normalization and whatever stands on the encoder, by 1.
 
     Args:
       decay: factor from a layer to the one below, in (0, 1].

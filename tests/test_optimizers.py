@@ -8,17 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from missing_bits import optimizers
+from missing_bits import collectives, optimizers, options
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.errors import UserError
 from missing_bits.optimizers import Optimizer
 
-W, V = (
-    np.array([[3.0, 4.0]], np.float32),
-    np.array([2.0], np.float32),
-)  # a weight of length 5, and a bias
-G_W, G_V = np.array([[0.0, 2.0]], np.float32), np.array([0.5], np.float32)
+W = np.array([[3.0, 4.0]], np.float32)  # a weight of length 5
+V = np.array([2.0], np.float32)  # a bias
+G_W = np.array([[0.0, 2.0]], np.float32)
+G_V = np.array([0.5], np.float32)
 
 
 def one_step(config, updates=10, grads=(G_W, G_V)):
@@ -175,7 +174,115 @@ def test_a_quadratic_is_solved():
 )
 def test_settings_that_cannot_train_are_refused_by_name(changed, named):
     with pytest.raises(UserError, match=named):
-        optimizers.make(Optimizer(**changed), 10)
+        Optimizer(**changed).check("optimizer.")
+
+
+def test_defaults_can_train():
+    Optimizer().check("optimizer.")
+
+
+# What each optimizer's path depends on, of the numbers that rows of one program may differ in.
+NUMBERS = ("learning-rate", "end", "weight-decay", "momentum", "squares", "trust", "vector-scale")
+IDLE = {"adamw": {"trust"}, "lars": {"squares"}, "muon": {"trust"}}
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars", "muon"])
+def test_numbers_may_differ_between_rows_of_one_program(name):
+    """Row 0 has the settings below, each other row another value of one number: two values of each.
+
+    Each row ends where its numbers lead alone, traced (closely) and concrete (float32's 0.999 is
+    not quite 0.999, which Adam's correction for its start tells in the fifth digit).
+    """
+    assert tuple(options.number_names(Optimizer)) == NUMBERS
+    config = Optimizer(name, learning_rate=0.1, end=0.5, weight_decay=0.1, trust=0.5)
+    rng = np.random.default_rng(0)
+    shapes = {"linear": {"w": (3, 4), "b": (4,)}, "embed": {"embeddings": (5, 2)}}
+    params = {
+        module: {leaf: jnp.asarray(rng.normal(size=s), jnp.float32) for leaf, s in leaves.items()}
+        for module, leaves in shapes.items()
+    }
+    traces = []
+
+    def run(config):
+        """Return the parameters after four updates on gradients that change."""
+        optimizer = optimizers.make(config, 4)
+
+        def update(carry, time):
+            params, state = carry
+            grads = jax.tree.map(lambda p: jnp.sin(3 * p + time), params)
+            moves, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, moves), state), None
+
+        start = (params, optimizer.init(params))
+        return jax.lax.scan(update, start, jnp.arange(4.0))[0][0]
+
+    def run_numbers(vector):
+        traces.append(1)
+        return run(options.with_numbers(config, vector))
+
+    base = options.numbers(config)
+    vectors = np.stack([base, *(base * (1 - 0.5 * np.eye(len(base), dtype=np.float32)))])
+    together = jax.jit(jax.vmap(run_numbers))
+    rows = together(vectors)
+    together(0.9 * vectors)
+    assert len(traces) == 1, "other numbers are no other program"
+    solo = jax.jit(run_numbers)
+    for i, vector in enumerate(vectors):
+        row = jax.tree.map(lambda p, i=i: p[i], rows)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), row, solo(vector)
+        )
+        moved = any(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.any(a != b[0])), row, rows)))
+        assert moved == (i > 0 and NUMBERS[i - 1] not in IDLE[name]), NUMBERS[i - 1]
+    concrete = jax.jit(lambda: run(config))()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-5), rows, concrete
+    )
+
+
+def halves(params, x, weight):
+    """Return the mean over rows x [B, 2] of (w'x - weight)^2 / 2, and the sum of x."""
+    return jnp.mean(jnp.square(x @ params["w"] - weight)) / 2, jnp.sum(x)
+
+
+def test_descent_by_hand():
+    """At w = (1, 0) rows (1, 0) and (0, 2) miss 1 by 0 and by -1: loss 1 / 4.
+
+    The gradient is the mean of 0 (1, 0) and -1 (0, 2): (0, -1), of length 1; a tenth of it moves w.
+    """
+    params = {"w": jnp.array([1.0, 0.0])}
+    optimizer = optax.sgd(0.1)
+    x = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+    step = optimizers.descend(halves, optimizer, params, optimizer.init(params), x, 1.0)
+    np.testing.assert_allclose(step.params["w"], [1.0, 0.1], rtol=1e-6)
+    assert (step.loss, step.aux, step.gradient_norm) == (0.25, 3.0, 1.0)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+def test_devices_descend_together():
+    """With a row on each: the mean of their means is that of both rows; the total is twice as much.
+
+    What the loss returns beside it stays each device's own.
+    """
+    params = {"w": jnp.array([1.0, 0.0])}
+    optimizer = optax.sgd(0.1)
+    x = jnp.array([[[1.0, 0.0]], [[0.0, 2.0]]])
+
+    def step(x, reduce):
+        start = optimizer.init(params)
+        return optimizers.descend(halves, optimizer, params, start, x, 1.0, reduce=reduce)
+
+    def both(x):
+        return step(x, collectives.mean), step(x, collectives.total)
+
+    mean, total = jax.pmap(both, axis_name=collectives.AXIS)(x)
+    for device in range(2):
+        np.testing.assert_allclose(mean.params["w"][device], [1.0, 0.1], rtol=1e-6)
+        np.testing.assert_allclose(total.params["w"][device], [1.0, 0.2], rtol=1e-6)
+    np.testing.assert_array_equal(mean.loss, [0.25, 0.25])
+    np.testing.assert_array_equal(total.loss, [0.5, 0.5])
+    np.testing.assert_array_equal(total.gradient_norm, [2.0, 2.0])
+    np.testing.assert_array_equal(mean.aux, [1.0, 2.0])
 
 
 LAYERS = {  # modules of an encoder and of what stands on it: steps down from the top, of 3 blocks
