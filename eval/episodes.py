@@ -1,6 +1,34 @@
-"""What a greedy evaluation reports of its episodes."""
+"""Greedy evaluation of agents: returns of whole episodes, and the GIF of one."""
 
+from pathlib import Path
+
+import jax
 import numpy as np
+
+from missing_bits.envs import environments
+from missing_bits.eval.evaluation import Evaluation, Headline, Learned
+from missing_bits.pictures import episodes as pictures_of_episodes
+
+
+def evaluation(
+    envs: environments.Environments, player: "environments.Player", episodes: int
+) -> Evaluation:
+    """Plays with what was learned, and draws one episode.
+
+    Args:
+      envs: the environments that an agent learns from; it is judged in others of their kind.
+      player: acts greedily.
+      episodes: episodes of an evaluation, each in an environment of its own.
+    """
+
+    def scores(learned: Learned, key: jax.Array, last: bool) -> dict[str, float]:
+        return summary(envs.returns(player, learned, episodes, key))
+
+    def pictures(learned: Learned, seed: int, folder: Path) -> None:
+        frames, returns = envs.record(player, learned, seed)
+        pictures_of_episodes.gif(frames, returns, folder / "episode.gif")
+
+    return Evaluation(Headline("eval/return_mean"), scores, pictures=pictures)
 
 
 def summary(returns: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,72 @@
+"""Evaluations as values: narrowed to a part, joined, under another headline."""
+
+import jax
+import numpy as np
+import pytest
+
+from missing_bits.eval.evaluation import Evaluation, Headline
+
+KEY = jax.random.key(0)
+
+
+def scoring(name, times=1):
+    """Return an evaluation that scores, draws and compares under a name."""
+
+    def scores(learned, key, last):
+        dear = {f"eval/{name}_dear": 2.0 * learned} if last else {}
+        return {f"eval/{name}": float(times * learned), **dear}
+
+    def baselines(key):
+        return {f"baseline/{name}": float(jax.random.uniform(key))}
+
+    def pictures(learned, seed, folder):
+        (folder / f"{name}.txt").write_text(f"{learned} {seed}")
+
+    return Evaluation(Headline(f"eval/{name}"), scores, baselines, pictures)
+
+
+def test_scores_alone_make_an_evaluation(tmp_path):
+    """It has no baselines and draws nothing."""
+    evaluation = Evaluation(Headline("eval/loss", larger_is_better=False), scoring("loss").scores)
+    assert evaluation.baselines(KEY) == {}
+    evaluation.pictures(1, 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert Headline("eval/accuracy").larger_is_better
+
+
+def test_of_judges_a_part_of_what_was_learned(tmp_path):
+    whole = scoring("part")
+    evaluation = whole.of(lambda learned: learned["part"])
+    assert evaluation.scores({"part": 3}, KEY, False) == {"eval/part": 3.0}
+    assert evaluation.scores({"part": 3}, KEY, True) == {"eval/part": 3.0, "eval/part_dear": 6.0}
+    evaluation.pictures({"part": 3}, 7, tmp_path)
+    assert (tmp_path / "part.txt").read_text() == "3 7"
+    assert evaluation.baselines(KEY) == whole.baselines(KEY)
+    assert evaluation.headline == whole.headline
+
+
+def test_joined_evaluations_give_what_each_gives_alone(tmp_path):
+    parts = [scoring("a"), scoring("b", 10).headed("eval/b", False), scoring("c", 100)]
+    joined = parts[0].join(*parts[1:])
+    assert joined.headline == Headline("eval/a")
+    assert joined.scores(2, KEY, False) == {"eval/a": 2.0, "eval/b": 20.0, "eval/c": 200.0}
+    assert set(joined.scores(2, KEY, True)) > set(joined.scores(2, KEY, False))
+    expected = float(jax.random.uniform(KEY))
+    assert joined.baselines(KEY) == {f"baseline/{name}": expected for name in "abc"}
+    joined.pictures(2, 0, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "b.txt", "c.txt"}
+
+
+def test_two_evaluations_may_not_give_one_name():
+    with pytest.raises(AssertionError, match="two evaluations give eval/a"):
+        scoring("a").join(scoring("b"), scoring("a")).scores(np.float32(1), KEY, False)
+    with pytest.raises(AssertionError, match="two evaluations give baseline/a"):
+        scoring("a").join(scoring("a")).baselines(KEY)
+
+
+def test_headed_changes_the_headline_alone():
+    evaluation = scoring("a")
+    other = evaluation.headed("eval/b", larger_is_better=False)
+    assert other.headline == Headline("eval/b", False)
+    assert evaluation.headed("eval/b").headline == Headline("eval/b", True)
+    assert other.scores is evaluation.scores
