@@ -1,4 +1,4 @@
-"""The two views: the rate of every operation, their order, each image by itself, bad settings."""
+"""Views: the rate of every operation, their order, each image by itself, sizes, bad settings."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from missing_bits.augment import color, views
+from missing_bits.augment import color, geometry, views
 from missing_bits.errors import UserError
 
 OFF = views.Views(
@@ -25,7 +25,12 @@ OFF = views.Views(
 )
 PUBLISHED = views.Views(blur=(1.0, 0.1))
 COUNT = 4000
-two_views = jax.jit(views.two_views, static_argnums=2)
+draw = jax.jit(views.draw, static_argnums=2)
+
+
+def two_views(keys, images, config):
+    """Draw the first and the second view of every image."""
+    return draw(keys, images, (config.first, config.second))
 
 
 def off_but(**settings) -> views.Views:
@@ -47,7 +52,7 @@ def scaled(images):
 def many(config, image):
     """Draw both views of COUNT copies of an image; two arrays [COUNT, H, W, C]."""
     found = two_views(keys_of(COUNT), np.broadcast_to(image, (COUNT, *image.shape)), config)
-    return tuple(map(np.asarray, found))
+    return [np.asarray(x) for x in found]
 
 
 def assert_rate(happened, probability):
@@ -132,17 +137,15 @@ def test_every_operation_happens_independently_of_the_others_and_of_the_other_vi
     image = np.full((4, 4, 1), 64, np.uint8)
     image[:, 0] = 255
     found = many(off_but(flip=0.5, solarize=(0.5, 0.5)), image)
-    happened = [
-        np.abs(x[:, 0, 0, 0] - 64 / 255) < 1e-6 for x in found
-    ]  # the stripe is on the right: flipped
-    happened += [x.min(axis=(1, 2, 3)) == 0 for x in found]  # the stripe is black: solarized
-    for one, other in itertools.combinations(happened, 2):
+    flipped = [np.abs(x[:, 0, 0, 0] - 64 / 255) < 1e-6 for x in found]  # stripe on the right
+    solarized = [x.min(axis=(1, 2, 3)) == 0 for x in found]  # a black stripe
+    for one, other in itertools.combinations(flipped + solarized, 2):
         table = np.histogram2d(one, other, bins=2)[0]
         assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
 
 
 def drawn_jitter(monkeypatch, channels, config):
-    """Return what `color.jitter` was given for COUNT images: factors [COUNT, 4], order [COUNT, 4 or 2].
+    """Return what `color.jitter` was given: factors [COUNT, 4], order [COUNT, 4 or 2].
 
     They are written into the image, scaled into [0, 1].
     """
@@ -155,7 +158,7 @@ def drawn_jitter(monkeypatch, channels, config):
 
     monkeypatch.setattr(color, "jitter", write)
     images = random_images(COUNT, 4, 4, channels)
-    found = jax.jit(functools.partial(views.view, config=config, which=0))(keys_of(COUNT), images)
+    found = jax.jit(functools.partial(views.view, how=config.first))(keys_of(COUNT), images)
     numbers = np.asarray(found[..., 0]).reshape(COUNT, 16)
     return 4 * numbers[:, :4] - 1, np.int32(np.round(4 * numbers[:, 4 : 8 if channels == 3 else 6]))
 
@@ -177,12 +180,11 @@ def test_factors_of_the_jitter_are_uniform_in_their_ranges(monkeypatch):
 
 
 def test_crops_cover_the_stated_areas():
-    """Of an image that is the same in every row, with values rising from left to right, the slope tells the width."""
+    """Of an image whose columns rise from left to right, the slope tells the width."""
     image = np.broadcast_to((np.arange(64, dtype=np.uint8) * 4)[None, :, None], (64, 64, 1))
     found = many(off_but(crop_scale=(0.25, 0.25), crop_ratio=(2.0, 2.0)), image)[0]
-    slope = (
-        (found[:, 0, 40, 0] - found[:, 0, 24, 0]) * 255 / 4 / 16
-    )  # pixels of the image per pixel of the view
+    # Pixels of the image per pixel of the view.
+    slope = (found[:, 0, 40, 0] - found[:, 0, 24, 0]) * 255 / 4 / 16
     np.testing.assert_allclose(slope, 45 / 64, atol=1e-3)  # round(64 * sqrt(0.25 * 2)) = 45
 
 
@@ -206,12 +208,52 @@ def test_values_stay_between_0_and_1(shape):
     hold()
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_pair_is_made_of_single_views(which):
-    images, keys = random_images(6, 12, 12, 3), keys_of(6)
-    own = jax.vmap(jax.random.split)(keys)[:, which]
-    single = jax.jit(functools.partial(views.view, config=PUBLISHED, which=which))(own, images)
-    np.testing.assert_allclose(two_views(keys, images, PUBLISHED)[which], single, atol=1e-6)
+THREE = (
+    PUBLISHED.first,
+    PUBLISHED.second,
+    views.View(crop_scale=(0.05, 0.25), blur=0.5, size=(6, 8)),
+)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_of_several_views_is_a_single_one_with_a_key_of_its_own(count):
+    images = random_images(6, 12, 12, 3)
+    keys = keys_of(6)
+    several = draw(keys, images, THREE[:count])
+    assert [x.shape for x in several] == [(6, 12, 12, 3), (6, 12, 12, 3), (6, 6, 8, 3)][:count]
+    own = jax.vmap(functools.partial(jax.random.split, num=count))(keys)
+    for i, found in enumerate(several):
+        single = jax.jit(functools.partial(views.view, how=THREE[i]))(own[:, i], images)
+        np.testing.assert_allclose(found, single, atol=1e-6)
+
+
+def test_the_pair_differs_in_blur_and_solarize_alone():
+    config = views.Views(blur=(1.0, 0.1), solarize=(0.3, 0.2), flip=0.4, hue=0.05)
+    assert config.first == views.View(blur=1.0, solarize=0.3, flip=0.4, hue=0.05)
+    assert config.second == dataclasses.replace(config.first, blur=0.1, solarize=0.2)
+
+
+def test_a_view_of_another_size_is_the_crop_resized_to_it():
+    images = random_images(3, 28, 28, 1)
+    whole = geometry.Box(*jnp.float32([0, 0, 28, 28]))
+    small = dataclasses.replace(OFF.first, size=(16, 16))
+    found = views.view(keys_of(3), images, small)
+    for image, view in zip(images, found, strict=True):
+        channel_first = jnp.asarray(scaled(image).transpose(2, 0, 1))
+        expected = geometry.resized_crop(channel_first, whole, jnp.array(False), 16, 16)
+        np.testing.assert_allclose(view, expected.transpose(1, 2, 0), rtol=2e-6)
+
+
+def test_the_crop_is_drawn_on_the_image_whatever_the_size_of_the_view():
+    """Of an image whose columns rise by 4, the slope tells how wide the crop was."""
+    image = np.broadcast_to((np.arange(60, dtype=np.uint8) * 4)[None, :, None], (60, 60, 1))
+    cropped = dataclasses.replace(OFF.first, crop_scale=(0.25, 0.25))
+    for size in (60, 15):
+        how = dataclasses.replace(cropped, size=(size, size))
+        found = views.view(keys_of(5), np.broadcast_to(image, (5, 60, 60, 1)), how)
+        middle = np.asarray(found[:, 0, size // 4 : -size // 4, 0])
+        slope = np.diff(middle, axis=1) * 255 / 4  # pixels of the image per pixel of the view
+        np.testing.assert_allclose(slope, 30 / size, atol=1e-3)
 
 
 def test_an_image_depends_on_nothing_but_itself_and_its_key():
@@ -245,9 +287,8 @@ def test_views_of_one_image_differ_from_each_other_and_from_key_to_key():
 
 def test_compiled_or_not_is_the_same():
     images, keys = random_images(6, 12, 12, 3), keys_of(6)
-    for x, y in zip(
-        views.two_views(keys, images, PUBLISHED), two_views(keys, images, PUBLISHED), strict=True
-    ):
+    plain = views.draw(keys, images, (PUBLISHED.first, PUBLISHED.second))
+    for x, y in zip(plain, two_views(keys, images, PUBLISHED), strict=True):
         np.testing.assert_allclose(x, y, atol=2e-6)
 
 
@@ -264,9 +305,9 @@ def test_gray_images_are_distorted_in_all_ways_but_color():
 
 
 def test_the_defaults_are_fit():
-    views.check(views.Views())
-    views.check(PUBLISHED)
-    views.check(OFF)
+    views.Views().check("views.")
+    PUBLISHED.check("views.")
+    OFF.check("views.")
 
 
 @pytest.mark.parametrize(
@@ -296,5 +337,5 @@ def test_the_defaults_are_fit():
 )
 def test_bad_settings_are_named(setting, message):
     with pytest.raises(UserError) as error:
-        views.check(views.Views(**setting))
+        views.Views(**setting).check("views.")
     assert str(error.value).startswith(message)
