@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +15,44 @@ from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require
 from missing_bits.eval import collapse, knn, linear_probe
+from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.pictures import features as features_pictures
 from missing_bits.pictures import images as images_pictures
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What probes of an encoder learn from."""
+
+    probe_images: int = 0
+    """Training images that the probes learn from, at most, evenly spaced; 0 for all."""
+
+    def check(self, prefix: str) -> None:
+        """Raises `UserError` for too few images."""
+        most = self.probe_images
+        require(
+            most == 0 or most >= 10,
+            f"--{prefix}probe-images is {most}; give at least 10, or 0 for all.",
+        )
+
+
+class Accuracies(NamedTuple):
+    """The accuracies of the two probes, each in [0, 1]."""
+
+    knn: float
+    linear: float
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """Both under their names, such as "eval/knn_accuracy"."""
+        return {f"{prefix}knn_accuracy": self.knn, f"{prefix}linear_accuracy": self.linear}
 
 
 class Probes:
     """Scores encoders of one kind on one labeled set of images.
 
-    Labels reach the probes alone, never the encoder; batch normalization uses its moving averages; the test split
-    takes no part in choosing anything (the linear probe's regularization is chosen within the training split).
+    Labels reach the probes alone, never the encoder; batch normalization uses its moving averages;
+    the test split takes no part in choosing anything (the linear probe's regularization is chosen
+    within the training split).
 
     Args:
       data: the images; without labels in both splits, only the spread of features is told.
@@ -30,27 +60,35 @@ class Probes:
       most: training images that the probes learn from, at most, evenly spaced; 0 for all.
       batch_size: images that are encoded at once.
 
-    Raises:
-      UserError: `most` is too small.
+    Attributes:
+      labeled: whether both splits have labels.
     """
 
     def __init__(
         self, data: ImageSet, encoder: ImageEncoder, most: int = 0, batch_size: int = 500
     ) -> None:
-        require(
-            most == 0 or most >= 10, f"--probe-images is {most}; give at least 10, or 0 for all."
-        )
-        self._encoder, self._batch_size = encoder, batch_size
         self._data = dataclasses.replace(data, train=_at_most(data.train, most))
+        self._batch_size = batch_size
+        self._init = jax.jit(encoder.init)
         self._encode = jax.jit(lambda variables, images: encoder.apply(variables, images)[0])
         self.labeled = data.train.labels is not None and data.test.labels is not None
-        self.headline = "eval/knn_accuracy" if self.labeled else "eval/effective_rank"
+
+    def evaluation(self) -> Evaluation:
+        """Scores, baselines and pictures of an encoder with learned `Variables`."""
+        headline = Headline("eval/knn_accuracy" if self.labeled else "eval/effective_rank")
+
+        def scores(learned: Variables, key: jax.Array, last: bool) -> dict[str, float]:
+            return self.scores(learned)
+
+        def pictures(learned: Variables, seed: int, folder: Path) -> None:
+            self.pictures(learned, folder)
+
+        return Evaluation(headline, scores, self.baselines, pictures)
 
     def features(self, variables: Variables, split: Split) -> np.ndarray:
         """Features [N, D] of a split's images."""
-        return in_batches(
-            functools.partial(self._encode, variables), split.images, self._batch_size
-        )
+        encode = functools.partial(self._encode, variables)
+        return in_batches(encode, split.images, self._batch_size)
 
     def scores(self, variables: Variables) -> dict[str, float]:
         """The metrics "eval/..." of an encoder; warns if its features have collapsed."""
@@ -58,58 +96,50 @@ class Probes:
         spread = collapse.spread(test)
         if not self.labeled:
             return spread
-        knn_accuracy, linear_accuracy = self._accuracies(
-            self.features(variables, self._data.train), test
-        )
-        return {
-            "eval/knn_accuracy": knn_accuracy,
-            "eval/linear_accuracy": linear_accuracy,
-            **spread,
-        }
+        train = self.features(variables, self._data.train)
+        return {**self._accuracies(train, test).metrics("eval/"), **spread}
 
     def baselines(self, key: jax.Array) -> dict[str, float]:
         """The same probes on raw pixels and on an encoder that has learned nothing."""
         if not self.labeled:
             return {}
-        random, splits = jax.jit(self._encoder.init)(key), (self._data.train, self._data.test)
-        found = {
-            "pixels": self._pixel_accuracies,
-            "random": self._accuracies(*(self.features(random, split) for split in splits)),
-        }
-        names = ("knn_accuracy", "linear_accuracy")
+        random = self._init(key)
+        train = self.features(random, self._data.train)
+        test = self.features(random, self._data.test)
         return {
-            f"baseline/{who}_{n}": a
-            for who, both in found.items()
-            for n, a in zip(names, both, strict=True)
+            **self._of_pixels.metrics("baseline/pixels_"),
+            **self._accuracies(train, test).metrics("baseline/random_"),
         }
 
     def pictures(self, variables: Variables, folder: Path) -> None:
         """A map of test features, and the nearest training images of some test images."""
         if not self.labeled:
             return
-        train, test = self._data.train, self._data.test
-        train_features, test_features = (
-            self.features(variables, train),
-            self.features(variables, test),
-        )
+        train = self._data.train
+        test = self._data.test
+        features = self.features(variables, test)
         features_pictures.feature_map(
-            test_features, test.labels, self._data.classes, folder / "features.png"
+            features, test.labels, self._data.classes, folder / "features.png"
         )
         queries = np.linspace(0, len(test.labels) - 1, 8).astype(int)
-        near = knn.neighbors(train_features, test_features[queries], 7)
+        near = knn.neighbors(self.features(variables, train), features[queries], 7)  # [8, 7]
         shown = train.images[near.ravel()].reshape(*near.shape, *train.images.shape[1:])
         right = train.labels[near] == test.labels[queries][:, None]
         images_pictures.neighbors(test.images[queries], shown, right, folder / "neighbors.png")
 
     @functools.cached_property
-    def _pixel_accuracies(self) -> tuple[float, float]:
-        return self._accuracies(*(_pixels(split) for split in (self._data.train, self._data.test)))
+    def _of_pixels(self) -> Accuracies:
+        """The probes on raw pixels, the same for every seed."""
+        return self._accuracies(_pixels(self._data.train), _pixels(self._data.test))
 
-    def _accuracies(self, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
-        labels = self._data.train.labels, self._data.test.labels
-        nearest = knn.accuracy(train, labels[0], test, labels[1])
-        return nearest, linear_probe.accuracy(
-            train, labels[0], test, labels[1], len(self._data.classes)
+    def _accuracies(self, train: np.ndarray, test: np.ndarray) -> Accuracies:
+        """The probes on features [N, D] of the training images and [M, D] of the test images."""
+        labels = self._data.train.labels
+        test_labels = self._data.test.labels
+        classes = len(self._data.classes)
+        return Accuracies(
+            knn.accuracy(train, labels, test, test_labels),
+            linear_probe.accuracy(train, labels, test, test_labels, classes),
         )
 
 
@@ -133,9 +163,8 @@ def _at_most(split: Split, most: int) -> Split:
     if not 0 < most < count:
         return split
     chosen = np.linspace(0, count - 1, most).astype(int)
-    return Split(
-        _Some(split.images, chosen), None if split.labels is None else split.labels[chosen]
-    )
+    labels = None if split.labels is None else split.labels[chosen]
+    return Split(_Some(split.images, chosen), labels)
 
 
 def _pixels(split: Split) -> np.ndarray:
@@ -146,14 +175,15 @@ def _pixels(split: Split) -> np.ndarray:
 def in_batches(
     fn: Callable[[np.ndarray], jax.Array], examples: np.ndarray | Lazy, batch_size: int
 ) -> np.ndarray:
-    """The rows [N, ...] that a jitted function makes of examples [N, ...], compiled for one size of batches.
+    """The rows [N, ...] that a jitted function makes of examples [N, ...], in batches of one size.
 
     Args:
       fn: maps [batch_size, ...] to [batch_size, ...].
       examples: an array, or images that are decoded when asked for.
       batch_size: examples at once; the last batch is padded with zeros.
     """
-    count, found = examples.shape[0], []
+    count = examples.shape[0]
+    found = []
     for start in range(0, count, batch_size):
         batch = examples[np.arange(start, min(start + batch_size, count))]
         padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)

@@ -11,7 +11,8 @@ from missing_bits.data.images import Split, in_memory
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
-from missing_bits.eval.probes import Probes, in_batches
+from missing_bits.eval.evaluation import Headline
+from missing_bits.eval.probes import Probes, Probing, in_batches
 
 ENCODER = ImageEncoder("convnet", (12, 12, 1), (0.5,), (0.3,))
 
@@ -75,9 +76,14 @@ def test_probes_learn_from_some_images_alone(data, variables):
 
 
 @pytest.mark.parametrize("most", [-1, 9])
-def test_too_few_images_for_a_probe_are_refused(data, most):
-    with pytest.raises(UserError, match=f"--probe-images is {most}"):
-        Probes(data, ENCODER, most)
+def test_too_few_images_for_a_probe_are_refused(most):
+    with pytest.raises(UserError, match=f"--probe-images is {most}; give at least 10, or 0 for"):
+        Probing(most).check("")
+
+
+@pytest.mark.parametrize("most", [0, 10])
+def test_enough_images_for_a_probe_are_not(most):
+    Probing(most).check("")
 
 
 def test_test_labels_choose_nothing(data, variables):
@@ -88,15 +94,14 @@ def test_test_labels_choose_nothing(data, variables):
         assert scores[0][name] + scores[1][name] == pytest.approx(1)
     for name in ("eval/effective_rank", "eval/feature_deviation"):
         assert scores[0][name] == scores[1][name]
-    assert Probes(data, ENCODER).headline == "eval/knn_accuracy"
+    assert Probes(data, ENCODER).evaluation().headline == Headline("eval/knn_accuracy")
 
 
 def test_without_labels_only_the_spread_is_told(data, variables):
-    probes = Probes(
-        in_memory(Split(data.train.images, None), Split(data.test.images, None), ()), ENCODER
-    )
+    unlabeled = in_memory(Split(data.train.images, None), Split(data.test.images, None), ())
+    probes = Probes(unlabeled, ENCODER)
     assert set(probes.scores(variables)) == {"eval/effective_rank", "eval/feature_deviation"}
-    assert probes.headline == "eval/effective_rank"
+    assert probes.evaluation().headline == Headline("eval/effective_rank")
     assert probes.baselines(jax.random.key(0)) == {}
 
 
@@ -114,8 +119,13 @@ def test_a_collapse_warns(data, variables):
         Probes(data, ENCODER).scores(variables)
 
 
-def test_pictures_are_drawn_where_there_are_labels(data, variables, tmp_path):
-    Probes(data, ENCODER).pictures(variables, tmp_path)
+def test_an_evaluation_says_and_draws_what_the_probes_do(data, variables, tmp_path):
+    probes = Probes(data, ENCODER)
+    evaluation = probes.evaluation()
+    key = jax.random.key(1)
+    assert evaluation.scores(variables, key, False) == probes.scores(variables)
+    assert evaluation.baselines(key) == probes.baselines(key)
+    evaluation.pictures(variables, 0, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"features.png", "neighbors.png"}
 
 
