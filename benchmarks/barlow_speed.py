@@ -1,11 +1,12 @@
-"""Measure training steps of Barlow Twins: this suite against torch + lightly, in one run, and the data behind them.
+"""Measure training steps of Barlow Twins: this suite against torch + lightly, in one run.
 
     python benchmarks/barlow_speed.py --out=barlow_speed.json
 
-ResNet-18 with the stem for small images, batch 64, projector 2048, on 32x32x3. Ours is the experiment's own update
-inside the loop's compiled program, augmentation included; the peer has its views ready. The cases take turns, each
-in a process of its own. `pipeline` alternates, in one process, between updates with batches from the prefetching
-source and with one batch that lies ready: their ratio is what the input costs. See README.md beside this file.
+ResNet-18 with the stem for small images, batch 64, projector 2048, on 32x32x3. Ours is the
+experiment's own update inside the loop's compiled program, augmentation included; the peer has its
+views ready. The cases take turns, each in a process of its own. `pipeline` alternates, in one
+process, between updates with batches from the prefetching source and with one batch that lies
+ready: their ratio is what the input costs. See README.md beside this file.
 """
 
 import argparse
@@ -17,14 +18,19 @@ import sys
 import time
 from pathlib import Path
 
-from peers_env import call, peers_python
+from peers_env import call, peers_python, versions
 
 HERE = Path(__file__).resolve().parent
-BATCH, PROJECTOR = 64, 2048
+BATCH = 64
+PROJECTOR = 2048  # width of each of its three layers
+COUNTED = ("Conv2D", "Linear")  # modules whose operations count
 
 
 def forward_flops(experiment, side: int, channels: int) -> int:
-    """Count the floating-point operations of one image's way to its embedding: convolutions and linear layers."""
+    """Count the floating-point operations of one image's way to its embedding.
+
+    Those of convolutions and linear layers alone.
+    """
     import haiku as hk
     import jax
     import jax.numpy as jnp
@@ -34,10 +40,7 @@ def forward_flops(experiment, side: int, channels: int) -> int:
     def add(method, arguments, options, context):
         nonlocal count
         y = method(*arguments, **options)
-        if context.method_name == "__call__" and type(context.module).__name__ in (
-            "Conv2D",
-            "Linear",
-        ):
+        if context.method_name == "__call__" and type(context.module).__name__ in COUNTED:
             weights = context.module.params_dict()[f"{context.module.module_name}/w"]
             count += 2 * (y.size // y.shape[-1]) * weights.size
         return y
@@ -57,7 +60,8 @@ def run_updates(mode: str, seconds: float) -> dict:
     """Time the suite's own updates in this process.
 
     Args:
-      mode: "step" for the ResNet-18 of the comparison, "pipeline" for the default preset with its source.
+      mode: "step" for the ResNet-18 of the comparison, "pipeline" for the default preset with its
+        source.
       seconds: how long to measure.
     """
     import jax
@@ -70,9 +74,12 @@ def run_updates(mode: str, seconds: float) -> dict:
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
     settings = {"network": "resnet18", "batch_size": BATCH, "projector_sizes": (PROJECTOR,) * 3}
     experiment = BarlowTwins(Config(**settings) if mode == "step" else Config())
-    layout, source = Layout([0], 1), experiment.source([0])
+    layout = Layout([0], 1)
+    source = experiment.source([0])
     inner = 1 if mode == "step" else source.inner_steps
-    updates, state, done = layout.updates(experiment), layout.init(experiment), 0
+    updates = layout.updates(experiment)
+    state = layout.init(experiment)
+    done = 0
     ready = _stack([source.next(None, i) for i in range(inner)], inner)
     state, _ = updates(state, ready, 0, 0)  # compiles
     rates: dict[str, list[float]] = {"step": [], "source": []}
@@ -91,7 +98,8 @@ def run_updates(mode: str, seconds: float) -> dict:
     step = statistics.median(rates["step"])
     height, _, channels = experiment.data.shape
     width = experiment.config.projector_sizes[-1]
-    # Backward costs twice the forward pass; the correlation's product is made once and its gradient twice per view.
+    # Backward costs twice the forward pass; the correlation's product is made once and its gradient
+    # twice per view.
     flops = 2 * 3 * forward_flops(experiment, height, channels) + 3 * 2 * width**2
     result = {"pairs_per_second": step, "gflops": step * flops / 1e9, "mflop_per_pair": flops / 1e6}
     result |= {"loss": float(np.asarray(metrics["train/loss"])), "jax": jax.__version__}
@@ -134,22 +142,11 @@ def main() -> None:
     timing = f"--seconds={args.seconds}"
     cases = {}
     for python in args.suite_pythons:
-        version = call(
-            [
-                python,
-                "-c",
-                "import platform, jax; print(platform.python_version(), jax.__version__)",
-            ]
-        )
-        label = "Python {} JAX {}".format(*version.split())
+        found = versions(python, ["jax"])
+        label = f"Python {found['python']} JAX {found['jax']}"
         cases[f"ours, {label}"] = [python, __file__, "--case=step", timing]
-    peer = [
-        peers,
-        HERE / "peers" / "barlow.py",
-        f"--batch-size={BATCH}",
-        f"--projector={PROJECTOR}",
-        timing,
-    ]
+    sizes = [f"--batch-size={BATCH}", f"--projector={PROJECTOR}"]
+    peer = [peers, HERE / "peers" / "barlow.py", *sizes, timing]
     cases["torch + lightly"] = peer
     cases["torch + lightly, channels last"] = [*peer, "--channels-last"]
     cases["pipeline"] = [args.suite_pythons[0], __file__, "--case=pipeline", timing]
@@ -160,9 +157,8 @@ def main() -> None:
     for repeat in range(args.repeats):
         for name, command in cases.items():
             measure(command, runs[name])
-            print(
-                f"{repeat + 1}/{args.repeats} {name}: {runs[name][-1]}", file=sys.stderr, flush=True
-            )
+            turn = f"{repeat + 1}/{args.repeats}"
+            print(f"{turn} {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
         measure(ceiling, ceilings)
 
     top = statistics.median(run["gflops"] for run in ceilings)
@@ -172,20 +168,19 @@ def main() -> None:
     }
     best_peer = max(rate for name, rate in rates.items() if name.startswith("torch"))
     print(f"{platform.machine()}, {os.cpu_count()} cores; matrix product {top:.0f} GFLOP/s\n")
-    print(
-        "| case | pairs/s | min | max | to the faster peer | GFLOP/s | of the product |\n|---|---|---|---|---|---|---|"
-    )
+    print("| case | pairs/s | min | max | to the faster peer | GFLOP/s | of the product |")
+    print("|---|---|---|---|---|---|---|")
     for name, done in runs.items():
         every = [run["pairs_per_second"] for run in done]
         gflops = statistics.median(run.get("gflops", 0) for run in done)
         ratio = f"{rates[name] / best_peer:.2f}" if name.startswith("ours") else ""
         work = f"{gflops:.0f} | {100 * gflops / top:.0f} %" if gflops else " | "
-        print(
-            f"| {name} | {rates[name]:.1f} | {min(every):.1f} | {max(every):.1f} | {ratio} | {work} |"
-        )
-    hidden = statistics.median(run["ratio"] for run in runs["pipeline"])
+        pairs = f"{rates[name]:.1f} | {min(every):.1f} | {max(every):.1f}"
+        print(f"| {name} | {pairs} | {ratio} | {work} |")
+    share = 100 * statistics.median(run["ratio"] for run in runs["pipeline"])
     print(
-        f"\nThe default preset with its source runs at {100 * hidden:.1f} % of its rate with a batch that lies ready."
+        f"\nThe default preset with its source runs at {share:.1f} % of its rate with a batch that "
+        "lies ready."
     )
     if args.out:
         args.out.write_text(json.dumps({"runs": runs, "matrix_product": ceilings}, indent=2) + "\n")

@@ -1,17 +1,19 @@
-"""Measure convolutions inside a loop: JAX's own against `nets/conv.py`, forward and both gradients, in GFLOP/s.
+"""Measure convolutions inside a loop: JAX's own against `nets/conv.py`, in GFLOP/s.
 
     python benchmarks/conv_speed.py           # about 3 minutes, most of it in the stock gradients
     python benchmarks/conv_speed.py --quick   # a few seconds: two shapes, few images
 
-Every product runs in a `fori_loop` whose length is known only at run time, as an update of the training loop does.
-The six cases of a shape take turns; the best turn counts. A case that takes over a second is measured once. The last
-column is the three products of ours together, at the harmonic mean of their rates.
+The forward pass and both gradients. Every product runs in a `fori_loop` whose length is known only
+at run time, as an update of the training loop does. The six cases of a shape take turns; the best
+turn counts. A case that takes over a second is measured once. The last column is the three products
+of ours together, at the harmonic mean of their rates.
 """
 
 import argparse
 import os
 import platform
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +21,35 @@ import numpy as np
 from jax import lax
 
 from missing_bits.nets import conv
+from missing_bits.numeric import ceil_div
 
-# Batch, side, channels in, kernel, channels out, stride; padding is SAME.
+
+class Shape(NamedTuple):
+    """A convolution with SAME padding."""
+
+    batch: int
+    side: int  # pixels
+    channels: int
+    kernel: int  # pixels
+    outputs: int
+    stride: int
+
+
 SHAPES = {
-    "ResNet-18, stem": (64, 32, 3, 3, 64, 1),
-    "stage 1": (64, 32, 64, 3, 64, 1),
-    "stage 2, first": (64, 32, 64, 3, 128, 2),
-    "stage 2": (64, 16, 128, 3, 128, 1),
-    "stage 3, first": (64, 16, 128, 3, 256, 2),
-    "stage 3": (64, 8, 256, 3, 256, 1),
-    "stage 4, first": (64, 8, 256, 3, 512, 2),
-    "stage 4": (64, 4, 512, 3, 512, 1),
-    "stage 2, projection": (64, 32, 64, 1, 128, 2),
-    "stage 4, projection": (64, 8, 256, 1, 512, 2),
-    "small network, 28": (256, 28, 32, 3, 32, 1),
-    "small network, 14": (256, 14, 64, 3, 64, 1),
-    "patches of 4": (256, 32, 3, 4, 192, 4),
-    "7x7 stem": (64, 64, 3, 7, 64, 2),
+    "ResNet-18, stem": Shape(64, 32, 3, 3, 64, 1),
+    "stage 1": Shape(64, 32, 64, 3, 64, 1),
+    "stage 2, first": Shape(64, 32, 64, 3, 128, 2),
+    "stage 2": Shape(64, 16, 128, 3, 128, 1),
+    "stage 3, first": Shape(64, 16, 128, 3, 256, 2),
+    "stage 3": Shape(64, 8, 256, 3, 256, 1),
+    "stage 4, first": Shape(64, 8, 256, 3, 512, 2),
+    "stage 4": Shape(64, 4, 512, 3, 512, 1),
+    "stage 2, projection": Shape(64, 32, 64, 1, 128, 2),
+    "stage 4, projection": Shape(64, 8, 256, 1, 512, 2),
+    "small network, 28": Shape(256, 28, 32, 3, 32, 1),
+    "small network, 14": Shape(256, 14, 64, 3, 64, 1),
+    "patches of 4": Shape(256, 32, 3, 4, 192, 4),
+    "7x7 stem": Shape(64, 64, 3, 7, 64, 2),
 }
 QUICK = ("stage 2", "stage 4, first")
 
@@ -60,34 +74,32 @@ def looped(product, stride: int):
     """A jitted function that computes a product `trips` times, each time anew."""
 
     def run(trips, x, w, dy):
-        def touched(
-            a, result
-        ):  # one entry changes, so that no part of the next product can be kept
+        def touched(a, result):
+            # One entry changes, so that no part of the next product can be kept.
             return a.at[0, 0, 0, 0].add(1e-30 * result[0, 0, 0, 0])
 
         def trip(_, carry):
-            arrays, result = carry[:3], product(*carry[:3], stride)
-            return *(touched(a, result) for a in arrays), result
+            x, w, dy, _ = carry
+            result = product(x, w, dy, stride)
+            return touched(x, result), touched(w, result), touched(dy, result), result
 
-        result = jax.eval_shape(lambda *arrays: product(*arrays, stride), x, w, dy)
-        return lax.fori_loop(0, trips, trip, (x, w, dy, jnp.zeros(result.shape)))[3]
+        shape = jax.eval_shape(lambda *arrays: product(*arrays, stride), x, w, dy).shape
+        _, _, _, result = lax.fori_loop(0, trips, trip, (x, w, dy, jnp.zeros(shape)))
+        return result
 
     return jax.jit(run)
 
 
-def rates(shape: tuple[int, ...], repeats: int) -> dict[tuple[str, str], float]:
+def rates(shape: Shape, repeats: int) -> dict[tuple[str, str], float]:
     """GFLOP/s by implementation and product."""
-    batch, side, channels, kernel, outputs, stride = shape
-    places = -(-side // stride)
+    places = ceil_div(shape.side, shape.stride)
     draw = np.random.default_rng(0).normal
-    shapes = (
-        (batch, side, side, channels),
-        (kernel, kernel, channels, outputs),
-        (batch, places, places, outputs),
-    )
-    arrays = [jnp.asarray(draw(size=s), jnp.float32) for s in shapes]
+    x = draw(size=(shape.batch, shape.side, shape.side, shape.channels))
+    w = draw(size=(shape.kernel, shape.kernel, shape.channels, shape.outputs))
+    dy = draw(size=(shape.batch, places, places, shape.outputs))
+    arrays = [jnp.asarray(a, jnp.float32) for a in (x, w, dy)]
     cases = {
-        (who, what): looped(product, stride)
+        (who, what): looped(product, shape.stride)
         for who, convolve in (("stock", stock), ("ours", conv.conv2d))
         for what, product in products(convolve).items()
     }
@@ -106,7 +118,8 @@ def rates(shape: tuple[int, ...], repeats: int) -> dict[tuple[str, str], float]:
         for name, case in cases.items():
             if best[name] < 1:
                 best[name] = min(best[name], seconds(case, trips[name]))
-    flops = 2 * batch * places**2 * kernel**2 * channels * outputs
+    weights = shape.kernel**2 * shape.channels * shape.outputs
+    flops = 2 * shape.batch * places**2 * weights
     return {name: flops / took / 1e9 for name, took in best.items()}
 
 
@@ -117,30 +130,31 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5, help="turns of every case")
     args = parser.parse_args()
-    shapes = {name: (16, *SHAPES[name][1:]) for name in QUICK} if args.quick else SHAPES
-    print(
-        f"JAX {jax.__version__}, {jax.devices()[0].device_kind}, Python {platform.python_version()}, ",
-        end="",
-    )
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. GFLOP/s, stock -> ours:\n")
+    shapes = SHAPES
+    if args.quick:
+        shapes = {name: SHAPES[name]._replace(batch=16) for name in QUICK}
+    facts = [
+        f"JAX {jax.__version__}",
+        jax.devices()[0].device_kind,
+        f"Python {platform.python_version()}",
+        f"{os.cpu_count()} cores",
+        f"load {os.getloadavg()[0]:.1f}",
+    ]
+    print(f"{', '.join(facts)}. GFLOP/s, stock -> ours:\n")
     whats = list(products(stock))
-    print(
-        f"| {'layer':19} | {'shape':24} | "
-        + " | ".join(f"{what:14}" for what in whats)
-        + " | all, ours |"
-    )
+    heads = " | ".join(f"{what:14}" for what in whats)
+    print(f"| {'layer':19} | {'shape':24} | {heads} | all, ours |")
     print("|---" * (3 + len(whats)) + "|")
     for name, shape in shapes.items():
-        batch, side, channels, kernel, outputs, stride = shape
-        text = f"{batch}x{side}x{side}, {kernel}x{kernel} {channels}-{outputs}" + (
-            f" /{stride}" if stride > 1 else ""
-        )
+        images = f"{shape.batch}x{shape.side}x{shape.side}"
+        filters = f"{shape.kernel}x{shape.kernel} {shape.channels}-{shape.outputs}"
+        text = f"{images}, {filters}"
+        if shape.stride > 1:
+            text += f" /{shape.stride}"
         rate = rates(shape, args.repeats)
-        cells = [f"{rate['stock', what]:5.1f} -> {rate['ours', what]:5.1f}" for what in whats]
+        pairs = [f"{rate['stock', what]:5.1f} -> {rate['ours', what]:5.1f}" for what in whats]
         together = len(whats) / sum(1 / rate["ours", what] for what in whats)
-        print(
-            f"| {name:19} | {text:24} | " + " | ".join(cells) + f" | {together:9.0f} |", flush=True
-        )
+        print(f"| {name:19} | {text:24} | {' | '.join(pairs)} | {together:9.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Measure env steps per second of DQN on CartPole: this suite, Stable-Baselines3 and SBX, in one run.
+"""Measure env steps per second of DQN on CartPole: this suite, SB3 and SBX, in one run.
 
     python benchmarks/dqn_speed.py --repeats=3 --out=dqn_speed.json
 
-Every case has CleanRL's settings (SETTINGS) and is a process of its own; the cases take turns, so that a
-busy minute falls on all of them. Rates are steady ones: from env step `measure_from`, when learning has
-started and everything is compiled, to the end. See README.md beside this file for how to read the tables.
+Every case has CleanRL's settings (SETTINGS) and is a process of its own; the cases take turns, so
+that a busy minute falls on all of them. Rates are steady ones: from env step `measure_from`, when
+learning has started and everything is compiled, to the end. See README.md beside this file for how
+to read the tables. SB3 is Stable-Baselines3.
 """
 
 import argparse
@@ -36,7 +37,7 @@ SETTINGS = {
     "epsilon_decay_steps": 25_000,
     "hidden_sizes": [120, 84],
 }
-# The JAX-native environments need more steps to be timed well; the peers would need minutes for them.
+# The JAX-native environments need more steps to be timed well; the peers would need minutes.
 JAX_SETTINGS = SETTINGS | {
     "env": "phys2d/CartPole-v1",
     "env_steps": 500_000,
@@ -73,7 +74,8 @@ def suite_options(settings: dict) -> list[str]:
         "--huber",
         "--n-step=1",
         "--target-tau=1",
-        # The peers neither evaluate nor save: leave only what follows the last step, which no rate contains.
+        # The peers neither evaluate nor save: leave only what follows the last step, which no rate
+        # contains.
         f"--run.eval-period={10 * settings['env_steps']}",
         f"--run.checkpoint-period={10 * settings['env_steps']}",
     ]
@@ -102,7 +104,8 @@ class Case:
     devices: int = 1
 
 
-# SB3 comes twice: torch's default, a thread per core, helps or hurts by the machine. The better one counts.
+# SB3 comes twice: torch's default, a thread per core, helps or hurts by the machine. The better one
+# counts.
 CASES = [
     Case("ours-1", "ours", 1, SETTINGS),
     Case("sb3-1", "sb3", 1, SETTINGS),
@@ -118,7 +121,7 @@ CASES = [
 
 
 def run_suite(case: Case, settings: dict, seed: int) -> dict:
-    """Train with `run.py` and return its result.json, with `steps_per_second` from `measure_from` on."""
+    """Train with `run.py` and return its result.json, `steps_per_second` from `measure_from` on."""
     environment = {}
     if case.devices > 1:
         flags = f"--xla_force_host_platform_device_count={case.devices}"
@@ -133,8 +136,9 @@ def run_suite(case: Case, settings: dict, seed: int) -> dict:
             f"--run.dir={folder}/run",
         ]
         call([sys.executable, "run.py", *options], **environment)
-        result = json.loads((Path(folder) / "run" / "result.json").read_text())
-        lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
+        written = Path(folder) / "run"
+        result = json.loads((written / "result.json").read_text())
+        lines = (written / "metrics.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if "train/loss" in row]
     whole_run = result["steps_per_second"]
     return result | {
@@ -147,18 +151,22 @@ def rate_since(rows: list[dict], settings: dict, num_seeds: int) -> float:
     """Return the env steps per second from `measure_from` to the last row, over all seeds together.
 
     Args:
-      rows: training rows of metrics.jsonl. `time/steps_per_second` averages from the start of training, with
-        compilation, evaluation and saving left out, to the row's `step`.
+      rows: training rows of metrics.jsonl. `time/steps_per_second` averages from the start of
+        training, with compilation, evaluation and saving left out, to the row's `step`.
       settings: `measure_from`, in env steps.
       num_seeds: seeds trained at once; `time/steps_per_second` sums over them, `step` does not.
     """
     first = next(row for row in rows if row["step"] >= settings["measure_from"])
-    seconds = [row["step"] * num_seeds / row["time/steps_per_second"] for row in (first, rows[-1])]
-    return (rows[-1]["step"] - first["step"]) * num_seeds / (seconds[1] - seconds[0])
+    last = rows[-1]
+
+    def seconds(row: dict) -> float:
+        return row["step"] * num_seeds / row["time/steps_per_second"]
+
+    return (last["step"] - first["step"]) * num_seeds / (seconds(last) - seconds(first))
 
 
 def run_peer(case: Case, settings: dict, seed: int, python: Path) -> dict:
-    """Train with a peer, check that it made the updates due, and return what peers/dqn.py prints."""
+    """Train with a peer, check that it made the updates due; return what peers/dqn.py prints."""
     options = [f"--library={case.who}", f"--num-envs={case.num_envs}", f"--seed={seed}"]
     if case.torch_threads is not None:
         options.append(f"--torch-threads={case.torch_threads}")
@@ -173,8 +181,9 @@ def run_peer(case: Case, settings: dict, seed: int, python: Path) -> dict:
 def flops_per_env_step(settings: dict, inputs: int = 4, actions: int = 2) -> float:
     """Count the floating-point operations of DQN per env step, in matrix products alone.
 
-    A forward pass is 2 per weight and example. An update makes four passes' worth over the batch: the
-    target's forward, and the online network's forward and backward (twice a forward). Acting is one pass.
+    A forward pass is 2 per weight and example. An update makes four passes' worth over the batch:
+    the target's forward, and the online network's forward and backward (twice a forward). Acting is
+    one pass.
 
     Args:
       settings: the network's `hidden_sizes`, `batch_size` and `train_period`.
@@ -188,31 +197,33 @@ def flops_per_env_step(settings: dict, inputs: int = 4, actions: int = 2) -> flo
 
 def fastest_peer(rates: dict, num_envs: int) -> str | None:
     """Return the name of the fastest peer case with `num_envs` environments, None if none ran."""
-    names = [
-        c.name for c in CASES if c.who != "ours" and c.num_envs == num_envs and c.name in rates
-    ]
+    peers = [case for case in CASES if case.who != "ours" and case.num_envs == num_envs]
+    names = [case.name for case in peers if case.name in rates]
     return max(names, key=lambda name: rates[name]["median"], default=None)
 
 
 def speed_table(rates: dict) -> str:
-    """Return the markdown table of env steps per second (medians), ours as a multiple of the fastest peer."""
-    rows = [
-        "| case | who | environment | envs | seeds | env steps/s | min | max | ratio to fastest peer |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Return the markdown table of env steps per second (medians).
+
+    Ours stands as a multiple of the fastest peer.
+    """
+    heads = ["case", "who", "environment", "envs", "seeds", "env steps/s", "min", "max"]
+    heads.append("ratio to fastest peer")
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for case in (c for c in CASES if c.name in rates):
-        rate, ratio, peer = rates[case.name], "", fastest_peer(rates, case.num_envs)
+        rate = rates[case.name]
+        peer = fastest_peer(rates, case.num_envs)
+        ratio = ""
         if case.who == "ours" and peer:
             ratio = f"{rate['median'] / rates[peer]['median']:.2f} x {peer}"
-        rows.append(
-            f"| {case.name} | {case.who} | {case.settings['env']} | {case.num_envs} | {case.num_seeds} "
-            f"| {rate['median']:,.0f} | {rate['min']:,.0f} | {rate['max']:,.0f} | {ratio} |"
-        )
+        cells = [case.name, case.who, case.settings["env"], str(case.num_envs), str(case.num_seeds)]
+        cells += [f"{rate[which]:,.0f}" for which in ("median", "min", "max")]
+        rows.append(f"| {' | '.join(cells)} | {ratio} |")
     return "\n".join(rows)
 
 
 def ceiling_table(rates: dict, ceilings: dict) -> str:
-    """Return the markdown table that relates the JAX-native cases to the matrix-product ceilings."""
+    """Return the markdown table that relates the JAX-native cases to the matrix products."""
     names = list(ceilings)
     heads = [f"of {name} ({ceilings[name]['median']:.0f} GFLOP/s)" for name in names]
     rows = [f"| case | GFLOP/s | {' | '.join(heads)} |", "|---|---|" + "---|" * len(heads)]
@@ -247,14 +258,12 @@ def main() -> None:
     python = None
     if any(case.who != "ours" for case in cases):
         python = peers_python("dqn", args.peers_venv.resolve(), args.peers_python)
-        machine["peers"] = versions(
-            python, ["stable-baselines3", "sbx-rl", "gymnasium", "torch", "jax"]
-        )
+        packages = ["stable-baselines3", "sbx-rl", "gymnasium", "torch", "jax"]
+        machine["peers"] = versions(python, packages)
 
     runs: dict[str, list[dict]] = {case.name: [] for case in cases}
-    ceilings: dict[str, list[float]] = {
-        f"{cores} core(s)": [] for cores in sorted({1, machine["cores"]})
-    }
+    cores = sorted({1, machine["cores"]})
+    ceilings: dict[str, list[float]] = {f"{count} core(s)": [] for count in cores}
     for repeat in range(repeats):
         for case in cases:
             settings = case.settings | (QUICK if args.quick else {})
@@ -263,12 +272,8 @@ def main() -> None:
             else:
                 result = run_peer(case, settings, seed=repeat, python=python)
             runs[case.name].append(result)
-            rate = result["steps_per_second"]
-            print(
-                f"{repeat + 1}/{repeats} {case.name}: {rate:,.0f} env steps/s",
-                file=sys.stderr,
-                flush=True,
-            )
+            rate = f"{result['steps_per_second']:,.0f} env steps/s"
+            print(f"{repeat + 1}/{repeats} {case.name}: {rate}", file=sys.stderr, flush=True)
         for name, measured in ceilings.items():
             command = [sys.executable, HERE / "matmul.py", f"--cores={name.split()[0]}"]
             measured.append(json.loads(call(command))["gflops"])

@@ -1,11 +1,11 @@
-"""Measure what masked images save, and training steps of masked language against torch, in one run.
+"""Measure what masked images save, and steps of masked language against torch, in one run.
 
     python benchmarks/masked_speed.py --out=masked_speed.json
 
-Images: updates of a masked autoencoder, whose encoder sees the visible quarter of the patches, against the same updates
-with an encoder that works on all patches. Language: BERT's "mini" size, batch 32, rows of 128 tokens, a vocabulary of
-4096, AdamW; ours draws its masks, the peer has them ready. The cases take turns, each in a process of its own. See
-README.md beside this file.
+Images: updates of a masked autoencoder, whose encoder sees the visible quarter of the patches,
+against the same updates with an encoder that works on all patches. Language: BERT's "mini" size,
+batch 32, rows of 128 tokens, a vocabulary of 4096, AdamW; ours draws its masks, the peer has them
+ready. The cases take turns, each in a process of its own. See README.md beside this file.
 """
 
 import argparse
@@ -21,9 +21,17 @@ from peers_env import call, machine_facts, peers_python, summary, versions
 
 HERE = Path(__file__).resolve().parent
 NETWORKS = ("vit_micro", "vit_tiny")  # the first is the method's default
-IMAGES, ROWS, LENGTH, VOCABULARY, DROPOUT, SHARE = 64, 32, 128, 4096, 0.1, 0.15
-WIDTH, LAYERS, PLACES = 256, 4, 19  # of bert_mini; SHARE of a row
-ALL, OURS = "all patches", "ours"
+IMAGES = 64  # in a batch
+ROWS = 32  # in a batch
+LENGTH = 128  # tokens in a row
+VOCABULARY = 4096
+DROPOUT = 0.1
+SHARE = 0.15  # of a row, hidden
+PLACES = 19  # hidden in a row: SHARE of LENGTH
+WIDTH = 256  # of bert_mini
+LAYERS = 4  # of bert_mini
+ALL = "all patches"
+OURS = "ours"
 
 
 class SeesAll:
@@ -37,16 +45,16 @@ class SeesAll:
         import jax.numpy as jnp
 
         tokens = self._encoder.tokens(variables, images)  # [B, 1 + L, D]
-        return jnp.concatenate(
-            [tokens[:, :1], jnp.take_along_axis(tokens[:, 1:], kept[:, :, None], axis=1)], axis=1
-        )
+        visible = jnp.take_along_axis(tokens[:, 1:], kept[:, :, None], axis=1)  # [B, K, D]
+        return jnp.concatenate([tokens[:, :1], visible], axis=1)
 
 
 def row_flops() -> int:
     """Count the floating-point operations of one row in an update: matrix products alone.
 
-    Four products of the width and two of four times the width in each block; scores and mixtures of attention; at each
-    place to guess one product of the width and one with the vocabulary. A backward pass costs two forward passes.
+    Four products of the width and two of four times the width in each block; scores and mixtures of
+    attention; at each place to guess one product of the width and one with the vocabulary. A
+    backward pass costs two forward passes.
     """
     blocks = LAYERS * LENGTH * 12 * WIDTH**2
     attention = LAYERS * 2 * LENGTH**2 * WIDTH
@@ -73,22 +81,33 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
         from missing_bits.optimizers import Optimizer
         from missing_bits.ssl.bert import Config, MaskedLanguage
 
-        sizes = {"batch_size": ROWS, "length": LENGTH, "vocabulary": VOCABULARY}
         config = Config(
-            network=network, dropout=DROPOUT, mask_share=SHARE, optimizer=Optimizer(), **sizes
-        )  # AdamW
-        experiment, examples = MaskedLanguage(config), ROWS * LENGTH
+            network=network,
+            batch_size=ROWS,
+            length=LENGTH,
+            vocabulary=VOCABULARY,
+            dropout=DROPOUT,
+            mask_share=SHARE,
+            optimizer=Optimizer(),  # AdamW
+        )
+        experiment = MaskedLanguage(config)
+        examples = ROWS * LENGTH
     else:
         from missing_bits.ssl.mae import Config, MaskedImage
 
-        experiment, examples = MaskedImage(Config(batch_size=IMAGES, network=network)), IMAGES
-    layout, source = Layout([0], 1), experiment.source([0])
-    ready, state, done = _stack([source.next(None, 0)], 1), layout.init(experiment), 0
+        experiment = MaskedImage(Config(batch_size=IMAGES, network=network))
+        examples = IMAGES
+    layout = Layout([0], 1)
+    source = experiment.source([0])
+    ready = _stack([source.next(None, 0)], 1)
     source.close()
+    state = layout.init(experiment)
     if case == "all":
         experiment.encoder = SeesAll(experiment.encoder)
-    updates, rates = layout.updates(experiment), []
+    updates = layout.updates(experiment)
     state, _ = updates(state, ready, 0, 0)  # compiles
+    rates: list[float] = []
+    done = 0
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates) < 3:
         start = time.perf_counter()
@@ -133,7 +152,9 @@ def main() -> None:
         return
 
     machine = machine_facts() | {"ours": versions(sys.executable, ["jax", "numpy"])}
-    timing, images, language = f"--seconds={args.seconds}", {}, {}
+    timing = f"--seconds={args.seconds}"
+    images: dict[str, list] = {}
+    language: dict[str, list] = {}
     if args.only != "language":
         for network in NETWORKS:
             ours = [sys.executable, __file__, f"--network={network}", timing]
@@ -142,23 +163,14 @@ def main() -> None:
     if args.only != "images":
         peers = args.peers_python or peers_python("torch")
         machine["peer"] = versions(peers, ["torch"])
-        peer = [
-            peers,
-            HERE / "peers" / "transformer.py",
-            f"--width={WIDTH}",
-            f"--layers={LAYERS}",
-            timing,
-        ]
+        peer = [peers, HERE / "peers" / "transformer.py", timing]
+        peer += [f"--width={WIDTH}", f"--layers={LAYERS}", f"--dropout={DROPOUT}"]
         peer += [f"--batch-size={ROWS}", f"--length={LENGTH}", f"--vocabulary={VOCABULARY}"]
-        peer += [f"--places={PLACES}", f"--dropout={DROPOUT}"]
-        language[OURS] = [
-            sys.executable,
-            __file__,
-            "--case=language",
-            "--network=bert_mini",
-            timing,
-        ]
-        language["torch"], language["torch, attention masked"] = peer, [*peer, "--masked"]
+        peer.append(f"--places={PLACES}")
+        ours = [sys.executable, __file__, "--network=bert_mini", timing]
+        language[OURS] = [*ours, "--case=language"]
+        language["torch"] = peer
+        language["torch, attention masked"] = [*peer, "--masked"]
     cases = images | language
     ceiling = [sys.executable, HERE / "matmul.py", f"--cores={os.cpu_count()}"]
 
@@ -167,9 +179,8 @@ def main() -> None:
     for repeat in range(args.repeats):
         for name, command in cases.items():
             runs[name].append(json.loads(call(command).splitlines()[-1]))
-            print(
-                f"{repeat + 1}/{args.repeats} {name}: {runs[name][-1]}", file=sys.stderr, flush=True
-            )
+            turn = f"{repeat + 1}/{args.repeats}"
+            print(f"{turn} {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
         ceilings.append(json.loads(call(ceiling))["gflops"])
     machine["load_average_after"] = os.getloadavg()[0]
 
@@ -180,29 +191,27 @@ def main() -> None:
     if images:
         print("\n| encoder | images/s | min | max | to all patches |\n|---|---|---|---|---|")
         for name in images:
-            rate, base = rates[name], rates[f"{name.split(',')[0]}, {ALL}"]
-            ratio = f"{rate['median'] / base['median']:.2f}"
-            print(
-                f"| {name} | {rate['median']:.1f} | {rate['min']:.1f} | {rate['max']:.1f} | {ratio} |"
-            )
+            rate = rates[name]
+            base = rates[f"{name.split(',')[0]}, {ALL}"]
+            ratio = rate["median"] / base["median"]
+            cells = [f"{rate[which]:.1f}" for which in ("median", "min", "max")]
+            print(f"| {name} | {' | '.join(cells)} | {ratio:.2f} |")
     if language:
         best_peer = max(rates[name]["median"] for name in language if name != OURS)
-        print(
-            "\n| language | tokens/s | min | max | to the faster peer | GFLOP/s | of the product | parameters |"
-        )
-        print("|---|---|---|---|---|---|---|---|")
+        heads = ["language", "tokens/s", "min", "max", "to the faster peer", "GFLOP/s"]
+        heads += ["of the product", "parameters"]
+        print(f"\n| {' | '.join(heads)} |")
+        print("|---" * len(heads) + "|")
         for name in language:
-            rate, gflops = rates[name], rates[name]["median"] / LENGTH * row_flops() / 1e9
-            print(
-                f"| {name} | {rate['median']:,.0f} | {rate['min']:,.0f} | {rate['max']:,.0f} "
-                f"| {rate['median'] / best_peer:.2f} | {gflops:.0f} | {100 * gflops / top:.0f} % "
-                f"| {runs[name][0]['parameters']:,} |"
-            )
+            rate = rates[name]
+            gflops = rate["median"] / LENGTH * row_flops() / 1e9
+            cells = [f"{rate[which]:,.0f}" for which in ("median", "min", "max")]
+            cells += [f"{rate['median'] / best_peer:.2f}", f"{gflops:.0f}"]
+            cells += [f"{100 * gflops / top:.0f} %", f"{runs[name][0]['parameters']:,}"]
+            print(f"| {name} | {' | '.join(cells)} |")
     if args.out:
-        args.out.write_text(
-            json.dumps({"machine": machine, "runs": runs, "matrix_product": ceilings}, indent=2)
-            + "\n"
-        )
+        report = {"machine": machine, "runs": runs, "matrix_product": ceilings}
+        args.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

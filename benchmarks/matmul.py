@@ -2,8 +2,8 @@
 
     python benchmarks/matmul.py --cores=1
 
-The ceiling that benchmarks relate the suite's own work to. Linux only: cores are chosen by affinity, before
-JAX starts its threads.
+The ceiling that benchmarks relate the suite's own work to. Linux only: cores are chosen by
+affinity, before JAX starts its threads.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the peers' virtual environments, and the facts that stand beside every figure."""
+"""What the benchmarks share: the peers' virtual environments, the facts beside every figure."""
 
 import json
 import os
@@ -11,15 +11,19 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
-PINS = {
+PINS = {  # in peers/
     "dqn": "requirements.txt",
     "vision": "requirements-vision.txt",
     "torch": "requirements-torch.txt",
-}  # in peers/
+}
 
 
 def call(command: list, **environment: str) -> str:
-    """Run a command from the repository root and return its stdout; leave with its errors if it fails."""
+    """Run a command from the repository root and return its stdout.
+
+    Raises:
+      SystemExit: it failed; with the end of what it printed.
+    """
     command = [str(word) for word in command]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
@@ -31,7 +35,9 @@ def call(command: list, **environment: str) -> str:
 
 
 def peers_python(peers: str, folder: Path | None = None, base: str = sys.executable) -> Path:
-    """Return the interpreter of some peers' virtual environment, which is made when their pins have changed.
+    """Return the interpreter of some peers' virtual environment.
+
+    It is made when first needed, and anew when their pins have changed.
 
     Args:
       peers: which: a key of PINS.
@@ -40,7 +46,8 @@ def peers_python(peers: str, folder: Path | None = None, base: str = sys.executa
     """
     folder = folder or HERE / ".peers" / peers
     requirements = HERE / "peers" / PINS[peers]
-    python, stamp = folder / "bin" / "python", folder / "installed.txt"
+    python = folder / "bin" / "python"
+    stamp = folder / "installed.txt"
     if not stamp.exists() or stamp.read_text() != requirements.read_text():
         print(f"installing the peers into {folder}", file=sys.stderr)
         call([base, "-m", "venv", folder])

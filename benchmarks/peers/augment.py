@@ -1,10 +1,12 @@
-"""Draw pairs of views with torchvision + lightly in a DataLoader and print image pairs per second as one JSON line.
+"""Draw pairs of views with torchvision + lightly in a DataLoader; print pairs per second as JSON.
 
-Runs in the peers' virtual environment (see requirements-vision.txt beside this file); `augment_speed.py` starts it:
+Runs in the peers' virtual environment (see requirements-vision.txt beside this file);
+`augment_speed.py` starts it:
 
     python augment.py --settings='{"side": 32, ...}'
 
-The transforms are lightly's for BYOL, which its examples of Barlow Twins use, on PIL images, as it documents them.
+The transforms are lightly's for BYOL, which its examples of Barlow Twins use, on PIL images, as it
+documents them.
 """
 
 import argparse
@@ -27,7 +29,8 @@ class Pairs(Dataset):
     """
 
     def __init__(self, images: np.ndarray, transform: BYOLTransform):
-        self.images, self.transform = images, transform
+        self.images = images
+        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.images)

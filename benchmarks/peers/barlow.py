@@ -1,11 +1,12 @@
-"""Time training steps of Barlow Twins in torch with lightly's loss and print image pairs per second as JSON.
+"""Time training steps of Barlow Twins in torch with lightly's loss; print pairs per second as JSON.
 
-Runs in the peers' virtual environment (see requirements-vision.txt beside this file); `barlow_speed.py` starts it:
+Runs in the peers' virtual environment (see requirements-vision.txt beside this file);
+`barlow_speed.py` starts it:
 
     python barlow.py --batch-size=64 --projector=2048 --seconds=30
 
-ResNet-18 of torchvision with a 3x3 stem and no pooling, as is usual for images of 32 pixels; the views are random
-tensors that lie ready: no data loading and no augmentation are timed.
+ResNet-18 of torchvision with a 3x3 stem and no pooling, as is usual for images of 32 pixels; the
+views are random tensors that lie ready: no data loading and no augmentation are timed.
 """
 
 import argparse
@@ -37,12 +38,14 @@ def main() -> None:
     torch.manual_seed(0)
     backbone = resnet18()
     backbone.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    backbone.maxpool, backbone.fc = nn.Identity(), nn.Identity()
+    backbone.maxpool = nn.Identity()
+    backbone.fc = nn.Identity()
     model = nn.Sequential(backbone, BarlowTwinsProjectionHead(512, args.projector, args.projector))
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     model = model.to(memory_format=layout)
     views = [torch.randn(args.batch_size, 3, 32, 32).to(memory_format=layout) for _ in range(2)]
-    criterion, optimizer = BarlowTwinsLoss(), torch.optim.AdamW(model.parameters(), lr=1e-3)
+    criterion = BarlowTwinsLoss()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     seconds: list[float] = []
     end = None
@@ -56,16 +59,13 @@ def main() -> None:
         if len(seconds) == 3:
             end = time.perf_counter() + args.seconds
     steady = seconds[3:]
-    print(
-        json.dumps(
-            {
-                "pairs_per_second": args.batch_size / statistics.median(steady),
-                "steps": len(steady),
-                "threads": torch.get_num_threads(),
-                "loss": float(loss),
-            }
-        )
-    )
+    result = {
+        "pairs_per_second": args.batch_size / statistics.median(steady),
+        "steps": len(steady),
+        "threads": torch.get_num_threads(),
+        "loss": float(loss),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Train DQN with Stable-Baselines3 or SBX and print its steady env steps per second as one JSON line.
+"""Train DQN with Stable-Baselines3 or SBX; print its steady env steps per second as one JSON line.
 
-Runs in the peers' virtual environment (see requirements.txt beside this file); `dqn_speed.py` starts it:
+Runs in the peers' virtual environment (see requirements.txt beside this file); `dqn_speed.py`
+starts it:
 
     python dqn.py --library=sbx --num-envs=8 --settings='{"env": "CartPole-v1", ...}'
 """
@@ -39,7 +40,7 @@ class Stopwatch(BaseCallback):
 
 
 def dqn_class(library: str, hidden_sizes: list[int]):
-    """Return a library's DQN class and the policy arguments that give it an MLP of `hidden_sizes`."""
+    """Return a library's DQN class and the policy arguments for an MLP of `hidden_sizes`."""
     if library == "sb3":
         from stable_baselines3 import DQN
 
@@ -83,8 +84,8 @@ def main() -> None:
     if args.torch_threads is not None:
         torch.set_num_threads(args.torch_threads)
 
-    # Both libraries count train_freq in steps of the vector of environments: 1 environment and an update
-    # per 10 env steps is (10, 1), 8 environments (5, 4).
+    # Both libraries count train_freq in steps of the vector of environments: 1 environment and an
+    # update per 10 env steps is (10, 1), 8 environments (5, 4).
     updates_per_vector_step = Fraction(args.num_envs, s["train_period"])
     dqn, policy_kwargs = dqn_class(args.library, s["hidden_sizes"])
     model = dqn(
@@ -107,16 +108,13 @@ def main() -> None:
     stopwatch = Stopwatch(s["measure_from"])
     # No logging: it costs the peers time, and nobody reads it.
     model.learn(s["env_steps"], callback=stopwatch, log_interval=None)
-    print(
-        json.dumps(
-            {
-                "steps_per_second": stopwatch.steps_per_second,
-                "env_steps": model.num_timesteps,
-                "updates": model._n_updates,
-                "torch_threads": torch.get_num_threads(),
-            }
-        )
-    )
+    result = {
+        "steps_per_second": stopwatch.steps_per_second,
+        "env_steps": model.num_timesteps,
+        "updates": model._n_updates,
+        "torch_threads": torch.get_num_threads(),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Time training steps of a BERT-like masked language model in torch and print tokens per second as JSON.
+"""Time training steps of a BERT-like model in torch and print tokens per second as JSON.
 
-Runs in the peer's virtual environment (see requirements-torch.txt beside this file); `masked_speed.py` starts it:
+Runs in the peer's virtual environment (see requirements-torch.txt beside this file);
+`masked_speed.py` starts it:
 
-    python transformer.py --width=256 --layers=4 --batch-size=32 --length=128 --vocabulary=4096 --places=19 \
-        --dropout=0.1 --seconds=30
+    python transformer.py --width=256 --layers=4 --batch-size=32 --length=128 --vocabulary=4096 \
+        --places=19 --dropout=0.1 --seconds=30
 
-The blocks are torch's own. Rows are random and lie ready, corrupted, with the places to guess: nothing is drawn but
-dropout. With `--masked`, attention stays within documents of random lengths, by a mask that lies ready too.
+The blocks are torch's own. Rows are random and lie ready, corrupted, with the places to guess:
+nothing is drawn but dropout. With `--masked`, attention stays within documents of random lengths,
+by a mask that lies ready too.
 """
 
 import argparse
@@ -21,7 +23,9 @@ from torch import nn
 
 
 class MaskedLanguageModel(nn.Module):
-    """BERT's encoder, normalized before each layer, and its head, which shares its last weights with the embedding.
+    """BERT's encoder, normalized before each layer, and its head.
+
+    The head's last weights are those of the embedding.
 
     Args:
       width: of a token; a head of attention for every 64.
@@ -33,10 +37,8 @@ class MaskedLanguageModel(nn.Module):
 
     def __init__(self, width: int, layers: int, vocabulary: int, length: int, dropout: float):
         super().__init__()
-        self.embed, self.positions = (
-            nn.Embedding(vocabulary, width),
-            nn.Parameter(0.02 * torch.randn(length, width)),
-        )
+        self.embed = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(length, width))
         nn.init.normal_(self.embed.weight, std=0.02)
         gelu = functools.partial(F.gelu, approximate="tanh")
         block = nn.TransformerEncoderLayer(
@@ -48,10 +50,8 @@ class MaskedLanguageModel(nn.Module):
             batch_first=True,
             norm_first=True,
         )
-        block.self_attn.dropout, block.dropout = (
-            0.0,
-            nn.Identity(),
-        )  # those of attention weights and within the MLP
+        block.self_attn.dropout = 0.0  # of attention weights
+        block.dropout = nn.Identity()  # within the MLP
         self.blocks = nn.TransformerEncoder(
             block, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False
         )
@@ -63,7 +63,10 @@ class MaskedLanguageModel(nn.Module):
     def forward(
         self, tokens: torch.Tensor, places: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Logits [B, M, V] at places [B, M] of rows [B, L]; the mask [B * heads, L, L] is added in attention."""
+        """Logits [B, M, V] at places [B, M] of rows [B, L].
+
+        The mask [B * heads, L, L] is added in attention.
+        """
         x = self.blocks(self.embed(tokens) + self.positions, mask)  # [B, L, D]
         x = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))  # [B, M, D]
         return F.linear(self.transform(x), self.embed.weight, self.bias)
@@ -87,15 +90,16 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    batch, length, mask = args.batch_size, args.length, None
+    batch = args.batch_size
+    length = args.length
     model = MaskedLanguageModel(args.width, args.layers, args.vocabulary, length, args.dropout)
     tokens = torch.randint(args.vocabulary, (batch, length))
     labels = torch.randint(args.vocabulary, (batch, args.places))
     places = torch.rand(batch, length).topk(args.places).indices
+    mask = None
     if args.masked:
-        document = (torch.rand(batch, length) < 2 / length).cumsum(
-            1
-        )  # two borders in a row, on average
+        begins = torch.rand(batch, length) < 2 / length  # two borders in a row, on average
+        document = begins.cumsum(1)
         apart = document[:, :, None] != document[:, None, :]
         mask = torch.zeros(batch, length, length).masked_fill(apart, -torch.inf)
         mask = mask.repeat_interleave(args.width // 64, 0)  # the same for all heads
@@ -113,17 +117,14 @@ def main() -> None:
         if len(seconds) == 3:
             end = time.perf_counter() + args.seconds
     steady = seconds[3:]
-    print(
-        json.dumps(
-            {
-                "per_second": batch * length / statistics.median(steady),
-                "steps": len(steady),
-                "threads": torch.get_num_threads(),
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "loss": float(loss),
-            }
-        )
-    )
+    result = {
+        "per_second": batch * length / statistics.median(steady),
+        "steps": len(steady),
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "loss": float(loss),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
