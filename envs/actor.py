@@ -1,52 +1,67 @@
-"""The source of a host experiment: acts in Gymnasium environments between updates and hands over the steps."""
+"""The source of a host experiment: acts in Gymnasium environments between updates, and hands over the steps."""
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from missing_bits.envs.gymnasium_envs import Stepper, make_vector
-from missing_bits.envs.steps import Steps
+from missing_bits.envs.gymnasium_envs import Recipe, Stepper, make_vector
+from missing_bits.envs.steps import EPISODE_RETURN, Acted, Steps
+from missing_bits.numeric import ceil_div
 
-Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
+HostAct = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Acted]
+"""(observations [S, E, ...], resets [S, E], due [S], counts [S, 2]) -> Acted with leaves [S, E, ...].
+
+Resets tell which observations begin an episode, counts how many environment steps and vector steps a seed
+has made. Only the seeds that are due take this vector step: the memory of the others must stay. The loop
+keeps the memory; `Acted.memory` is not looked at.
+"""
 
 
 class Actor:
-    """Yields, for update i, the steps taken until i times `period` environment steps have been made.
+    """Yields, for update i, the steps taken until (i + 1) times `period` environment steps have been made.
 
-    Several seeds (S) act side by side, each with its own environments; a seed's steps do not depend on the others.
+    Several seeds act side by side, each with its own environments; a seed's steps do not depend on the others.
+    Shapes: S seeds, E environments of each, V vector steps in a batch.
+
+    Args:
+      recipe: what an environment is made of.
+      num_envs: E.
+      seeds: S integers.
+      period: environment steps of each seed per update.
+      vectorization: how environments are stepped: "serial", "async" or "native".
     """
 
     inner_steps = 1  # acting needs the parameters of the update before
 
     def __init__(
-        self, env_id: str, num_envs: int, seeds: Sequence[int], period: int, vectorization: str
+        self, recipe: Recipe, num_envs: int, seeds: Sequence[int], period: int, vectorization: str
     ) -> None:
         self._steppers = [
-            Stepper(make_vector(env_id, num_envs, seed, "train", vectorization)) for seed in seeds
+            Stepper(make_vector(recipe, num_envs, seed, "train", vectorization)) for seed in seeds
         ]
-        self._period, self._env_id = period, env_id
+        self._env_id = recipe.env
+        self._num_envs = num_envs
+        self._period = period
         self._reproduces = vectorization != "native"
-        # Vector steps an update waits for at most; with NEXT_STEP every second one may do no more than reset.
-        self._rows = -(-period // num_envs) * (
-            2 if self._steppers[0].mode is AutoresetMode.NEXT_STEP else 1
-        )
+        self._most = ceil_div(period, num_envs)  # V: vector steps an update waits for at most
+        if self._steppers[0].mode is AutoresetMode.NEXT_STEP:
+            self._most *= 2  # every second one may do no more than reset
         self._env_steps = [0] * len(seeds)  # valid steps of a seed, all its environments together
         self._vector_steps = [0] * len(seeds)
         self._open_return = np.zeros((len(seeds), num_envs))
-        self._last_return = np.full((len(seeds), num_envs), np.nan)
-        observation, no = np.zeros_like(self._steppers[0].observation), np.zeros(num_envs, bool)
-        self._no_step = Steps(
-            observation, no.astype(np.int32), no.astype(np.float64), no, no, observation, no
-        )
+        self._ended_return = np.zeros(len(seeds))  # sum over the episodes since the last `metrics`
+        self._ended_episodes = np.zeros(len(seeds), np.int32)
+        self._no_step: Steps | None = None  # known once the agent has answered
 
-    def next(self, act: Act, update: int) -> Steps:
-        """Acts until the steps for update `update` (from 0) are due.
+    def next(self, act: HostAct, update: int) -> Steps:
+        """Acts until the steps for update `update` (from 0) have been made.
 
         Args:
-          act: maps observations [S, E, ...] and counts of environment and vector steps made [S, 2] to actions
-            [S, E].
+          act: answers to observations.
           update: the index of the update.
 
         Returns:
@@ -54,69 +69,73 @@ class Actor:
         """
         target = (update + 1) * self._period
         made: list[list[Steps]] = [[] for _ in self._steppers]
-        while due := [s for s, env_steps in enumerate(self._env_steps) if env_steps < target]:
-            observations = [stepper.observation for stepper in self._steppers]
-            counts = np.array([self._env_steps, self._vector_steps], np.int32)
-            actions = act(_stack(observations), counts.T)
-            for s in due:
-                steps = Steps(observations[s], actions[s], *self._steppers[s].step(actions[s]))
-                made[s].append(steps)
-                self._env_steps[s] += int(np.count_nonzero(steps.valid))
-                self._vector_steps[s] += 1
-        batches = [self._batch(s, rows) for s, rows in enumerate(made)]
-        return Steps(*map(_stack, zip(*batches, strict=True)))
+        while any(due := [env_steps < target for env_steps in self._env_steps]):
+            acted = self._ask(act, due)
+            for s, is_due in enumerate(due):
+                if is_due:
+                    made[s].append(self._step(s, acted))
+        if self._no_step is None:  # restored where no step is due: what would the agent say?
+            self._ask(act, due)
+        rows = [row for own in made for row in own + [self._no_step] * (self._most - len(own))]
+        shape = (len(made), self._most)
+        steps = jax.tree.map(
+            lambda *leaves: np.array(leaves).reshape(*shape, *leaves[0].shape).swapaxes(1, 2), *rows
+        )
+        self._count_returns(steps)
+        return steps
 
     def metrics(self) -> list[dict[str, float]]:
-        """For each seed, the mean over environments of the last finished episode's return, once there is one."""
-        finished = [returns[~np.isnan(returns)] for returns in self._last_return]
-        return [{"train/episode_return": float(r.mean())} if r.size else {} for r in finished]
+        """For each seed, the mean return of the episodes that ended since the last call, if any did."""
+        means = [
+            {EPISODE_RETURN: float(total / episodes)} if episodes else {}
+            for total, episodes in zip(self._ended_return, self._ended_episodes, strict=True)
+        ]
+        self._ended_return[:] = 0.0
+        self._ended_episodes[:] = 0
+        return means
 
     def save(self) -> dict[str, np.ndarray]:
-        """What `restore` needs: counters, and every open episode's number and actions."""
-        progress = [e for stepper in self._steppers for e in self._progress(stepper)]
+        """What `restore` needs: counters, returns, and every open episode's number and actions."""
+        progress = [own for stepper in self._steppers for own in self._progress(stepper)]
+        logs = [[*actions, -1] for _, actions in progress]  # -1 ends a log
         return {
             "env_steps": np.array(self._env_steps, np.int32),
             "vector_steps": np.array(self._vector_steps, np.int32),
             "open_return": self._open_return.copy(),
-            "last_return": self._last_return.copy(),
-            "observation": _stack([stepper.observation for stepper in self._steppers]),
+            "ended_return": self._ended_return.copy(),
+            "ended_episodes": self._ended_episodes.copy(),
+            "observation": _join_seeds([stepper.observation for stepper in self._steppers]),
             "episode": np.array([episode for episode, _ in progress], np.int32),
-            "actions": np.array(
-                [a for _, actions in progress for a in [*actions, -1]], np.int32
-            ),  # -1 ends a log
-            "lengths": np.array([len(actions) + 1 for _, actions in progress], np.int32),
+            "actions": np.array([action for log in logs for action in log], np.int32),
+            "lengths": np.array([len(log) for log in logs], np.int32),
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Brings counters and environments to where `save` was called; warns if an environment does not reproduce."""
-        self._env_steps, self._vector_steps = (
-            saved["env_steps"].tolist(),
-            saved["vector_steps"].tolist(),
-        )
-        self._open_return, self._last_return = (
-            saved["open_return"].copy(),
-            saved["last_return"].copy(),
-        )
-        num_envs = self._open_return.shape[1]
-        logs = [
-            log[:-1].tolist()
-            for log in np.split(saved["actions"], np.cumsum(saved["lengths"])[:-1])
-        ]
+        """Brings counters and environments to where `save` was called; warns of one that does not reproduce."""
+        self._env_steps = saved["env_steps"].tolist()
+        self._vector_steps = saved["vector_steps"].tolist()
+        self._open_return = saved["open_return"].copy()
+        self._ended_return = saved["ended_return"].copy()
+        self._ended_episodes = saved["ended_episodes"].copy()
+        ends = np.cumsum(saved["lengths"])
+        logs = [log[:-1].tolist() for log in np.split(saved["actions"], ends[:-1])]
         for s, stepper in enumerate(self._steppers):
-            mine = slice(s * num_envs, (s + 1) * num_envs)
+            mine = slice(s * self._num_envs, (s + 1) * self._num_envs)
             if self._reproduces:
                 stepper.envs.call("resume_at", saved["episode"][mine].tolist(), logs[mine])
-            stepper.observation = np.asarray(stepper.envs.reset()[0])
+            stepper.start()
+            stepper.resets = np.array([not actions for _, actions in self._progress(stepper)])
+            self._open_return[s, stepper.resets] = 0.0  # it is, but where an episode was lost
             astray = [
                 i
-                for i in range(num_envs)
+                for i in range(self._num_envs)
                 if not np.array_equal(stepper.observation[i], saved["observation"][s, i])
             ]
             if astray:
                 warnings.warn(
-                    f"{self._env_id}: environments {astray} did not come back to where the run stopped (their "
-                    "episodes do not follow from seed and actions alone). The run goes on, but is not identical to "
-                    "an uninterrupted one.",
+                    f"{self._env_id}: environments {astray} did not come back to where the run stopped "
+                    "(their episodes do not follow from seed and actions alone). The run goes on, but is "
+                    "not identical to an uninterrupted one.",
                     stacklevel=2,
                 )
 
@@ -126,30 +145,68 @@ class Actor:
             stepper.envs.close()
 
     def _progress(self, stepper: Stepper) -> list[tuple[int, list[int]]]:
-        return (
-            list(stepper.envs.call("progress"))
-            if self._reproduces
-            else [(0, [])] * stepper.envs.num_envs
-        )
+        """Every environment's open episode and the actions made in it; none where that is not known."""
+        if self._reproduces:
+            return list(stepper.envs.call("progress"))
+        return [(0, [])] * self._num_envs
 
-    def _batch(self, s: int, rows: list[Steps]) -> Steps:
-        """One seed's vector steps since the last update as Steps [E, V, ...]; keeps its episodes' returns."""
-        rows = rows + [self._no_step] * (self._rows - len(rows))
-        steps = Steps(*(np.array(field).swapaxes(0, 1) for field in zip(*rows, strict=True)))
-        reward, done = (
-            np.where(steps.valid, steps.r_t, 0.0),
-            (steps.terminated | steps.truncated) & steps.valid,
-        )
-        if not done.any():
-            self._open_return[s] += reward.sum(axis=1)
-            return steps
-        for row in range(self._rows):
-            self._open_return[s] += reward[:, row]
-            ended = done[:, row]
-            self._last_return[s, ended] = self._open_return[s, ended]
-            self._open_return[s, ended] = 0.0
-        return steps
+    def _ask(self, act: HostAct, due: list[bool]) -> Acted:
+        """The agent's answer to what all seeds see; leaves [S, E, ...]."""
+        observations = _join_seeds([stepper.observation for stepper in self._steppers])
+        resets = _join_seeds([stepper.resets for stepper in self._steppers])
+        counts = np.array([self._env_steps, self._vector_steps], np.int32).T
+        acted = act(observations, resets, np.array(due), counts)
+        if self._no_step is None:
+            self._no_step = _no_step(observations[0], _of_seed(0, acted.extras))
+        return acted
+
+    def _step(self, s: int, acted: Acted) -> Steps:
+        """One vector step of one seed; leaves [E, ...]."""
+        stepper = self._steppers[s]
+        observation = stepper.observation
+        action = acted.action[s]
+        outcome, valid = stepper.step(action)
+        self._env_steps[s] += int(np.count_nonzero(valid))
+        self._vector_steps[s] += 1
+        return Steps(observation, action, *outcome, valid, _of_seed(s, acted.extras))
+
+    def _count_returns(self, steps: Steps) -> None:
+        """Adds a batch [S, E, V, ...] to the returns of open episodes, and those to the ended ones."""
+        reward = np.where(steps.valid, steps.r_t, 0.0)
+        done = (steps.terminated | steps.truncated) & steps.valid
+        some_ended = done.any()
+        for v in range(self._most):
+            self._open_return += reward[:, :, v]
+            if some_ended:
+                ended = done[:, :, v]
+                self._ended_return += np.where(ended, self._open_return, 0.0).sum(axis=1)
+                self._ended_episodes += np.count_nonzero(ended, axis=1).astype(np.int32)
+                self._open_return[ended] = 0.0
 
 
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _no_step(observation: np.ndarray, extras: Any) -> Steps:
+    """A row [E, ...] that is not valid."""
+    nothing = np.zeros_like(observation)
+    no = np.zeros(len(observation), bool)
+    return Steps(
+        s_tm1=nothing,
+        a_tm1=no.astype(np.int32),
+        r_t=no.astype(np.float64),
+        terminated=no,
+        truncated=no,
+        s_t=nothing,
+        valid=no,
+        extras=jax.tree.map(np.zeros_like, extras),
+    )
+
+
+def _of_seed(s: int, tree: Any) -> Any:
+    """One seed's part of leaves [S, ...]; most agents say nothing, which must not take time."""
+    if isinstance(tree, tuple) and not tree:
+        return tree
+    return jax.tree.map(lambda x: x[s], tree)
+
+
+def _join_seeds(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """[S, ...] of one array for each seed."""
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

@@ -1,10 +1,29 @@
-"""What an agent asks of its environments, the same for Gymnasium's on the host and for JAX-native ones.
+"""Environments on the host and on the device, the same to an agent; and the way of an observation to the loss.
 
-`find` decides which kind an id names; no agent branches on it.
+Axes: E environments of one seed (or this device's share of them), V vector steps between two updates, S seeds.
+An agent is written for one seed: it sees E, and V once the steps are made, never S.
+
+1. An observation [E, ...] waits in its environments. What the agent remembers of the episode, its memory
+   [E, ...], waits beside it; a flag [E] says where an episode begins and the memory is of the one before.
+2. The agent answers: `act(learned, memory, observation, reset, env_steps, key) -> Acted(action, memory, extras)`.
+   The loop asks on behalf of the environments and binds `learned`, what the parameters are in this update.
+   On the host, `Actor.next` has the observations [S, E, ...] of all seeds answered in one call, and the loop
+   keeps the memory. On the device, `DeviceActor.next` asks inside the update, and keeps the memory itself.
+3. The environments step: rewards, ends and successor observations [E, ...] join the observation, the action
+   and the extras in one row of `Steps`. Back to 1, until the steps that the update waits for are made.
+4. The rows become one batch `Steps` [E, V, ...]; V is always the same, and rows that were not needed are not
+   valid. The host's batches are [S, E, V, ...]; the loop lays S and E out over devices.
+5. `step(state, batch, key)`, one update of one seed, gets `Steps` [E, V, ...] of either kind. An agent with a
+   replay inserts them and samples transitions [B, ...]; another one learns from them as they are. Losses are
+   written for one transition or one sequence, and mapped.
+
+`Envs.find` decides which kind an id names; no agent branches on it.
 """
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -12,167 +31,246 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from missing_bits import collectives
-from missing_bits.envs import functional
+from missing_bits.envs import functional, wrappers
 from missing_bits.envs.actor import Actor
+from missing_bits.envs.functional import DeviceActor
 from missing_bits.envs.gymnasium_envs import (
     VECTORIZATIONS,
+    Recipe,
     Stepper,
     check_spaces,
     episode_seed,
     make,
     make_vector,
 )
-from missing_bits.envs.steps import Steps
-from missing_bits.errors import UserError, require
+from missing_bits.envs.steps import Player
+from missing_bits.errors import UserError, require, require_positive
 
-EPISODE_LIMIT = (
-    27_000  # steps at which an evaluation episode ends where the environment itself sets no limit
-)
+EPISODE_LIMIT = 27_000
+"""Steps at which an evaluation episode ends where the environment itself sets no limit."""
 
-Greedy = Callable[[Any, jax.Array], jax.Array]  # (parameters, observations [E, ...]) -> actions [E]
+Recording = tuple[list[np.ndarray], list[float]]
+"""RGB frames [height, width, 3] uint8, one before the first step and one after each, and the return at each."""
 
 
 class HostEnvironments:
-    """Gymnasium environments: an `Actor` on the host makes the steps, an update receives them as its batch."""
+    """Gymnasium environments: an `Actor` on the host makes the steps, an update receives them.
 
-    def __init__(self, env_id: str, num_envs: int, period: int, vectorization: str) -> None:
-        env = make(env_id)
-        check_spaces(env_id, env.observation_space, env.action_space)
+    Args:
+      recipe: what an environment is made of.
+      num_envs: environments stepped together.
+      period: environment steps per update.
+      vectorization: how they are stepped: "serial", "async" or "native".
+    """
+
+    def __init__(self, recipe: Recipe, num_envs: int, period: int, vectorization: str) -> None:
+        env = make(recipe)
+        check_spaces(recipe.env, env.observation_space, env.action_space)
+        if recipe.wrappers:
+            _try_wrappers(recipe, env)
         env.close()
-        self.env_id = env_id
+        self.env_id = recipe.env
         self.observation_space = env.observation_space
         self.num_actions = int(env.action_space.n)
-        self._num_envs, self._period, self._vectorization = num_envs, period, vectorization
+        self._recipe = recipe
+        self._num_envs = num_envs
+        self._period = period
+        self._vectorization = vectorization
 
     def source(self, seeds: Sequence[int]) -> Actor:
-        """The actor that yields every update's batch."""
-        return Actor(self.env_id, self._num_envs, seeds, self._period, self._vectorization)
+        """What makes every update's steps, on the host."""
+        return Actor(self._recipe, self._num_envs, seeds, self._period, self._vectorization)
 
-    def init(self, key: jax.Array) -> tuple[()]:
-        """No state on the device."""
-        return ()
+    def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:
+        """The returns of whole episodes in environments of their own, one episode each.
 
-    def collect(
-        self, state: tuple[()], batch: Steps, act: functional.Act, key: jax.Array
-    ) -> tuple[tuple[()], Steps]:
-        """The steps the actor made."""
-        return state, batch
+        Args:
+          player: the agent.
+          learned: what it has learned.
+          episodes: how many.
+          key: random key.
 
-    def metrics(self, state: tuple[()]) -> dict[str, jax.Array]:
-        """None: the actor knows the episodes."""
-        return {}
-
-    def returns(self, greedy: Greedy, params: Any, episodes: int, key: jax.Array) -> np.ndarray:
-        """Returns of whole episodes in environments of their own, one episode each: [episodes] float64."""
+        Returns:
+          [episodes] float64.
+        """
         seed = int(jax.random.bits(key))
-        envs = make_vector(self.env_id, episodes, seed, "eval", "serial")
-        stepper = Stepper(envs)
-        going, total = np.ones(episodes, bool), np.zeros(episodes)
+        stepper = Stepper(make_vector(self._recipe, episodes, seed, "eval", "serial"))
+        memory = player.memory(episodes)
+        going = np.ones(episodes, bool)
+        total = np.zeros(episodes)
         for _ in range(EPISODE_LIMIT):
-            action = np.asarray(greedy(params, stepper.observation))
-            reward, terminated, truncated, _, _ = stepper.step(action)
-            total += np.where(going, reward, 0.0)
-            going &= ~(terminated | truncated)
+            action, memory = player.act(learned, memory, stepper.observation, stepper.resets)
+            outcome, _ = stepper.step(np.asarray(action))
+            total += np.where(going, outcome.r_t, 0.0)
+            going &= ~(outcome.terminated | outcome.truncated)
             if not going.any():
                 break
-        envs.close()
+        stepper.envs.close()
         return total
+
+    def record(self, player: Player, learned: Any, seed: int) -> Recording:
+        """Plays one episode with rendering; no frames where the environment draws none."""
+        return _record(self._recipe, player, learned, seed)
 
 
 class FunctionalEnvironments:
-    """JAX-native environments: the update itself makes the steps, so there is no source."""
+    """JAX-native environments: the update itself makes the steps.
 
-    def __init__(self, env_id: str, env: gym.Env, num_envs: int, period: int) -> None:
+    Args:
+      recipe: what an environment is made of; no wrappers.
+      env: the environment that Gymnasium makes of it.
+      num_envs: environments stepped together, over all devices.
+      period: environment steps per update.
+    """
+
+    def __init__(self, recipe: Recipe, env: gym.Env, num_envs: int, period: int) -> None:
         func_env = env.unwrapped.func_env
-        check_spaces(env_id, func_env.observation_space, func_env.action_space)
-        self.env_id = env_id
+        check_spaces(recipe.env, func_env.observation_space, func_env.action_space)
+        self.env_id = recipe.env
         self.observation_space = func_env.observation_space
         self.num_actions = int(func_env.action_space.n)
-        self._env, self._num_envs, self._period = func_env, num_envs, period
+        self._recipe = recipe
+        self._env = func_env
+        self._num_envs = num_envs
+        self._period = period
         self._limit = env.spec.max_episode_steps or EPISODE_LIMIT
         self._returns = jax.jit(self._play, static_argnums=(0, 2))
 
-    def source(self, seeds: Sequence[int]) -> None:
-        """None: an update needs no batch."""
-        return None
+    def source(self, seeds: Sequence[int]) -> DeviceActor:
+        """What makes every update's steps, on the device; it does not depend on the seeds."""
+        return DeviceActor(self._env, self._limit, self._num_envs, self._period)
 
-    def init(self, key: jax.Array) -> functional.VectorState:
-        """This device's environments at the start of their first episodes."""
-        return functional.reset(self._env, self._num_envs, key)
+    def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:
+        """The returns of whole episodes in environments of their own: [episodes] float32."""
+        return np.asarray(self._returns(player, learned, episodes, key))
 
-    def collect(
-        self, state: functional.VectorState, batch: None, act: functional.Act, key: jax.Array
-    ) -> tuple[functional.VectorState, Steps]:
-        """Makes the steps that the next update waits for."""
-        return functional.collect(
-            self._env, self._limit, self._num_envs, self._period, state, act, key
-        )
+    def record(self, player: Player, learned: Any, seed: int) -> Recording:
+        """Plays one episode with rendering; no frames where the environment draws none."""
+        return _record(self._recipe, player, learned, seed)
 
-    def metrics(self, state: functional.VectorState) -> dict[str, jax.Array]:
-        """The mean over environments of the last finished episode's return (0 before there is one)."""
-        return {"train/episode_return": collectives.mean(jnp.mean(state.envs.last_return))}
-
-    def returns(self, greedy: Greedy, params: Any, episodes: int, key: jax.Array) -> np.ndarray:
-        """Returns of whole episodes in environments of their own: [episodes] float32."""
-        return np.asarray(self._returns(greedy, params, episodes, key))
-
-    def _play(self, greedy: Greedy, params: Any, episodes: int, key: jax.Array) -> jax.Array:
-        return functional.returns(
-            self._env, self._limit, episodes, lambda x: greedy(params, x), key
-        )
+    def _play(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> jax.Array:
+        return functional.returns(self._env, self._limit, episodes, player, learned, key)
 
 
 Environments = HostEnvironments | FunctionalEnvironments
 
 
-def find(env_id: str, num_envs: int, period: int, vectorization: str) -> Environments:
-    """The environments an id names.
+@dataclass(frozen=True)
+class Envs:
+    """The environments that an agent learns from and is judged in."""
 
-    Args:
-      env_id: a Gymnasium id; one built on a `FuncEnv`, such as "phys2d/CartPole-v1", runs inside the jitted update.
-      num_envs: environments stepped together.
-      period: environment steps per update.
-      vectorization: how host environments are stepped: "serial", "async" or "native".
+    env: str = "CartPole-v1"
+    """Gymnasium id with discrete actions; phys2d/CartPole-v1 runs inside the jitted update."""
+    num_envs: int = 1
+    """Environments stepped together."""
+    vectorization: str = "serial"
+    """How host environments are stepped: serial, async (a process each) or native (their vector class)."""
+    env_kwargs: str = ""
+    """What the environment is made with, as a JSON object, such as '{"is_slippery": false}'."""
+    wrappers: tuple[str, ...] = ()
+    """Around each environment, the innermost first: flatten, one_hot, grayscale, resize:84x84,
+    frame_stack:4, or your own module:function, which maps an environment to one."""
+    eval_episodes: int = 100
+    """Episodes of a greedy evaluation, each in an environment of its own."""
 
-    Raises:
-      UserError: unknown id, missing packages, spaces that do not fit, or a vectorization that does not apply.
-    """
+    def check(self, prefix: str) -> None:
+        """Raises `UserError` for settings that cannot run."""
+        require_positive(self, "num_envs", "eval_episodes", prefix=prefix)
+        require(
+            self.vectorization in VECTORIZATIONS,
+            f"--{prefix}vectorization={self.vectorization} is unknown; it is one of "
+            f"{', '.join(VECTORIZATIONS)}.",
+        )
+        self._kwargs(prefix)
+        for name in self.wrappers:
+            wrappers.find(name)
+        require(
+            not self.wrappers or self.vectorization != "native",
+            f"--{prefix}vectorization=native steps a vector class of the environment's own, which no "
+            f"wrapper can be put around; leave out --{prefix}wrappers, or use serial or async.",
+        )
+
+    def modules(self) -> list[str]:
+        """The values that name code to be imported, such as "my_package.envs:Maze-v0"."""
+        ids = [self.env] if ":" in self.env else []
+        return ids + [name for name in self.wrappers if wrappers.imports_code(name)]
+
+    def find(self, period: int) -> Environments:
+        """The environments that these settings name; `check` holds.
+
+        Args:
+          period: environment steps per update.
+
+        Raises:
+          UserError: unknown id, missing packages, arguments or wrappers that do not suit the environment,
+            spaces that do not suit an agent, or settings that do not apply to JAX-native environments.
+        """
+        recipe = Recipe(self.env, self._kwargs(""), self.wrappers)
+        env = make(Recipe(recipe.env, recipe.kwargs))
+        if not hasattr(env.unwrapped, "func_env"):
+            env.close()
+            return HostEnvironments(recipe, self.num_envs, period, self.vectorization)
+        require(
+            self.vectorization == "serial",
+            f"--vectorization={self.vectorization} is for host environments; {self.env} is JAX-native.",
+        )
+        require(
+            not self.wrappers,
+            f"--wrappers {' '.join(self.wrappers)}: wrappers are for host environments; {self.env} is "
+            "JAX-native.",
+        )
+        return FunctionalEnvironments(recipe, env, self.num_envs, period)
+
+    def _kwargs(self, prefix: str) -> dict[str, Any]:
+        if not self.env_kwargs:
+            return {}
+        try:
+            kwargs = json.loads(self.env_kwargs)
+        except json.JSONDecodeError:
+            kwargs = None
+        require(
+            isinstance(kwargs, dict),
+            f"--{prefix}env-kwargs={self.env_kwargs} is no JSON object; write one, such as "
+            """'{"is_slippery": false}'.""",
+        )
+        return kwargs
+
+
+def _try_wrappers(recipe: Recipe, env: gym.Env) -> None:
+    """Raises `UserError` where an observation does not come out of the wrappers as they promise."""
+    names = " ".join(recipe.wrappers)
+    try:
+        observation, _ = env.reset(seed=0)
+    except Exception as error:
+        raise UserError(
+            f"--wrappers {names} around {recipe.env} fail: {wrappers.first_line(error)}"
+        ) from error
     require(
-        vectorization in VECTORIZATIONS,
-        f"--vectorization={vectorization} is unknown; it is one of {', '.join(VECTORIZATIONS)}.",
+        env.observation_space.contains(observation),
+        f"--wrappers {names} around {recipe.env} promise observations in {env.observation_space}, but "
+        f"make others, of type {type(observation).__name__}.",
     )
-    env = make(env_id)
-    if hasattr(env.unwrapped, "func_env"):
-        if vectorization != "serial":
-            raise UserError(
-                f"--vectorization={vectorization} is for host environments; {env_id} is JAX-native."
-            )
-        return FunctionalEnvironments(env_id, env, num_envs, period)
-    env.close()
-    return HostEnvironments(env_id, num_envs, period, vectorization)
 
 
-def record(
-    env_id: str, greedy: Greedy, params: Any, seed: int
-) -> tuple[list[np.ndarray], list[float]]:
-    """Plays one episode with rendering.
-
-    Returns:
-      RGB frames [height, width, 3] uint8 and the return after each; no frames where the environment draws none.
-    """
+def _record(recipe: Recipe, player: Player, learned: Any, seed: int) -> Recording:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames are drawn off screen
-    modes = make(env_id).metadata.get("render_modes", ())
+    silent = make(recipe)
+    modes = silent.metadata.get("render_modes", ())
+    silent.close()
     if "rgb_array" not in modes:
         return [], []
-    env = make(env_id, render_mode="rgb_array")
+    env = make(recipe, render_mode="rgb_array")
+    first_action = int(env.action_space.start)
     observation, _ = env.reset(seed=episode_seed(seed, "record", 0, 0))
-    frames, returns = [env.render()], [0.0]
+    memory = player.memory(1)
+    reset = np.ones(1, bool)
+    frames = [env.render()]
+    returns = [0.0]
     for _ in range(EPISODE_LIMIT):
-        action = int(np.asarray(greedy(params, np.asarray(observation)[None]))[0])
-        observation, reward, terminated, truncated, _ = env.step(
-            action + int(env.action_space.start)
-        )
+        action, memory = player.act(learned, memory, np.asarray(observation)[None], reset)
+        reset = np.zeros(1, bool)
+        choice = int(np.asarray(action)[0])
+        observation, reward, terminated, truncated, _ = env.step(first_action + choice)
         frames.append(env.render())
         returns.append(returns[-1] + float(reward))
         if terminated or truncated:

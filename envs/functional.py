@@ -12,9 +12,12 @@ import jax.numpy as jnp
 from gymnasium.experimental.functional import FuncEnv
 
 from missing_bits import collectives
-from missing_bits.envs.steps import Steps
+from missing_bits.envs.steps import EPISODE_RETURN, Acted, Outcome, Player, Steps
+from missing_bits.metrics import Mean
+from missing_bits.numeric import ceil_div
 
-Act = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+DeviceAct = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Acted]
+"""(memory, observation [E, ...], reset [E], environment steps made, key) -> Acted, leaves [E, ...]."""
 
 
 class EnvState(NamedTuple):
@@ -24,13 +27,13 @@ class EnvState(NamedTuple):
     observation: jax.Array  # what the next action is chosen on
     elapsed: jax.Array  # int32: steps made in this episode
     open_return: jax.Array  # float32: rewards of this episode so far
-    last_return: jax.Array  # float32: return of the episode before; 0 until one has finished
 
 
 class VectorState(NamedTuple):
-    """This device's environments and the cadence's counters, which are the same on every device."""
+    """This device's environments, and the cadence's counters, which are the same on every device."""
 
     envs: EnvState  # leaves [E, ...]
+    memory: Any  # leaves [E, ...]: what the agent remembers
     vector_steps: jax.Array  # int32
     updates: jax.Array  # int32
 
@@ -39,13 +42,12 @@ def initial(env: FuncEnv, key: jax.Array) -> EnvState:
     """One environment at the start of an episode."""
     state_key, observation_key = jax.random.split(key)
     inner = env.initial(state_key)
-    zero = jnp.float32(0)
-    return EnvState(inner, env.observation(inner, observation_key), jnp.int32(0), zero, zero)
+    return EnvState(inner, env.observation(inner, observation_key), jnp.int32(0), jnp.float32(0))
 
 
 def step(
     env: FuncEnv, limit: int, state: EnvState, action: jax.Array, key: jax.Array
-) -> tuple[EnvState, tuple[jax.Array, ...]]:
+) -> tuple[EnvState, Outcome]:
     """One step of one environment; at an episode's end the next one starts at once.
 
     Args:
@@ -56,7 +58,7 @@ def step(
       key: random key.
 
     Returns:
-      The state the next action is chosen on, and (reward, terminated, truncated, successor observation).
+      The state the next action is chosen on, and what came of this one.
     """
     transition_key, observation_key, reset_key = jax.random.split(key, 3)
     action = action + env.action_space.start
@@ -66,69 +68,106 @@ def step(
     terminated = jnp.asarray(env.terminal(inner, observation_key), bool)
     truncated = ~terminated & (state.elapsed + 1 >= limit)
     done = terminated | truncated
-    total = state.open_return + reward
-    going = EnvState(inner, successor, state.elapsed + 1, total, state.last_return)
-    fresh = initial(env, reset_key)._replace(last_return=total)
+    going = EnvState(inner, successor, state.elapsed + 1, state.open_return + reward)
+    fresh = initial(env, reset_key)
     following = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, going)
-    return following, (reward, terminated, truncated, successor)
+    return following, Outcome(reward, terminated, truncated, successor)
 
 
-def reset(env: FuncEnv, num_envs: int, key: jax.Array) -> VectorState:
-    """This device's share of `num_envs` environments at the start of their first episodes."""
-    keys = collectives.shard(jax.random.split(key, num_envs))
-    envs = jax.vmap(lambda k: initial(env, k))(keys)
-    return VectorState(envs, jnp.int32(0), jnp.int32(0))
+class DeviceActor:
+    """Makes, inside update i, the steps until (i + 1) times `period` environment steps have been made.
 
-
-def collect(
-    env: FuncEnv,
-    limit: int,
-    num_envs: int,
-    period: int,
-    state: VectorState,
-    act: Act,
-    key: jax.Array,
-) -> tuple[VectorState, Steps]:
-    """Makes the vector steps that the next update waits for: environment steps reach updates times `period`.
+    Shapes: E environments on this device, V vector steps in a batch.
 
     Args:
       env: the environment.
       limit: steps after which an episode is truncated.
       num_envs: environments over all devices.
       period: environment steps per update.
-      state: this device's environments.
-      act: maps observations [E, ...], environment steps made so far and a key to actions [E].
-      key: random key, the same on every device.
-
-    Returns:
-      The new state, and Steps [E, V, ...] in which rows beyond those due are not valid.
     """
-    due_steps = (state.updates + 1) * period
 
-    def vector_step(state: VectorState, key: jax.Array) -> tuple[VectorState, Steps]:
-        act_key, env_key = jax.random.split(key)
-        env_steps = state.vector_steps * num_envs
-        action = act(state.envs.observation, env_steps, act_key)
-        keys = collectives.shard(jax.random.split(env_key, num_envs))
-        envs, outcome = jax.vmap(lambda s, a, k: step(env, limit, s, a, k))(
-            state.envs, action, keys
-        )
-        due = env_steps < due_steps  # static shapes: a step that is not due is made and forgotten
-        envs = jax.tree.map(lambda new, old: jnp.where(due, new, old), envs, state.envs)
-        reward, terminated, truncated, successor = outcome
-        valid = jnp.broadcast_to(due, reward.shape)
-        steps = Steps(
-            state.envs.observation, action, reward, terminated, truncated, successor, valid
-        )
-        return state._replace(envs=envs, vector_steps=state.vector_steps + due), steps
+    def __init__(self, env: FuncEnv, limit: int, num_envs: int, period: int) -> None:
+        self._env = env
+        self._limit = limit
+        self._num_envs = num_envs
+        self._period = period
 
-    state, steps = jax.lax.scan(vector_step, state, jax.random.split(key, -(-period // num_envs)))
-    steps = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)  # [V, E, ...] -> [E, V, ...]
-    return state._replace(updates=state.updates + 1), steps
+    def init(self, memory: Callable[[int], Any], key: jax.Array) -> VectorState:
+        """This device's environments at the start of their first episodes.
+
+        Args:
+          memory: makes what the agent remembers at first, for so many environments.
+          key: random key, the same on every device.
+        """
+        keys = collectives.shard(jax.random.split(key, self._num_envs))
+        envs = jax.vmap(lambda k: initial(self._env, k))(keys)
+        mine = self._num_envs // collectives.size()
+        return VectorState(envs, memory(mine), jnp.int32(0), jnp.int32(0))
+
+    def next(
+        self, state: VectorState, act: DeviceAct, key: jax.Array
+    ) -> tuple[VectorState, Steps, dict[str, Mean]]:
+        """Makes the vector steps that the next update waits for.
+
+        Args:
+          state: this device's environments.
+          act: answers to observations.
+          key: random key, the same on every device.
+
+        Returns:
+          The new state; Steps [E, V, ...], in which rows beyond those due are not valid; and the mean
+          return of the episodes that ended, on all devices.
+        """
+        due_steps = (state.updates + 1) * self._period
+
+        def vector_step(
+            state: VectorState, key: jax.Array
+        ) -> tuple[VectorState, tuple[Steps, Mean]]:
+            act_key, env_key = jax.random.split(key)
+            env_steps = state.vector_steps * self._num_envs
+            observation = state.envs.observation
+            acted = act(state.memory, observation, state.envs.elapsed == 0, env_steps, act_key)
+            keys = collectives.shard(jax.random.split(env_key, self._num_envs))
+            envs, outcome = jax.vmap(lambda s, a, k: step(self._env, self._limit, s, a, k))(
+                state.envs, acted.action, keys
+            )
+            # Static shapes: a step that is not due is made and forgotten.
+            due = env_steps < due_steps
+            envs, memory = jax.tree.map(
+                lambda new, old: jnp.where(due, new, old),
+                (envs, acted.memory),
+                (state.envs, state.memory),
+            )
+            extras = jax.tree.map(lambda x: jnp.where(due, x, jnp.zeros_like(x)), acted.extras)
+            valid = jnp.broadcast_to(due, outcome.r_t.shape)
+            steps = Steps(observation, acted.action, *outcome, valid, extras)
+            ended = (outcome.terminated | outcome.truncated) & due
+            returned = jnp.where(ended, state.envs.open_return + outcome.r_t, 0.0)
+            returns = Mean(jnp.sum(returned), jnp.sum(ended.astype(jnp.float32)))
+            return VectorState(envs, memory, state.vector_steps + due, state.updates), (
+                steps,
+                returns,
+            )
+
+        most = ceil_div(self._period, self._num_envs)
+        state, (steps, returns) = jax.lax.scan(vector_step, state, jax.random.split(key, most))
+        steps = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)  # [V, E, ...] -> [E, V, ...]
+        returns = collectives.total(jax.tree.map(jnp.sum, returns))
+        return state._replace(updates=state.updates + 1), steps, {EPISODE_RETURN: returns}
+
+
+class _Play(NamedTuple):
+    """Episodes of an evaluation, side by side; leaves [episodes, ...] but for the key."""
+
+    envs: EnvState
+    memory: Any
+    done: jax.Array  # bool: the first episode is over
+    total: jax.Array  # float32: its return so far
+    key: jax.Array
 
 
 def returns(
-    env: FuncEnv, limit: int, episodes: int, act: Callable[[jax.Array], jax.Array], key: jax.Array
+    env: FuncEnv, limit: int, episodes: int, player: Player, learned: Any, key: jax.Array
 ) -> jax.Array:
     """The returns of `episodes` whole episodes, one per environment.
 
@@ -136,7 +175,8 @@ def returns(
       env: the environment.
       limit: steps after which an episode is truncated.
       episodes: how many.
-      act: maps observations [episodes, ...] to actions [episodes].
+      player: the agent.
+      learned: what it has learned.
       key: random key.
 
     Returns:
@@ -145,17 +185,19 @@ def returns(
     reset_key, step_key = jax.random.split(key)
     envs = jax.vmap(lambda k: initial(env, k))(jax.random.split(reset_key, episodes))
 
-    def going(carry):
-        return ~jnp.all(carry[1])
+    def going(play: _Play) -> jax.Array:
+        return ~jnp.all(play.done)
 
-    def advance(carry):
-        envs, done, total, key = carry
-        key, step_key = jax.random.split(key)
+    def advance(play: _Play) -> _Play:
+        key, step_key = jax.random.split(play.key)
+        envs = play.envs
+        action, memory = player.act(learned, play.memory, envs.observation, envs.elapsed == 0)
         keys = jax.random.split(step_key, episodes)
-        envs, (reward, terminated, truncated, _) = jax.vmap(
-            lambda s, a, k: step(env, limit, s, a, k)
-        )(envs, act(envs.observation), keys)
-        return envs, done | terminated | truncated, total + jnp.where(done, 0.0, reward), key
+        envs, outcome = jax.vmap(lambda s, a, k: step(env, limit, s, a, k))(envs, action, keys)
+        total = play.total + jnp.where(play.done, 0.0, outcome.r_t)
+        done = play.done | outcome.terminated | outcome.truncated
+        return _Play(envs, memory, done, total, key)
 
-    start = (envs, jnp.zeros(episodes, bool), jnp.zeros(episodes), step_key)
-    return jax.lax.while_loop(going, advance, start)[2]
+    no = jnp.zeros(episodes, bool)
+    start = _Play(envs, player.memory(episodes), no, jnp.zeros(episodes), step_key)
+    return jax.lax.while_loop(going, advance, start).total

@@ -2,43 +2,61 @@
 
 import difflib
 import functools
+import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from missing_bits.envs.steps import Outcome
+from missing_bits.envs.wrappers import first_line, wrap
 from missing_bits.errors import UserError
 
 VECTORIZATIONS = ("serial", "async", "native")
-_EXTRAS = {
+_INSTALLED_BY = {
     "ALE": "atari",
     "box2d": "box2d",
-}  # what the id or entry point contains -> the extra that brings it
+}  # part of an entry point -> the extra that brings it
 
 
-def make(env_id: str, **kwargs: Any) -> gym.Env:
-    """`gymnasium.make`, with every failure told as a `UserError`."""
+@dataclass(frozen=True)
+class Recipe:
+    """What one environment is made of; worker processes make theirs from it too."""
+
+    env: str
+    """A Gymnasium id."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `gymnasium.make`."""
+    wrappers: tuple[str, ...] = ()
+    """Names of wrappers, the innermost first."""
+
+
+def make(recipe: Recipe, **settings: Any) -> gym.Env:
+    """The environment of a recipe within its wrappers, with every failure told as a `UserError`.
+
+    Args:
+      recipe: what to make.
+      settings: further arguments of `gymnasium.make`, such as `render_mode`.
+    """
+    env_id = recipe.env
+    kwargs = {"disable_env_checker": True, **recipe.kwargs, **settings}
     if env_id.startswith("ALE/"):
         _register_atari(env_id)
     try:
-        return gym.make(env_id, disable_env_checker=True, **kwargs)
+        env = gym.make(env_id, **kwargs)
     except gym.error.DependencyNotInstalled as error:
         entry_point = str(gym.spec(env_id).entry_point)
-        extra = next((name for part, name in _EXTRAS.items() if part in entry_point), None)
+        extra = next((name for part, name in _INSTALLED_BY.items() if part in entry_point), None)
         remedy = f"pip install -e '.[{extra}]'" if extra else str(error)
         raise UserError(
             f"--env={env_id} needs packages that are not installed. Install them: {remedy}"
         ) from error
-    except (
-        gym.error.UnregisteredEnv,
-        gym.error.DeprecatedEnv,
-        gym.error.Error,
-        ModuleNotFoundError,
-    ) as error:
+    except (gym.error.Error, ModuleNotFoundError) as error:
         close = difflib.get_close_matches(env_id, gym.registry, n=1, cutoff=0.5)
         hint = (
             f"Did you mean {close[0]}?"
@@ -48,6 +66,12 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         raise UserError(
             f"--env={env_id} is not an environment Gymnasium can make here. {hint}"
         ) from error
+    except Exception as error:
+        what = f"--env={env_id} cannot be made"
+        if recipe.kwargs:
+            what = f"--env-kwargs='{json.dumps(recipe.kwargs)}' does not suit {env_id}"
+        raise UserError(f"{what}: {first_line(error)}") from error
+    return wrap(env, env_id, recipe.wrappers)
 
 
 def _register_atari(env_id: str) -> None:
@@ -65,17 +89,18 @@ def check_spaces(env_id: str, observation_space: gym.Space, action_space: gym.Sp
     if not isinstance(action_space, gym.spaces.Discrete):
         kind = "a continuous" if isinstance(action_space, gym.spaces.Box) else "the"
         raise UserError(
-            f"--env={env_id} has {kind} action space {action_space}; this experiment needs discrete actions, "
-            "such as CartPole-v1's."
+            f"--env={env_id} has {kind} action space {action_space}; this experiment needs discrete "
+            "actions, such as CartPole-v1's."
         )
-    if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) not in (
-        1,
-        3,
-    ):
-        raise UserError(
-            f"--env={env_id} has the observation space {observation_space}; this experiment needs a Box: "
-            "vectors [features] or images [height, width, channels]."
-        )
+    is_box = isinstance(observation_space, gym.spaces.Box)
+    if is_box and len(observation_space.shape) in (1, 3):
+        return
+    is_discrete = isinstance(observation_space, gym.spaces.Discrete)
+    remedy = "--wrappers one_hot" if is_discrete else "--wrappers flatten"
+    raise UserError(
+        f"--env={env_id} has the observation space {observation_space}; this experiment needs a Box: "
+        f"vectors [features] or images [height, width, channels]. {remedy} makes vectors of them."
+    )
 
 
 def episode_seed(seed: int, stream: str, env: int, episode: int) -> int:
@@ -103,7 +128,8 @@ class Episodes(gym.Wrapper):
 
     def resume_at(self, episodes: Sequence[int], logs: Sequence[Sequence[int]]) -> None:
         """Makes the next `reset` return where `episodes[i]` stood after `logs[i]`, i this environment's index."""
-        self.episode, self._replayed = int(episodes[self._index]) - 1, logs[self._index]
+        self.episode = int(episodes[self._index]) - 1
+        self._replayed = logs[self._index]
 
     def progress(self) -> tuple[int, list[int]]:
         """The open episode's number and the actions taken in it."""
@@ -113,15 +139,15 @@ class Episodes(gym.Wrapper):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict]:
         self.episode += 1
-        self.actions, replayed, self._replayed = [], self._replayed, ()
+        self.actions = []
+        replayed = self._replayed
+        self._replayed = ()
         observation, info = self.env.reset(
             seed=episode_seed(*self._seeding, self.episode), options=options
         )
         for action in replayed:
             observation, _, terminated, truncated, info = self.step(int(action))
-            if (
-                terminated or truncated
-            ):  # the log is of an open episode: this one does not reproduce
+            if terminated or truncated:  # the log is of an open episode: it does not reproduce
                 return self.reset()
         return observation, info
 
@@ -155,24 +181,19 @@ class SerialVectorEnv(VectorEnv):
         space = self.single_observation_space
         observations = np.empty((self.num_envs, *space.shape), space.dtype)
         rewards = np.empty(self.num_envs)
-        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        terminated = np.zeros(self.num_envs, bool)
+        truncated = np.zeros(self.num_envs, bool)
         final = None
         for i, (env, action) in enumerate(zip(self.envs, actions.tolist(), strict=True)):
             observation, rewards[i], terminated[i], truncated[i], _ = env.step(action)
             if terminated[i] or truncated[i]:
                 final = np.full(self.num_envs, None, object) if final is None else final
-                final[i] = np.copy(
-                    observation
-                )  # an environment may have one buffer for all its observations
+                # A copy: an environment may have one buffer for all its observations.
+                final[i] = np.copy(observation)
                 observation, _ = env.reset()
             observations[i] = observation
-        return (
-            observations,
-            rewards,
-            terminated,
-            truncated,
-            {} if final is None else {"final_obs": final},
-        )
+        info = {} if final is None else {"final_obs": final}
+        return observations, rewards, terminated, truncated, info
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         return tuple(env.get_wrapper_attr(name)(*args, **kwargs) for env in self.envs)
@@ -182,28 +203,28 @@ class SerialVectorEnv(VectorEnv):
             env.close()
 
 
-def _make_episodes(env_id: str, seed: int, stream: str, index: int) -> gym.Env:
+def _make_episodes(recipe: Recipe, seed: int, stream: str, index: int) -> gym.Env:
     if multiprocessing.parent_process() is not None:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C reaches workers too; the parent saves, then closes them
-    return Episodes(make(env_id), seed, stream, index)
+        # Ctrl-C reaches workers too; the parent saves, then closes them.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return Episodes(make(recipe), seed, stream, index)
 
 
 def make_vector(
-    env_id: str, num_envs: int, seed: int, stream: str, vectorization: str
+    recipe: Recipe, num_envs: int, seed: int, stream: str, vectorization: str
 ) -> VectorEnv:
     """A vector environment whose episodes reproduce, except for "native" ones.
 
     Args:
-      env_id: a Gymnasium id.
+      recipe: what each environment is made of.
       num_envs: how many, from 1 up.
       seed: the run's seed.
       stream: what the environments are for ("train", "eval"): each purpose has its own episodes.
-      vectorization: "serial" in this process; "async" with a process for each, for slow environments; "native"
-        through the environment's own vector class, whose episodes cannot be played again.
+      vectorization: "serial" in this process; "async" with a process for each, for slow environments;
+        "native" through the environment's own vector class, without wrappers, whose episodes cannot be
+        played again.
     """
-    env_fns = [functools.partial(_make_episodes, env_id, seed, stream, i) for i in range(num_envs)]
+    env_fns = [functools.partial(_make_episodes, recipe, seed, stream, i) for i in range(num_envs)]
     if vectorization == "serial":
         return SerialVectorEnv(env_fns)
     if vectorization == "async":
@@ -211,51 +232,77 @@ def make_vector(
             env_fns, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver"
         )
     try:
-        envs = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point")
+        envs = gym.make_vec(
+            recipe.env, num_envs, vectorization_mode="vector_entry_point", **recipe.kwargs
+        )
     except gym.error.Error as error:
         raise UserError(
-            f"--env={env_id} has no vector class of its own. Use --vectorization=serial or async."
+            f"--env={recipe.env} has no vector class of its own. "
+            "Use --vectorization=serial or async."
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"--vectorization=native: the vector class of {recipe.env} cannot be made with "
+            f"--env-kwargs='{json.dumps(recipe.kwargs)}': {first_line(error)}"
         ) from error
     envs.reset(seed=episode_seed(seed, stream, 0, 0))
     return envs
 
 
 class Stepper:
-    """One view of a vector environment for all autoreset modes: every step with its true successor observation.
+    """One view of a vector environment for all autoreset modes: every step with its true successor.
 
-    NEXT_STEP environments answer the action after an episode's end with a reset: those rows are not steps and come
-    back with `valid` false. SAME_STEP ones hide the final observation in their info; DISABLED ones are reset here.
+    NEXT_STEP environments answer the action after an episode's end with a reset: those rows are not
+    steps and come back as not valid. SAME_STEP ones hide the final observation in their info; DISABLED
+    ones are reset here.
     """
+
+    observation: np.ndarray
+    """What the next actions are chosen on, [E, ...]."""
+    resets: np.ndarray
+    """Which of `observation` begin an episode, [E] bool."""
 
     def __init__(self, envs: VectorEnv) -> None:
         self.envs = envs
         self.mode = AutoresetMode(envs.metadata["autoreset_mode"])
-        self.observation = np.asarray(envs.reset()[0])
-        self._all, self._resetting = np.ones(envs.num_envs, bool), np.zeros(envs.num_envs, bool)
+        self._all = np.ones(envs.num_envs, bool)
+        self._none = np.zeros(envs.num_envs, bool)
+        self.start()
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+    def start(self) -> None:
+        """Begins an episode in every environment."""
+        self.observation = np.asarray(self.envs.reset()[0])
+        self.resets = self._all
+        self._resetting = self._none
+
+    def step(self, actions: np.ndarray) -> tuple[Outcome, np.ndarray]:
         """Steps all environments and moves `observation` to what the next actions are chosen on.
 
         Args:
           actions: [E] integers.
 
         Returns:
-          Rewards [E], terminated [E], truncated [E], successor observations [E, ...] and valid [E].
+          What came of them, leaves [E, ...], and which of them were steps: [E] bool.
         """
         observation, rewards, terminated, truncated, info = self.envs.step(actions)
-        observation = successor = np.asarray(observation)
+        observation = np.asarray(observation)
+        successor = observation
+        terminated = np.asarray(terminated)
+        truncated = np.asarray(truncated)
+        done = terminated | truncated
         valid = self._all
+        resets = done
         if self.mode is AutoresetMode.SAME_STEP:
             if "final_obs" in info:
                 successor = observation.copy()
-                for i in np.flatnonzero(terminated | truncated):
+                for i in np.flatnonzero(done):
                     successor[i] = info["final_obs"][i]
         elif self.mode is AutoresetMode.NEXT_STEP:
-            valid, self._resetting = (
-                ~self._resetting,
-                np.asarray(terminated) | np.asarray(truncated),
-            )
-        elif (done := terminated | truncated).any():
+            resets = self._resetting
+            valid = ~resets
+            self._resetting = done
+        elif done.any():
             observation = np.asarray(self.envs.reset(options={"reset_mask": done})[0])
         self.observation = observation
-        return np.asarray(rewards), np.asarray(terminated), np.asarray(truncated), successor, valid
+        self.resets = resets
+        return Outcome(np.asarray(rewards), terminated, truncated, successor), valid

@@ -1,0 +1,186 @@
+"""Wrappers around Gymnasium environments by name, such as `--wrappers grayscale resize:84x84 frame_stack:4`."""
+
+import difflib
+import importlib
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.wrappers import FlattenObservation, GrayscaleObservation, TransformObservation
+
+from missing_bits.errors import UserError, require
+
+Wrap = Callable[[gym.Env], gym.Env]
+
+
+def one_hot(env: gym.Env) -> gym.Env:
+    """Discrete observations as vectors [n] float32 with a single 1."""
+    space = env.observation_space
+    if not isinstance(space, gym.spaces.Discrete):
+        raise TypeError(f"one_hot needs Discrete observations, not {space}")
+    rows = np.eye(int(space.n), dtype=np.float32)
+    first = int(space.start)
+    vectors = gym.spaces.Box(0, 1, (int(space.n),), np.float32)
+    return TransformObservation(env, lambda number: rows[int(number) - first].copy(), vectors)
+
+
+def grayscale(env: gym.Env) -> gym.Env:
+    """RGB images as gray ones [height, width, 1] uint8."""
+    return GrayscaleObservation(env, keep_dim=True)
+
+
+def resize(env: gym.Env, height: int, width: int | None = None) -> gym.Env:
+    """Images [height, width, channels] uint8 of another size; each pixel is the mean of the area it covers.
+
+    Gymnasium's ResizeObservation needs OpenCV; Pillow, which the suite has anyway, computes the same.
+    """
+    from PIL import Image
+
+    space = env.observation_space
+    is_image = isinstance(space, gym.spaces.Box) and len(space.shape) == 3
+    if not is_image or space.dtype != np.uint8:
+        raise TypeError(f"resize needs images [height, width, channels] of uint8, not {space}")
+    width = width or height
+    channels = space.shape[2]
+
+    def resized(image: np.ndarray) -> np.ndarray:
+        planes = [Image.fromarray(np.ascontiguousarray(image[..., c])) for c in range(channels)]
+        small = [
+            np.asarray(plane.resize((width, height), Image.Resampling.BOX)) for plane in planes
+        ]
+        return np.stack(small, axis=-1)
+
+    return TransformObservation(
+        env, resized, gym.spaces.Box(0, 255, (height, width, channels), np.uint8)
+    )
+
+
+class FrameStack(gym.Wrapper):
+    """Joins every observation with those before it along the last axis, the oldest first.
+
+    Images become [height, width, channels * count], vectors [count * features]. An episode begins with its first
+    observation `count` times. Gymnasium's FrameStackObservation stacks along a new first axis, and does not copy
+    what it keeps: an environment with one buffer for all its observations would overwrite it.
+    """
+
+    def __init__(self, env: gym.Env, count: int) -> None:
+        super().__init__(env)
+        space = env.observation_space
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) not in (1, 3):
+            raise TypeError(f"frame_stack needs vectors or images, not {space}")
+        low = np.concatenate([space.low] * count, axis=-1)
+        high = np.concatenate([space.high] * count, axis=-1)
+        self.observation_space = gym.spaces.Box(low, high, dtype=space.dtype)
+        self._count = count
+        self._frames: deque[np.ndarray] = deque(maxlen=count)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._frames.extend([np.array(observation)] * self._count)
+        return np.concatenate(self._frames, axis=-1), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._frames.append(np.array(observation))
+        return np.concatenate(self._frames, axis=-1), reward, terminated, truncated, info
+
+
+class _Known(NamedTuple):
+    """A wrapper that has a name here."""
+
+    wrap: Callable[..., gym.Env]  # (environment, *numbers)
+    example: str
+    numbers: str = ""  # what follows the name, as a pattern whose groups are the numbers
+
+
+_NUMBER = r"([1-9]\d{0,3})"
+_KNOWN = {
+    "flatten": _Known(FlattenObservation, "flatten"),
+    "one_hot": _Known(one_hot, "one_hot"),
+    "grayscale": _Known(grayscale, "grayscale"),
+    "resize": _Known(resize, "resize:84x84", f":{_NUMBER}(?:x{_NUMBER})?"),
+    "frame_stack": _Known(FrameStack, "frame_stack:4", f":{_NUMBER}"),
+}
+
+
+def imports_code(text: str) -> bool:
+    """Whether a wrapper is the user's own, "module:function"."""
+    return ":" in text and text.partition(":")[0] not in _KNOWN
+
+
+def find(text: str) -> Wrap:
+    """What a wrapper's name stands for. Imports nothing; the user's own is imported when it is first used.
+
+    Args:
+      text: such as "flatten", "frame_stack:4" or "module:function".
+
+    Raises:
+      UserError: the name is unknown, or not written as it must be.
+    """
+    name = text.partition(":")[0]
+    if name in _KNOWN:
+        known = _KNOWN[name]
+        match = re.fullmatch(name + known.numbers, text)
+        require(match is not None, f"--wrappers {text} is not understood; write {known.example}.")
+        numbers = [int(number) for number in match.groups() if number is not None]
+        return lambda env: known.wrap(env, *numbers)
+    close = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.5)
+    hint = f" Did you mean {_KNOWN[close[0]].example}?" if close else ""
+    examples = ", ".join(known.example for known in _KNOWN.values())
+    require(
+        re.fullmatch(r"[\w.]+:\w+", text) is not None,
+        f"--wrappers {text} is unknown; there are {examples} and your own module:function.{hint}",
+    )
+    return lambda env: _load(text)(env)
+
+
+def wrap(env: gym.Env, env_id: str, wrappers: Sequence[str]) -> gym.Env:
+    """The environment within its wrappers, the first of them innermost.
+
+    Args:
+      env: the environment.
+      env_id: its name, for messages.
+      wrappers: names as `find` takes them.
+
+    Raises:
+      UserError: a wrapper is unknown, cannot be imported, fails, or makes something else than an environment.
+    """
+    for text in wrappers:
+        wrapper = find(text)
+        try:
+            env = wrapper(env)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"--wrappers {text} cannot be put around {env_id}: {first_line(error)}"
+            ) from error
+        require(
+            isinstance(env, gym.Env),
+            f"--wrappers {text} made a {type(env).__name__} of {env_id}; it must return a gymnasium.Env.",
+        )
+    return env
+
+
+def first_line(error: Exception) -> str:
+    """An exception's kind and the first line of what it says."""
+    said = str(error).splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
+def _load(text: str) -> Wrap:
+    module, _, function = text.partition(":")
+    try:
+        loaded = vars(importlib.import_module(module)).get(function)
+    except Exception as error:
+        raise UserError(f"--wrappers {text} cannot be imported: {first_line(error)}") from error
+    require(
+        callable(loaded),
+        f"--wrappers {text}: {module} has no function {function}; it must map an environment to one.",
+    )
+    return loaded
