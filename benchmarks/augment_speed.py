@@ -63,7 +63,8 @@ def run_ours(batches: int) -> float:
 
     @jax.jit
     def pairs(key, images):
-        x_a, x_b = views.two_views(jax.random.split(key, len(images)), images, config)
+        keys = jax.random.split(key, len(images))
+        x_a, x_b = views.draw(keys, images, [config.first, config.second])
         x_a = color.normalize(x_a, s["mean"], s["std"])
         x_b = color.normalize(x_b, s["mean"], s["std"])
         return x_a, x_b
