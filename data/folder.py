@@ -6,25 +6,19 @@ without class subfolders, have no labels. A picture becomes RGB, is cut to its m
 decoded when asked for, by worker processes.
 """
 
-import functools
 import hashlib
 import io
-import itertools
-import multiprocessing
 import os
-import signal
-import threading
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from missing_bits.data.images import ImageSet, Split
+from missing_bits.data.workers import WorkerKilled, Workers
 from missing_bits.errors import require
 
 _ENDINGS = {
@@ -41,7 +35,7 @@ _ENDINGS = {
     ".pbm",
 }
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}  # of 8 bits a channel
-_WORKERS = min(8, os.cpu_count() or 1)
+_PROCESSES = min(8, os.cpu_count() or 1)
 
 
 def load(root: Path, image_size: int) -> ImageSet:
@@ -62,7 +56,7 @@ def load(root: Path, image_size: int) -> ImageSet:
         bool(files),
         f"{root} holds no pictures ({', '.join(sorted(_ENDINGS))}); expected a subfolder of them for each class.",
     )
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(_WORKERS) as pool:
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(_PROCESSES) as pool:
         hashes = dict(zip(files, pool.map(_examine, files), strict=True))
     _tell_skipped(root, [path for path in files if hashes[path] is None])
     found = [
@@ -85,35 +79,39 @@ class Pictures:
     """Picture files as images [N, side, side, 3], decoded by worker processes when asked for."""
 
     def __init__(self, files: Sequence[Path], side: int) -> None:
-        self._files, self.shape = [str(file) for file in files], (len(files), side, side, 3)
+        self._files = [str(file) for file in files]
+        self.shape = (len(files), side, side, 3)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         """The images [n, side, side, 3], uint8, of indices [n]; gray, with a warning, where a file fails by now."""
-        files, sides = [self._files[index] for index in indices], itertools.repeat(self.shape[1])
-        images = np.full((len(files), *self.shape[1:]), 128, np.uint8)
-        chunk = max(
-            1, len(files) // (4 * _WORKERS)
-        )  # images per message: few messages, yet all workers busy
-        pool, lifeline = _workers()
-        try:
-            _fill(images, files, pool.map(_try_decode, files, sides, chunksize=chunk))
-        except BrokenProcessPool:
-            lifeline.close()
-            _workers.cache_clear()
+        side = self.shape[1]
+        files = [self._files[index] for index in indices]
+        # Images per message: few messages, yet all processes busy.
+        size = max(1, len(files) // (4 * _DECODERS.count))
+        chunks = [files[start : start + size] for start in range(0, len(files), size)]
+        answers = [_DECODERS.submit(chunk, side) for chunk in chunks]
+        decoded: list[np.ndarray | None] = []
+        killed = False
+        for chunk, answer in zip(chunks, answers, strict=True):
+            try:
+                decoded += answer.result()
+            except WorkerKilled:
+                killed = True
+                decoded += _try_decode(chunk, side)
+        if killed:
             warnings.warn(
                 "A process that decodes pictures was killed, perhaps for lack of memory.",
                 stacklevel=2,
             )
-            _fill(images, files, map(_try_decode, files, sides))
+        images = np.full((len(files), *self.shape[1:]), 128, np.uint8)
+        for number, image in enumerate(decoded):
+            if image is None:  # one bad file should not end a long run
+                warnings.warn(
+                    f"{files[number]} cannot be decoded any more: it is gray now.", stacklevel=2
+                )
+            else:
+                images[number] = image
         return images
-
-
-def _fill(images: np.ndarray, files: Sequence[str], decoded: Iterable[np.ndarray | None]) -> None:
-    for i, image in enumerate(decoded):
-        if image is None:  # one bad file should not end a long run
-            warnings.warn(f"{files[i]} cannot be decoded any more: it is gray now.", stacklevel=3)
-        else:
-            images[i] = image
 
 
 def decode(file: str, side: int) -> np.ndarray:
@@ -222,30 +220,15 @@ def _split(classes: dict[str, list[Path]], names: list[str], side: int) -> Split
     return Split(Pictures(files, side), None if names == [""] else np.array(numbers, np.int32))
 
 
-def _try_decode(file: str, side: int) -> np.ndarray | None:
-    try:
-        return decode(file, side)
-    except Exception:  # decoders raise anything
-        return None
+def _try_decode(files: Sequence[str], side: int) -> list[np.ndarray | None]:
+    """The images of picture files, None for one that cannot be decoded."""
+    images: list[np.ndarray | None] = []
+    for file in files:
+        try:
+            images.append(decode(file, side))
+        except Exception:  # decoders raise anything
+            images.append(None)
+    return images
 
 
-@functools.cache
-def _workers() -> tuple[ProcessPoolExecutor, Connection]:
-    """The processes that decode, started when first used, and a pipe: once its end here is closed, they are gone."""
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a fork would inherit JAX's threads in the middle of their work
-    theirs, ours = context.Pipe(duplex=False)
-    return ProcessPoolExecutor(_WORKERS, context, _settle, (theirs,)), ours
-
-
-def _settle(lifeline: Connection) -> None:
-    """Makes a worker outlive signals to all of a run's processes, after which it still saves, but not the run."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-    def follow() -> None:
-        lifeline.poll(None)
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+_DECODERS = Workers(_try_decode, _PROCESSES)

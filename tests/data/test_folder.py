@@ -1,5 +1,6 @@
 """Folders of pictures: which files make which set, how they are decoded, and by whom."""
 
+import json
 import os
 import pathlib
 import signal
@@ -87,7 +88,7 @@ def test_pictures_without_classes(tmp_path):
 
 
 def test_the_middle_of_the_resized_picture(tmp_path):
-    """12x8 pixels become 6x4, of which columns 1 to 4 are kept: the first stands for columns 2 and 3."""
+    """12x8 pixels become 6x4, of which columns 1 to 4 are kept: the first is columns 2 and 3."""
     pixels = np.zeros((8, 12, 3), np.uint8)
     pixels[:, :2] = 255
     pixels[:, 2:4] = 100
@@ -95,7 +96,8 @@ def test_the_middle_of_the_resized_picture(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "x.png")
     image = folder.decode(str(tmp_path / "x.png"), 4)
     assert image.shape == (4, 4, 3)
-    # A triangle of half-width 2 around the border of columns 2 and 3 has weights 1/8, 3/8, 3/8, 1/8 on columns 1 to 4.
+    # A triangle of half-width 2 around the border of columns 2 and 3 has weights 1/8, 3/8, 3/8,
+    # 1/8 on columns 1 to 4.
     assert np.abs(image[:, 0].astype(int) - (255 / 8 + 100 * 6 / 8)).max() <= 1
     assert np.abs(image[:, 1].astype(int) - 100 / 8).max() <= 1
     assert (image[:, 2] == 0).all()
@@ -205,7 +207,7 @@ needs_proc = pytest.mark.skipif(
     not pathlib.Path("/proc/self/stat").exists(), reason="looks at processes in /proc"
 )
 SCRIPT = """
-import multiprocessing, pathlib, signal, sys, warnings
+import json, multiprocessing, pathlib, signal, sys, warnings
 import numpy as np
 from missing_bits.data import folder
 
@@ -214,12 +216,17 @@ if __name__ == "__main__":
     before = found.train.images[np.arange(16)]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a run does, which saves before it leaves
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print(*(p.pid for p in multiprocessing.active_children()), flush=True)
     for line in sys.stdin:
         with warnings.catch_warnings(record=True, action="always") as caught:
             after = found.train.images[np.arange(16)]
-        print((after == before).all(), *(warning.message for warning in caught), flush=True)
+        answer = {
+            "same": bool((after == before).all()),
+            "warnings": [str(warning.message) for warning in caught],
+            "workers": [process.pid for process in multiprocessing.active_children()],
+        }
+        print(json.dumps(answer), flush=True)
 """
+KILLED = "A process that decodes pictures was killed, perhaps for lack of memory."
 
 
 def alive(pid: int) -> bool:
@@ -235,23 +242,36 @@ def process(pictures):
     script = pictures / "script.py"
     script.write_text(SCRIPT)
     process = subprocess.Popen(
-        [sys.executable, script, pictures], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, script, pictures],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     yield process
     if process.poll() is None:
         process.kill()
     process.communicate()
 
 
-def ask(process) -> str:
+def ask(process) -> dict:
+    """Let the process decode its pictures once more; return what it says of them."""
     process.stdin.write("\n")
     process.stdin.flush()
-    return process.stdout.readline()
+    return json.loads(process.stdout.readline())
+
+
+def ask_in_peace(process) -> list[int]:
+    """Let the process decode its pictures, as nothing is wrong; return its workers."""
+    answer = ask(process)
+    assert answer["same"]
+    assert answer["warnings"] == []
+    return answer["workers"]
 
 
 def settled(pid: int) -> bool:
-    """Tell whether a worker has come so far as to ignore SIGTERM, the last thing of its start."""
+    """Tell whether a worker has come so far as to ignore SIGTERM."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     ignored = next(line for line in status.splitlines() if line.startswith("SigIgn"))
     return bool(int(ignored.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
@@ -268,14 +288,27 @@ def wait_for_the_end_of(workers: list[int]) -> None:
     wait_until(lambda pid: not alive(pid), workers)
 
 
+def kill_idle(pid: int) -> None:
+    """Kill a worker that has nothing to do, and leave all others time to notice."""
+    os.kill(pid, signal.SIGKILL)
+    wait_for_the_end_of([pid])
+    time.sleep(0.3)
+
+
+def end(process) -> None:
+    """Let the process end, and insist that it does so quietly."""
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
 @needs_proc
 def test_workers_outlive_signals_but_not_their_parent(process):
-    workers = [int(pid) for pid in process.stdout.readline().split()]
+    workers = ask_in_peace(process)
     assert workers
     wait_until(settled, workers)
     for number in (signal.SIGINT, signal.SIGTERM):
         os.killpg(process.pid, number)
-        assert ask(process) == "True\n"
+        assert ask_in_peace(process) == workers
     assert all(map(alive, workers))
     process.kill()
     wait_for_the_end_of(workers)
@@ -283,22 +316,30 @@ def test_workers_outlive_signals_but_not_their_parent(process):
 
 @needs_proc
 def test_killed_workers_are_replaced(process):
-    workers = [int(pid) for pid in process.stdout.readline().split()]
-    os.kill(workers[0], signal.SIGKILL)
-    while (answer := ask(process)) == "True\n":  # the others go on until it is noticed
-        pass
-    assert (
-        answer == "True A process that decodes pictures was killed, perhaps for lack of memory.\n"
-    )
-    wait_for_the_end_of(workers)
-    assert ask(process) == "True\n"
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (0, "")
+    """Also one that is killed while no pictures are asked for, and is missed only later."""
+    workers = ask_in_peace(process)
+    kill_idle(workers[0])
+    answer = ask(process)
+    assert answer["same"]
+    assert answer["warnings"] == [KILLED]
+    replaced = ask_in_peace(process)
+    assert workers[0] not in replaced
+    assert set(workers[1:]) < set(replaced)
+    assert len(replaced) == len(workers)
+    end(process)
+    assert not any(map(alive, replaced))
+
+
+@needs_proc
+def test_a_run_ends_though_a_worker_was_killed(process):
+    workers = ask_in_peace(process)
+    kill_idle(workers[0])
+    end(process)
+    assert not any(map(alive, workers))
 
 
 @needs_proc
 def test_workers_end_quietly_with_the_run(process):
-    workers = [int(pid) for pid in process.stdout.readline().split()]
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (0, "")
+    workers = ask_in_peace(process)
+    end(process)
     assert not any(map(alive, workers))
