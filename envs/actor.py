@@ -1,4 +1,4 @@
-"""The source of a host experiment: acts in Gymnasium environments between updates, and hands over the steps."""
+"""The source of a host experiment: makes steps in Gymnasium environments between updates."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,19 +13,20 @@ from missing_bits.envs.steps import EPISODE_RETURN, Acted, Steps
 from missing_bits.numeric import ceil_div
 
 HostAct = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Acted]
-"""(observations [S, E, ...], resets [S, E], due [S], counts [S, 2]) -> Acted with leaves [S, E, ...].
+"""(observations [S, E, ...], resets [S, E], due [S], counts [S, 2]) -> Acted, leaves [S, E, ...].
 
-Resets tell which observations begin an episode, counts how many environment steps and vector steps a seed
-has made. Only the seeds that are due take this vector step: the memory of the others must stay. The loop
-keeps the memory; `Acted.memory` is not looked at.
+Resets tell which observations begin an episode, counts how many environment steps and vector steps
+a seed has made. Only the seeds that are due take this vector step: the memory of the others must
+stay. The loop keeps the memory; `Acted.memory` is not looked at.
 """
 
 
 class Actor:
-    """Yields, for update i, the steps taken until (i + 1) times `period` environment steps have been made.
+    """Yields the steps that each update waits for.
 
-    Several seeds act side by side, each with its own environments; a seed's steps do not depend on the others.
-    Shapes: S seeds, E environments of each, V vector steps in a batch.
+    Those of update i are taken until (i + 1) times `period` environment steps have been made.
+    Several seeds act side by side, each with its own environments; a seed's steps do not depend on
+    the others. Shapes: S seeds, E environments of each, V vector steps in a batch.
 
     Args:
       recipe: what an environment is made of.
@@ -85,7 +86,7 @@ class Actor:
         return steps
 
     def metrics(self) -> list[dict[str, float]]:
-        """For each seed, the mean return of the episodes that ended since the last call, if any did."""
+        """For each seed, the mean return of episodes that ended since the last call, if any did."""
         means = [
             {EPISODE_RETURN: float(total / episodes)} if episodes else {}
             for total, episodes in zip(self._ended_return, self._ended_episodes, strict=True)
@@ -111,7 +112,7 @@ class Actor:
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Brings counters and environments to where `save` was called; warns of one that does not reproduce."""
+        """Brings everything to where `save` was called; warns where an environment does not."""
         self._env_steps = saved["env_steps"].tolist()
         self._vector_steps = saved["vector_steps"].tolist()
         self._open_return = saved["open_return"].copy()
@@ -133,9 +134,9 @@ class Actor:
             ]
             if astray:
                 warnings.warn(
-                    f"{self._env_id}: environments {astray} did not come back to where the run stopped "
-                    "(their episodes do not follow from seed and actions alone). The run goes on, but is "
-                    "not identical to an uninterrupted one.",
+                    f"{self._env_id}: environments {astray} did not come back to where the run "
+                    "stopped (their episodes do not follow from seed and actions alone). The run "
+                    "goes on, but is not identical to an uninterrupted one.",
                     stacklevel=2,
                 )
 
@@ -145,7 +146,7 @@ class Actor:
             stepper.envs.close()
 
     def _progress(self, stepper: Stepper) -> list[tuple[int, list[int]]]:
-        """Every environment's open episode and the actions made in it; none where that is not known."""
+        """Every environment's open episode and the actions made in it; nothing if unknown."""
         if self._reproduces:
             return list(stepper.envs.call("progress"))
         return [(0, [])] * self._num_envs
@@ -171,7 +172,7 @@ class Actor:
         return Steps(observation, action, *outcome, valid, _of_seed(s, acted.extras))
 
     def _count_returns(self, steps: Steps) -> None:
-        """Adds a batch [S, E, V, ...] to the returns of open episodes, and those to the ended ones."""
+        """Adds the rewards of a batch [S, E, V, ...] to the returns of its episodes."""
         reward = np.where(steps.valid, steps.r_t, 0.0)
         done = (steps.terminated | steps.truncated) & steps.valid
         some_ended = done.any()

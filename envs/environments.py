@@ -1,21 +1,27 @@
-"""Environments on the host and on the device, the same to an agent; and the way of an observation to the loss.
+"""Environments on the host and on the device, and the way of an observation from them to the loss.
 
-Axes: E environments of one seed (or this device's share of them), V vector steps between two updates, S seeds.
-An agent is written for one seed: it sees E, and V once the steps are made, never S.
+Axes: E environments of one seed, or this device's share of them; V vector steps between two
+updates; S seeds; K updates in one call. An agent is written for one seed and one update: it sees
+[E, ...] when it acts and [E, V, ...] when it learns.
 
-1. An observation [E, ...] waits in its environments. What the agent remembers of the episode, its memory
-   [E, ...], waits beside it; a flag [E] says where an episode begins and the memory is of the one before.
-2. The agent answers: `act(learned, memory, observation, reset, env_steps, key) -> Acted(action, memory, extras)`.
-   The loop asks on behalf of the environments and binds `learned`, what the parameters are in this update.
-   On the host, `Actor.next` has the observations [S, E, ...] of all seeds answered in one call, and the loop
-   keeps the memory. On the device, `DeviceActor.next` asks inside the update, and keeps the memory itself.
-3. The environments step: rewards, ends and successor observations [E, ...] join the observation, the action
-   and the extras in one row of `Steps`. Back to 1, until the steps that the update waits for are made.
-4. The rows become one batch `Steps` [E, V, ...]; V is always the same, and rows that were not needed are not
-   valid. The host's batches are [S, E, V, ...]; the loop lays S and E out over devices.
-5. `step(state, batch, key)`, one update of one seed, gets `Steps` [E, V, ...] of either kind. An agent with a
-   replay inserts them and samples transitions [B, ...]; another one learns from them as they are. Losses are
-   written for one transition or one sequence, and mapped.
+1. An observation [E, ...] waits in its environments. What the agent remembers of the episode, its
+   memory [E, ...], waits beside it; a flag [E] says where an episode begins and the memory is of
+   the one before.
+2. The agent answers: `act(learned, memory, observation, reset, env_steps, key)` returns
+   `Acted(action, memory, extras)`. The loop asks on behalf of the environments, and binds `learned`
+   to what the parameters are in this update. On the host, `Actor.next` has the observations
+   [S, E, ...] of all seeds answered in one call, and the loop keeps the memory. On the device,
+   `DeviceActor.next` asks inside the update, and keeps the memory itself.
+3. The environments step: rewards, ends and successor observations [E, ...] join the observation,
+   the action and the extras in one row of `Steps`. Back to 1, until the steps that the update waits
+   for are made.
+4. The rows become one batch `Steps` [E, V, ...]; V is always the same, and rows that were not
+   needed are not valid. A batch from the host is [S, E, V, ...]; the loop makes it
+   [K, S, E, V, ...] (K is 1, as acting needs the parameters of the update before), lays S and E out
+   over devices and walks along K.
+5. `step(state, batch, key)`, one update of one seed, gets `Steps` [E, V, ...] of either kind. An
+   agent with a replay inserts them and samples transitions [B, ...]; another one learns from them
+   as they are. Losses are written for one transition or one sequence, and mapped.
 
 `Envs.find` decides which kind an id names; no agent branches on it.
 """
@@ -40,6 +46,7 @@ from missing_bits.envs.gymnasium_envs import (
     Stepper,
     check_spaces,
     episode_seed,
+    in_words,
     make,
     make_vector,
 )
@@ -50,7 +57,7 @@ EPISODE_LIMIT = 27_000
 """Steps at which an evaluation episode ends where the environment itself sets no limit."""
 
 Recording = tuple[list[np.ndarray], list[float]]
-"""RGB frames [height, width, 3] uint8, one before the first step and one after each, and the return at each."""
+"""RGB frames [height, width, 3] uint8, before the first step and after each; the return at each."""
 
 
 class HostEnvironments:
@@ -164,7 +171,7 @@ class Envs:
     num_envs: int = 1
     """Environments stepped together."""
     vectorization: str = "serial"
-    """How host environments are stepped: serial, async (a process each) or native (their vector class)."""
+    """How host environments are stepped: serial, async (a process each), native (their class)."""
     env_kwargs: str = ""
     """What the environment is made with, as a JSON object, such as '{"is_slippery": false}'."""
     wrappers: tuple[str, ...] = ()
@@ -186,8 +193,8 @@ class Envs:
             wrappers.find(name)
         require(
             not self.wrappers or self.vectorization != "native",
-            f"--{prefix}vectorization=native steps a vector class of the environment's own, which no "
-            f"wrapper can be put around; leave out --{prefix}wrappers, or use serial or async.",
+            f"--{prefix}vectorization=native steps a vector class of the environment's own, which "
+            f"wrappers do not fit; leave out --{prefix}wrappers, or use serial or async.",
         )
 
     def modules(self) -> list[str]:
@@ -202,8 +209,9 @@ class Envs:
           period: environment steps per update.
 
         Raises:
-          UserError: unknown id, missing packages, arguments or wrappers that do not suit the environment,
-            spaces that do not suit an agent, or settings that do not apply to JAX-native environments.
+          UserError: unknown id, missing packages, arguments or wrappers that do not suit the
+            environment, spaces that do not suit an agent, or settings that do not apply to
+            JAX-native environments.
         """
         recipe = Recipe(self.env, self._kwargs(""), self.wrappers)
         env = make(Recipe(recipe.env, recipe.kwargs))
@@ -212,11 +220,12 @@ class Envs:
             return HostEnvironments(recipe, self.num_envs, period, self.vectorization)
         require(
             self.vectorization == "serial",
-            f"--vectorization={self.vectorization} is for host environments; {self.env} is JAX-native.",
+            f"--vectorization={self.vectorization} is for host environments; {self.env} is "
+            "JAX-native.",
         )
         require(
             not self.wrappers,
-            f"--wrappers {' '.join(self.wrappers)}: wrappers are for host environments; {self.env} is "
+            f"--wrappers {' '.join(self.wrappers)} are for host environments; {self.env} is "
             "JAX-native.",
         )
         return FunctionalEnvironments(recipe, env, self.num_envs, period)
@@ -243,12 +252,12 @@ def _try_wrappers(recipe: Recipe, env: gym.Env) -> None:
         observation, _ = env.reset(seed=0)
     except Exception as error:
         raise UserError(
-            f"--wrappers {names} around {recipe.env} fail: {wrappers.first_line(error)}"
+            f"--wrappers {names} around {recipe.env} fail: {wrappers.in_one_line(error)}"
         ) from error
     require(
         env.observation_space.contains(observation),
-        f"--wrappers {names} around {recipe.env} promise observations in {env.observation_space}, but "
-        f"make others, of type {type(observation).__name__}.",
+        f"--wrappers {names} around {recipe.env} promise {in_words(env.observation_space)} but "
+        f"make other observations, of type {type(observation).__name__}.",
     )
 
 

@@ -1,7 +1,7 @@
-"""JAX-native environments: Gymnasium's functional API (`FuncEnv`), vectorized, time-limited, resetting themselves.
+"""JAX-native environments: Gymnasium's `FuncEnv`, vectorized, time-limited, resetting themselves.
 
-Environment, replay and learner then run in one jitted call. Every environment's randomness is drawn for all
-environments and sliced per device, so a run does not depend on how many devices share it.
+Environment, replay and learner then run in one jitted call. Every environment's randomness is drawn
+for all environments and sliced per device, so a run does not depend on how many devices share it.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from missing_bits.metrics import Mean
 from missing_bits.numeric import ceil_div
 
 DeviceAct = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Acted]
-"""(memory, observation [E, ...], reset [E], environment steps made, key) -> Acted, leaves [E, ...]."""
+"""(memory, observation [E, ...], reset [E], environment steps, key) -> Acted, leaves [E, ...]."""
 
 
 class EnvState(NamedTuple):
@@ -30,7 +30,7 @@ class EnvState(NamedTuple):
 
 
 class VectorState(NamedTuple):
-    """This device's environments, and the cadence's counters, which are the same on every device."""
+    """This device's environments, and the cadence's counters, the same on every device."""
 
     envs: EnvState  # leaves [E, ...]
     memory: Any  # leaves [E, ...]: what the agent remembers
@@ -75,8 +75,9 @@ def step(
 
 
 class DeviceActor:
-    """Makes, inside update i, the steps until (i + 1) times `period` environment steps have been made.
+    """Makes, inside each update, the steps that it waits for.
 
+    Those of update i are taken until (i + 1) times `period` environment steps have been made.
     Shapes: E environments on this device, V vector steps in a batch.
 
     Args:
@@ -115,8 +116,8 @@ class DeviceActor:
           key: random key, the same on every device.
 
         Returns:
-          The new state; Steps [E, V, ...], in which rows beyond those due are not valid; and the mean
-          return of the episodes that ended, on all devices.
+          The new state; Steps [E, V, ...], in which rows beyond those due are not valid; and the
+          mean return of the episodes that ended, on all devices.
         """
         due_steps = (state.updates + 1) * self._period
 

@@ -1,10 +1,11 @@
-"""Gymnasium environments on the host: found by name, checked, vectorized, and made to reproduce their episodes."""
+"""Gymnasium environments on the host: made from names, vectorized, with episodes that reproduce."""
 
 import difflib
 import functools
 import json
 import multiprocessing
 import signal
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from missing_bits.envs.steps import Outcome
-from missing_bits.envs.wrappers import first_line, wrap
+from missing_bits.envs.wrappers import in_one_line, wrap
 from missing_bits.errors import UserError
 
 VECTORIZATIONS = ("serial", "async", "native")
@@ -70,7 +71,7 @@ def make(recipe: Recipe, **settings: Any) -> gym.Env:
         what = f"--env={env_id} cannot be made"
         if recipe.kwargs:
             what = f"--env-kwargs='{json.dumps(recipe.kwargs)}' does not suit {env_id}"
-        raise UserError(f"{what}: {first_line(error)}") from error
+        raise UserError(f"{what}: {in_one_line(error)}") from error
     return wrap(env, env_id, recipe.wrappers)
 
 
@@ -85,12 +86,12 @@ def _register_atari(env_id: str) -> None:
 
 
 def check_spaces(env_id: str, observation_space: gym.Space, action_space: gym.Space) -> None:
-    """Raises `UserError` unless observations are a Box of 1 or 3 dimensions and actions are discrete."""
+    """Raises `UserError` unless observations are vectors or images and actions are discrete."""
     if not isinstance(action_space, gym.spaces.Discrete):
         kind = "a continuous" if isinstance(action_space, gym.spaces.Box) else "the"
         raise UserError(
-            f"--env={env_id} has {kind} action space {action_space}; this experiment needs discrete "
-            "actions, such as CartPole-v1's."
+            f"--env={env_id} has {kind} action space {in_words(action_space)}; this experiment "
+            "needs discrete actions, such as CartPole-v1's."
         )
     is_box = isinstance(observation_space, gym.spaces.Box)
     if is_box and len(observation_space.shape) in (1, 3):
@@ -98,23 +99,30 @@ def check_spaces(env_id: str, observation_space: gym.Space, action_space: gym.Sp
     is_discrete = isinstance(observation_space, gym.spaces.Discrete)
     remedy = "--wrappers one_hot" if is_discrete else "--wrappers flatten"
     raise UserError(
-        f"--env={env_id} has the observation space {observation_space}; this experiment needs a Box: "
-        f"vectors [features] or images [height, width, channels]. {remedy} makes vectors of them."
+        f"--env={env_id} has the observation space {in_words(observation_space)}; this experiment "
+        "needs a Box: vectors [features] or images [height, width, channels]. "
+        f"{remedy} makes vectors of them."
     )
 
 
+def in_words(space: gym.Space) -> str:
+    """A space in one line."""
+    return textwrap.shorten(str(space), 200)
+
+
 def episode_seed(seed: int, stream: str, env: int, episode: int) -> int:
-    """The seed of one episode: a pure function of the run's seed, the purpose, the environment and the episode."""
+    """The seed of one episode: a pure function of run, purpose, environment and episode."""
     entropy = (seed, *stream.encode(), env, episode)
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
 class Episodes(gym.Wrapper):
-    """Seeds every episode explicitly and keeps the open one's actions, so that it can be played again.
+    """Seeds every episode and keeps the open one's actions, so that it can be played again.
 
-    Most environments cannot save themselves. One whose episodes depend only on their seed and actions can be
-    brought back to mid-episode all the same: `resume_at` makes the next `reset` start the given episode and play
-    the given actions. Every reset without it starts the next episode; its `seed` argument is ignored.
+    Most environments cannot save themselves. One whose episodes depend only on their seed and
+    actions can be brought back to mid-episode all the same: `resume_at` makes the next `reset`
+    start the given episode and play the given actions. Every reset without it starts the next
+    episode; its `seed` argument is ignored.
     """
 
     def __init__(self, env: gym.Env, seed: int, stream: str, index: int) -> None:
@@ -127,7 +135,7 @@ class Episodes(gym.Wrapper):
         self._replayed: Sequence[int] = ()
 
     def resume_at(self, episodes: Sequence[int], logs: Sequence[Sequence[int]]) -> None:
-        """Makes the next `reset` return where `episodes[i]` stood after `logs[i]`, i this environment's index."""
+        """Makes the next `reset` return where `episodes[index]` stood after `logs[index]`."""
         self.episode = int(episodes[self._index]) - 1
         self._replayed = logs[self._index]
 
@@ -159,8 +167,8 @@ class Episodes(gym.Wrapper):
 class SerialVectorEnv(VectorEnv):
     """Environments stepped one after another in this process, resetting in the same step.
 
-    Gymnasium's SyncVectorEnv does the same for any space and autoreset mode; for Box observations and one
-    environment it spends several times the environment's own time on bookkeeping.
+    Gymnasium's SyncVectorEnv does the same for any space and autoreset mode; for Box observations
+    and one environment it spends several times the environment's own time on bookkeeping.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gym.Env]]) -> None:
@@ -220,9 +228,9 @@ def make_vector(
       num_envs: how many, from 1 up.
       seed: the run's seed.
       stream: what the environments are for ("train", "eval"): each purpose has its own episodes.
-      vectorization: "serial" in this process; "async" with a process for each, for slow environments;
-        "native" through the environment's own vector class, without wrappers, whose episodes cannot be
-        played again.
+      vectorization: "serial" in this process; "async" with a process for each, for slow
+        environments; "native" through the environment's own vector class, without wrappers, whose
+        episodes cannot be played again.
     """
     env_fns = [functools.partial(_make_episodes, recipe, seed, stream, i) for i in range(num_envs)]
     if vectorization == "serial":
@@ -243,7 +251,7 @@ def make_vector(
     except Exception as error:
         raise UserError(
             f"--vectorization=native: the vector class of {recipe.env} cannot be made with "
-            f"--env-kwargs='{json.dumps(recipe.kwargs)}': {first_line(error)}"
+            f"--env-kwargs='{json.dumps(recipe.kwargs)}': {in_one_line(error)}"
         ) from error
     envs.reset(seed=episode_seed(seed, stream, 0, 0))
     return envs
@@ -253,8 +261,8 @@ class Stepper:
     """One view of a vector environment for all autoreset modes: every step with its true successor.
 
     NEXT_STEP environments answer the action after an episode's end with a reset: those rows are not
-    steps and come back as not valid. SAME_STEP ones hide the final observation in their info; DISABLED
-    ones are reset here.
+    steps and come back as not valid. SAME_STEP ones hide the final observation in their info;
+    DISABLED ones are reset here.
     """
 
     observation: np.ndarray

@@ -1,4 +1,4 @@
-"""What passes between environments, agents and learners; the way it takes is told in `envs/environments.py`."""
+"""What passes between environments, agents and learners; `envs/environments.py` tells how."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 EPISODE_RETURN = "train/episode_return"
-"""The metric of both kinds of environments: the mean return of the episodes that ended since the last row."""
+"""The metric of both kinds of environments: the mean return of the episodes that ended."""
 
 
 class Acted(NamedTuple):
@@ -15,7 +15,7 @@ class Acted(NamedTuple):
 
     action: jax.Array | np.ndarray  # [E] int32, from 0
     memory: Any = ()  # pytree, leaves [E, ...]: what it remembers at its next answer
-    extras: Any = ()  # pytree, leaves [E, ...]: what else the learner should know, as log probabilities
+    extras: Any = ()  # pytree, leaves [E, ...]: what else the learner needs, as log probabilities
 
 
 class Player(NamedTuple):
@@ -24,7 +24,7 @@ class Player(NamedTuple):
     memory: Callable[[int], Any]
     """What the agent remembers at first, for so many environments: a pytree, leaves [E, ...]."""
     act: Callable[[Any, Any, Any, Any], tuple[Any, Any]]
-    """(learned, memory, observation [E, ...], reset [E]) -> (action [E], memory); jitted, and made only once."""
+    """(learned, memory, observation [E, ...], reset [E]) -> (action [E], memory); jitted, once."""
 
 
 class Outcome(NamedTuple):
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Environment steps in order of time, per environment; rows that are not `valid` are ignored."""
+    """Environment steps in order of time, per environment; rows not `valid` are ignored."""
 
     s_tm1: jax.Array  # [E, V, ...] observation the action was chosen on
     a_tm1: jax.Array  # [E, V] int32

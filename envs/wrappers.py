@@ -1,8 +1,9 @@
-"""Wrappers around Gymnasium environments by name, such as `--wrappers grayscale resize:84x84 frame_stack:4`."""
+"""Wrappers around Gymnasium environments, by name: `--wrappers grayscale resize:84x84`."""
 
 import difflib
 import importlib
 import re
+import textwrap
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -33,9 +34,10 @@ def grayscale(env: gym.Env) -> gym.Env:
 
 
 def resize(env: gym.Env, height: int, width: int | None = None) -> gym.Env:
-    """Images [height, width, channels] uint8 of another size; each pixel is the mean of the area it covers.
+    """Images [height, width, channels] uint8 of another size.
 
-    Gymnasium's ResizeObservation needs OpenCV; Pillow, which the suite has anyway, computes the same.
+    Each pixel is the mean of the area it covers, as in Gymnasium's ResizeObservation, which needs
+    OpenCV.
     """
     from PIL import Image
 
@@ -61,9 +63,10 @@ def resize(env: gym.Env, height: int, width: int | None = None) -> gym.Env:
 class FrameStack(gym.Wrapper):
     """Joins every observation with those before it along the last axis, the oldest first.
 
-    Images become [height, width, channels * count], vectors [count * features]. An episode begins with its first
-    observation `count` times. Gymnasium's FrameStackObservation stacks along a new first axis, and does not copy
-    what it keeps: an environment with one buffer for all its observations would overwrite it.
+    Images become [height, width, channels * count], vectors [count * features]. An episode begins
+    with its first observation `count` times. Gymnasium's FrameStackObservation stacks along a new
+    first axis, and does not copy what it keeps: an environment with one buffer for all its
+    observations would overwrite it.
     """
 
     def __init__(self, env: gym.Env, count: int) -> None:
@@ -114,7 +117,7 @@ def imports_code(text: str) -> bool:
 
 
 def find(text: str) -> Wrap:
-    """What a wrapper's name stands for. Imports nothing; the user's own is imported when it is first used.
+    """What a wrapper's name stands for; the user's own is imported when it is first used.
 
     Args:
       text: such as "flatten", "frame_stack:4" or "module:function".
@@ -129,12 +132,9 @@ def find(text: str) -> Wrap:
         require(match is not None, f"--wrappers {text} is not understood; write {known.example}.")
         numbers = [int(number) for number in match.groups() if number is not None]
         return lambda env: known.wrap(env, *numbers)
-    close = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.5)
-    hint = f" Did you mean {_KNOWN[close[0]].example}?" if close else ""
-    examples = ", ".join(known.example for known in _KNOWN.values())
     require(
         re.fullmatch(r"[\w.]+:\w+", text) is not None,
-        f"--wrappers {text} is unknown; there are {examples} and your own module:function.{hint}",
+        f"--wrappers {text} is unknown. {_those_there_are(name)}",
     )
     return lambda env: _load(text)(env)
 
@@ -148,7 +148,8 @@ def wrap(env: gym.Env, env_id: str, wrappers: Sequence[str]) -> gym.Env:
       wrappers: names as `find` takes them.
 
     Raises:
-      UserError: a wrapper is unknown, cannot be imported, fails, or makes something else than an environment.
+      UserError: a wrapper is unknown, cannot be imported, fails, or makes something else than an
+        environment.
     """
     for text in wrappers:
         wrapper = find(text)
@@ -158,19 +159,26 @@ def wrap(env: gym.Env, env_id: str, wrappers: Sequence[str]) -> gym.Env:
             raise
         except Exception as error:
             raise UserError(
-                f"--wrappers {text} cannot be put around {env_id}: {first_line(error)}"
+                f"--wrappers {text} cannot be put around {env_id}: {in_one_line(error)}"
             ) from error
         require(
             isinstance(env, gym.Env),
-            f"--wrappers {text} made a {type(env).__name__} of {env_id}; it must return a gymnasium.Env.",
+            f"--wrappers {text} made a {type(env).__name__} of {env_id}; it must return a "
+            "gymnasium.Env.",
         )
     return env
 
 
-def first_line(error: Exception) -> str:
-    """An exception's kind and the first line of what it says."""
-    said = str(error).splitlines()
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+def in_one_line(error: Exception) -> str:
+    """An exception's kind and what it says."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+
+
+def _those_there_are(meant: str) -> str:
+    close = difflib.get_close_matches(meant, _KNOWN, n=1, cutoff=0.5)
+    hint = f" Did you mean {_KNOWN[close[0]].example}?" if close else ""
+    examples = ", ".join(known.example for known in _KNOWN.values())
+    return f"There are {examples} and your own module:function.{hint}"
 
 
 def _load(text: str) -> Wrap:
@@ -178,9 +186,13 @@ def _load(text: str) -> Wrap:
     try:
         loaded = vars(importlib.import_module(module)).get(function)
     except Exception as error:
-        raise UserError(f"--wrappers {text} cannot be imported: {first_line(error)}") from error
+        raise UserError(
+            f"--wrappers {text} cannot be imported: {in_one_line(error)}. "
+            f"{_those_there_are(module)}"
+        ) from error
     require(
         callable(loaded),
-        f"--wrappers {text}: {module} has no function {function}; it must map an environment to one.",
+        f"--wrappers {text}: {module} has no function {function}; it must map an environment to "
+        "another.",
     )
     return loaded
