@@ -78,6 +78,15 @@ class Evaluation:
 
         return Evaluation(self.headline, scores, baselines, pictures)
 
+    def drawing(self, more: Pictures) -> "Evaluation":
+        """The same evaluation, which draws further pictures first."""
+
+        def pictures(learned: Learned, seed: int, folder: Path) -> None:
+            more(learned, seed, folder)
+            self.pictures(learned, seed, folder)
+
+        return dataclasses.replace(self, pictures=pictures)
+
     def headed(self, name: str, larger_is_better: bool = True) -> "Evaluation":
         """The same evaluation under another headline."""
         return dataclasses.replace(self, headline=Headline(name, larger_is_better))

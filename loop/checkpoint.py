@@ -7,12 +7,12 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from missing_bits.errors import UserError
+from missing_bits.errors import UserError, require
 
 
 def digest(tree: Any) -> str:
@@ -25,37 +25,47 @@ def digest(tree: Any) -> str:
     return sha.hexdigest()
 
 
+class Saved(NamedTuple):
+    """A checkpoint that was read."""
+
+    update: int
+    leaves: list[np.ndarray]
+    facts: dict[str, Any]
+
+
 class Checkpoints:
     """The checkpoints of one run, by number of updates.
 
     Args:
       folder: where they lie; made when the first is saved.
+      larger_is_better: whether the best one has the largest headline, or the smallest.
     """
 
-    def __init__(self, folder: Path) -> None:
-        import orbax.checkpoint as ocp  # here, because it takes a while and `--help` does not need it
+    def __init__(self, folder: Path, larger_is_better: bool = True) -> None:
+        import orbax.checkpoint as ocp  # here, because it takes a while and `--help` needs none
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-        logging.getLogger("absl").setLevel(
-            logging.CRITICAL
-        )  # orbax's remarks; what matters it raises
-        self._ocp, self._folder = ocp, folder.absolute()
-        _ignore_abandoned_work()
+        self._ocp = ocp
+        self._folder = folder.absolute()
+        self._quiet = _Quiet()
         _sweep(self._folder)
-        best = BestN(
-            get_metric_fn=lambda metrics: metrics["headline"],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
+        sign = 1 if larger_is_better else -1
+
+        def goodness(metrics: dict[str, float]) -> float:
+            return sign * metrics["headline"]
+
+        best = BestN(get_metric_fn=goodness, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(2), best]),
-            best_fn=lambda metrics: metrics["headline"],
+            best_fn=goodness,
             enable_async_checkpointing=False,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, update: int, arrays: Any, facts: dict[str, Any], headline: float | None) -> str:
-        """Saves a tree of host arrays and a JSON object; a crash at any moment leaves the older ones whole.
+        """Saves a tree of host arrays and a JSON object.
+
+        A crash at any moment leaves the older ones whole.
 
         Returns:
           The digest of the arrays, which is saved with the facts.
@@ -73,59 +83,75 @@ class Checkpoints:
                 metrics=None if headline is None else {"headline": headline},
             )
         except (OSError, ValueError, RuntimeError) as error:
-            if not isinstance(error, OSError) and "os_error_code" not in str(
-                error
-            ):  # as TensorStore tells of one
-                raise
+            if not isinstance(error, OSError) and "os_error_code" not in str(error):
+                raise  # TensorStore tells of the disk with such a code; all else is a fault of ours
             raise UserError(
-                f"The checkpoint at update {update} could not be written to {self._folder}: {_first_line(error)}. "
-                "Free some space; earlier checkpoints are whole, and --run.resume continues from the last of them."
+                f"The checkpoint at update {update} could not be written to {self._folder}: "
+                f"{_first_line(error)}. Free some space; earlier checkpoints are whole, and "
+                "--run.resume continues from the last of them."
             ) from error
         return facts["digest"]
 
-    def latest(self) -> tuple[int, list[np.ndarray], dict[str, Any]] | None:
-        """The newest whole checkpoint as (update, leaves, facts); None where there is none.
+    def load(self, which: str) -> Saved | None:
+        """The newest whole checkpoint, or the one with the best headline; None without any.
 
-        Damaged ones are set aside, with a warning each.
+        Damaged ones are set aside, with a warning each; so are those after the best.
+
+        Raises:
+          UserError: the best is asked for, and none was saved at an evaluation.
         """
-        restore = self._ocp.args
+        if which == "best":
+            best = self._manager.best_step()
+            require(
+                best is not None,
+                f"--run.from=best: no checkpoint in {self._folder} was saved at an evaluation. Leave "
+                "it out to resume from the last.",
+            )
+            for update in [update for update in self._manager.all_steps() if update > best]:
+                self._set_aside(update, "checkpoints-after-best")
         for update in sorted(self._manager.all_steps(), reverse=True):
             try:
-                saved = self._manager.restore(
-                    update,
-                    args=restore.Composite(
-                        arrays=restore.StandardRestore(), facts=restore.JsonRestore()
-                    ),
-                )
-                leaves, facts = [np.asarray(leaf) for leaf in saved.arrays], dict(saved.facts)
-                if digest(leaves) != facts["digest"]:
-                    raise ValueError("its contents do not match its digest")
-                return update, leaves, facts
-            except (
-                Exception
-            ) as error:  # damaged files fail in many ways, none of which may stop the run
-                aside = self._folder.with_name("checkpoints-damaged") / str(update)
+                return self._read(update)
+            except Exception as error:  # damaged files fail in many ways; none may stop the run
+                aside = self._set_aside(update, "checkpoints-damaged")
                 warnings.warn(
-                    f"The checkpoint at update {update} is damaged ({_first_line(error)}); it was moved to {aside} "
-                    "and the one before it is used.",
+                    f"The checkpoint at update {update} is damaged ({_first_line(error)}); it was "
+                    f"moved to {aside} and the one before it is used.",
                     stacklevel=2,
                 )
-                aside.parent.mkdir(exist_ok=True)
-                shutil.rmtree(aside, ignore_errors=True)
-                shutil.move(self._folder / str(update), aside)
-                self._manager.reload()
         return None
+
+    def _read(self, update: int) -> Saved:
+        restore = self._ocp.args
+        saved = self._manager.restore(
+            update,
+            args=restore.Composite(arrays=restore.StandardRestore(), facts=restore.JsonRestore()),
+        )
+        leaves = [np.asarray(leaf) for leaf in saved.arrays]
+        facts = dict(saved.facts)
+        if digest(leaves) != facts["digest"]:
+            raise ValueError("its contents do not match its digest")
+        return Saved(update, leaves, facts)
+
+    def _set_aside(self, update: int, where: str) -> Path:
+        aside = self._folder.with_name(where) / str(update)
+        aside.parent.mkdir(exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.move(self._folder / str(update), aside)
+        self._manager.reload()
+        return aside
 
     def close(self) -> None:
         """Ends orbax's threads."""
         self._manager.close()
+        self._quiet.close()
 
 
 def _sweep(folder: Path) -> None:
     """Deletes what a crash may have left: saves cut short, and metrics that cannot be read.
 
-    Orbax would sweep up the former in a thread, beside everything else, and over the latter refuse the whole folder,
-    though the checkpoint itself is whole.
+    Orbax would sweep up the former in a thread, beside everything else, and over the latter refuse
+    the whole folder, though the checkpoint itself is whole.
     """
     for torn in folder.glob("*.orbax-checkpoint-tmp*"):
         shutil.rmtree(torn)
@@ -136,22 +162,28 @@ def _sweep(folder: Path) -> None:
             file.unlink()
 
 
-_tell = sys.__unraisablehook__
+class _Quiet:
+    """Keeps what orbax and tensorstore remark from the user until `close`; what matters they raise.
 
-
-def _tell_unless_abandoned(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        _tell(unraisable)
-
-
-def _ignore_abandoned_work() -> None:
-    """Keeps tensorstore quiet about reads and writes it gives up when one beside them has failed.
-
-    Their answers find orbax's event loop closed, each with a traceback from a thread.
+    Tensorstore gives up reads and writes when one beside them has failed; their answers find orbax's
+    event loop closed, each with a traceback from a thread.
     """
-    global _tell
-    if sys.unraisablehook is not _tell_unless_abandoned:
-        _tell, sys.unraisablehook = sys.unraisablehook, _tell_unless_abandoned
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("absl")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.CRITICAL)
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._tell
+
+    def _tell(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._hook(unraisable)
+
+    def close(self) -> None:
+        self._logger.setLevel(self._level)
+        if sys.unraisablehook == self._tell:
+            sys.unraisablehook = self._hook
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """What the loop knows of a method: an immutable state and a few functions on it.
 
-A method is written for one seed and one device's share of the work. The loop jits it, scans several updates per
-call, maps it over devices, vmaps it over seeds, checkpoints its state and resumes it.
+A method is written for one seed and one device's share of the work. The loop jits it, scans several
+updates per call, maps it over devices, vmaps it over seeds and settings, checkpoints its state and
+resumes it (docs/decisions/0002 and 0006).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,28 +12,35 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from missing_bits.envs.steps import Acted
+from missing_bits.eval.evaluation import Evaluation
+from missing_bits.metrics import Metrics
+from missing_bits.plan import Plan
+
+Config = Any  # a frozen dataclass (options.py)
+Resources = Any  # what rows share: data, environments, networks, jitted functions
 State = Any  # a NamedTuple of arrays
-Batch = Any  # a pytree of arrays, or None where the update makes its own data
-Metrics = Mapping[str, jax.Array]
+Learned = Any  # the leaves of a state that acting and evaluation need
+Batch = Any  # a pytree of arrays, or None where the update needs none
 
 
 class Source(Protocol):
-    """The host's side of an experiment: what feeds the updates."""
+    """What feeds the updates from the host."""
 
     inner_steps: int
     """The most updates that one jitted call may make; 1 where batches depend on the state."""
 
-    def next(self, act: Callable[..., np.ndarray], update: int) -> Batch:
+    def next(self, act: Callable[..., Acted], update: int) -> Batch:
         """The batch of update `update`, leaves [seeds, global batch, ...].
 
         Args:
-          act: what the current state answers to observations: `Acting.act`, mapped over seeds; only sources of
-            `Acting` experiments may call it.
-          update: index from 0. Without `act`, the batch is a pure function of the seeds and this index.
+          act: what the current states answer to observations, see `envs.actor.Actor`; only sources
+            of `Acting` methods may call it.
+          update: index from 0. Without `act`, the batch is a pure function of the seeds and this.
         """
 
     def metrics(self) -> list[dict[str, float]]:
-        """For each seed, what only the host knows."""
+        """For each seed, what only the host knows of the time since the last call."""
 
     def save(self) -> dict[str, np.ndarray]:
         """What `restore` needs to continue exactly here; empty where `next` is pure."""
@@ -44,27 +52,43 @@ class Source(Protocol):
         """Lets go of processes and files."""
 
 
+@runtime_checkable
+class DeviceSource(Protocol):
+    """What feeds the updates from within: environments that are stepped inside the program."""
+
+    def init(self, memory: Callable[[int], Any], key: jax.Array) -> Any:
+        """Pure: this device's share of the source's state; `memory(n)` is an agent's for n envs."""
+
+    def next(
+        self, state: Any, act: Callable[..., Acted], key: jax.Array
+    ) -> tuple[Any, Batch, Metrics]:
+        """Pure: the new state, this device's share of an update's batch, and what to log."""
+
+
 class Experiment(Protocol):
-    """A method with its configuration."""
+    """A method with its configuration and resources."""
 
-    unit: ClassVar[str]
-    """What the budget counts: "env_steps" or "updates"."""
-    headline: str
-    """The evaluation metric that stands for the run; larger is better."""
-    split_over_devices: ClassVar[Sequence[str]]
-    """Config fields that are sizes of what devices share: each must be a multiple of their number."""
-    small: bool
-    """Whether an update is so little arithmetic that sharing it among CPU threads would slow it down."""
-    config: Any
-    budget: int
-    """In units."""
-    unit_per_update: int
-    """Units that one update stands for."""
-    evaluations: int
-    """How many evaluations of a run are worth their time."""
+    subject: ClassVar[str]
+    """The option that names what is learned from, "env" or "data"; presets go by its value."""
+    plan: Plan
+    evaluation: Evaluation
 
-    def source(self, seeds: Sequence[int]) -> Source | None:
-        """What feeds the updates of these seeds; None where `step` makes its own data."""
+    @staticmethod
+    def check(config: Config) -> None:
+        """Raises `UserError` for settings that cannot run; groups check themselves."""
+
+    @staticmethod
+    def resources(config: Config) -> Resources:
+        """What rows share: all that is loaded, described, jitted or remembered.
+
+        It reads no number that rows may differ in (`options.row`).
+        """
+
+    def __init__(self, config: Config, resources: Resources) -> None:
+        """Builds closures only: it runs inside programs, with traced numbers in `config`."""
+
+    def source(self, seeds: Sequence[int]) -> Source | DeviceSource | None:
+        """What feeds the updates of these seeds; None where `step` needs no batch."""
 
     def init(self, key: jax.Array) -> State:
         """Pure: the state before the first update, this device's share."""
@@ -72,35 +96,44 @@ class Experiment(Protocol):
     def step(self, state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         """Pure: one update, with collectives for what devices share."""
 
-    def learned(self, state: State) -> Any:
-        """The leaves of the state that acting, evaluation and pictures need; never the replay. It only selects."""
-
-    def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
-        """Metrics named "eval/..."; depends on its arguments alone and leaves training untouched."""
-
-    def pictures(self, learned: Any, seed: int, folder: Path) -> None:
-        """Draws what the method has to show into the run folder, at the end of a run."""
-
-
-@runtime_checkable
-class Pretraining(Protocol):
-    """An experiment that leaves behind an encoder for others to start from."""
-
-    data_digest: str
-    """Hash of the data it learns from and is evaluated on."""
-
-    def baselines(self, key: jax.Array) -> dict[str, float]:
-        """What the same evaluation says of simpler encoders: metrics named "baseline/...", made once at the end."""
-
-    def hand_over(self, learned: Any, path: Path, facts: Mapping[str, Any]) -> None:
-        """Writes the encoder and what is known of it to the file `path`."""
+    def learned(self, state: State) -> Learned:
+        """The leaves that acting, evaluation and pictures need; never the replay. Only selects."""
 
 
 @runtime_checkable
 class Acting(Protocol):
-    """An experiment whose source asks the current state for actions."""
+    """A method whose source asks the current state for actions."""
+
+    def memory(self, envs: int) -> Any:
+        """What the agent remembers before its first observation, leaves [envs, ...]; () if nothing."""
 
     def act(
-        self, learned: Any, observation: jax.Array, env_steps: jax.Array, key: jax.Array
-    ) -> jax.Array:
-        """Pure: actions [E] for observations [E, ...] after `env_steps` environment steps."""
+        self,
+        learned: Learned,
+        memory: Any,
+        observation: jax.Array,
+        reset: jax.Array,
+        env_steps: jax.Array,
+        key: jax.Array,
+    ) -> Acted:
+        """Pure: actions, what is remembered from here on, and what else goes into the steps.
+
+        Args:
+          learned: parameters.
+          memory: leaves [E, ...].
+          observation: [E, ...].
+          reset: bool [E], whether an observation is the first of its episode.
+          env_steps: int32, environment steps made so far.
+          key: a random key, the same on every device.
+        """
+
+
+@runtime_checkable
+class Pretraining(Protocol):
+    """A method that leaves behind an encoder for others to start from."""
+
+    data_digest: str
+    """Hash of the data it learns from and is evaluated on."""
+
+    def hand_over(self, learned: Learned, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the encoder and what is known of it to the file `path`."""

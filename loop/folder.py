@@ -50,12 +50,26 @@ class RunFolder:
                 f"--run.dir={path} is in use by a live run. Wait for it, or name another folder."
             ) from error
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file that this suite wrote; empty where it is missing or torn."""
+        try:
+            value = json.loads((self.path / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def set_aside_result(self) -> None:
+        """Renames the result of a run that is extended, so that none stands for what is to come."""
+        result = self.path / "result.json"
+        if result.exists():
+            result.replace(self.path / "result-before.json")
+
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole or not at all."""
         self._replace(name, json.dumps(value, indent=2) + "\n")
 
     def keep_rows(self, step: int) -> None:
-        """Drops the rows of metrics.jsonl after `step` (they will be made again) and a torn last line."""
+        """Drops the rows of metrics.jsonl after `step`, which will be made again, and a torn line."""
         kept = [row for row in read_rows(self.path) if row["step"] <= step]
         self._replace("metrics.jsonl", _lines(kept))
 

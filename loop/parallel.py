@@ -1,35 +1,59 @@
 """How one update is laid over seeds and devices. The only file that knows `jax.pmap`.
 
-- one seed, one device: plain `jax.jit`;
-- several seeds: vmapped, and sharded over the devices, which then do not talk to each other;
-- one seed, several devices: each holds its share of environments and batch under the axis `collectives.AXIS`.
+- one row, one device: plain `jax.jit`;
+- several rows (seeds, settings): vmapped, and sharded over the devices, which then do not talk to
+  each other;
+- one row, several devices: each holds its share of environments and batch under the axis
+  `collectives.AXIS`.
+
+Everything that differs between rows is an argument of the program: keys and numbers too. Another
+seed or step size runs the same compiled program.
 
 Randomness: the key of update i is `fold_in(key of the seed, i)`, whatever the layout.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from missing_bits import collectives
+from missing_bits import collectives, options
+from missing_bits.envs.steps import Acted
 from missing_bits.errors import require
-from missing_bits.loop.experiment import Experiment
+from missing_bits.loop.experiment import DeviceSource, Experiment
+from missing_bits.loop.family import Family
+from missing_bits.metrics import Mean, Metrics
 
-_UPDATE, _INIT, _ACT, _EVALUATE = range(4)  # streams of keys
+# Streams of keys.
+_UPDATE = 0
+_INIT = 1
+_ACT = 2
+_EVALUATE = 3
+_FEED = 4  # of what a device source draws in an update
+_FEED_INIT = 5
+
+
+class Running(NamedTuple):
+    """What a run carries from update to update on the devices."""
+
+    state: Any  # the method's
+    feed: Any  # a device source's; () without one
+
+
+Window = dict[str, Mean]  # sums and counts of metrics since the last row that was written
 
 
 class Layout:
-    """Maps the functions of an experiment, which are written for one seed and one device.
+    """Maps the functions of a method, which are written for one row and one device.
 
     Args:
-      seeds: one integer per seed.
+      seeds: one integer for each row.
       devices: how many devices to use.
 
     Raises:
-      UserError: there are fewer devices, or they cannot share the seeds evenly.
+      UserError: there are fewer devices, or they cannot share the rows evenly.
     """
 
     def __init__(self, seeds: Sequence[int], devices: int) -> None:
@@ -41,154 +65,307 @@ class Layout:
         )
         require(
             len(seeds) == 1 or len(seeds) % devices == 0,
-            f"--run.num-seeds={len(seeds)} cannot be shared evenly by --run.devices={devices}: use a multiple.",
+            f"--run.num-seeds={len(seeds)} cannot be shared evenly by --run.devices={devices}: use "
+            "a multiple.",
         )
-        self.seeds, self.num_devices = seeds, devices
+        self.seeds = seeds
+        self.num_devices = devices
         self.devices = jax.local_devices()[:devices]
-        self.shares_seed = len(seeds) == 1 and devices > 1
+        self.shares_row = len(seeds) == 1 and devices > 1
         self._mapped = len(seeds) > 1 or devices > 1
         self._keys = [jax.random.key(seed) for seed in seeds]
 
-    def check_split(self, experiment: Experiment) -> None:
-        """Raises `UserError` where devices cannot share one seed's work evenly."""
-        for name in experiment.split_over_devices if self.shares_seed else ():
-            value = getattr(experiment.config, name)
+    def check_split(self, experiment: Experiment, config: Any) -> None:
+        """Raises `UserError` where devices cannot share one row's work evenly."""
+        for name in experiment.plan.shared if self.shares_row else ():
+            size = options.value(config, name)
             require(
-                value % self.num_devices == 0,
-                f"--{name.replace('_', '-')}={value} cannot be shared evenly by --run.devices={self.num_devices}: "
-                "use a multiple.",
+                size % self.num_devices == 0,
+                f"--{name.replace('_', '-')}={size} cannot be shared evenly by --run.devices="
+                f"{self.num_devices}: use a multiple.",
             )
 
-    def init(self, experiment: Experiment) -> Any:
-        """The state of every seed, laid out."""
-        return self._lay(experiment.init, (0,))(self._stream(_INIT))
+    def init(self, family: Family, source: Any) -> Running:
+        """The state of every row before the first update, laid out."""
 
-    def updates(self, experiment: Experiment) -> Callable[[Any, Any, int, int], tuple[Any, Any]]:
-        """The function (state, batches, first, count) -> (state, metrics of the last update).
+        def init(key: jax.Array, feed_key: jax.Array, numbers: jax.Array) -> Running:
+            method = family.at(numbers)
+            feed = ()
+            if isinstance(source, DeviceSource):
+                feed = source.init(method.memory, jax.random.wrap_key_data(feed_key))
+            return Running(method.init(jax.random.wrap_key_data(key)), feed)
 
-        It donates the state. `batches` has leaves [K, seeds, global batch, ...] or is None; updates first, ...,
-        first + count - 1 are made, count <= K. The count is not part of the program, so that any number of
-        updates runs the same compiled loop body, to the same bits.
+        laid = self._lay(init, (0, 0, 0))
+        return laid(self._stream(_INIT), self._stream(_FEED_INIT), self._numbers(family))
+
+    def updates(
+        self, family: Family, source: Any
+    ) -> Callable[[Running, Window, Any, int, int], tuple[Running, Window]]:
+        """The function (running, window, batches, first, count) -> (running, window).
+
+        It donates `running`. `batches` has leaves [K, rows, global batch, ...] or is None; updates
+        first, ..., first + count - 1 are made, count <= K. The count is not part of the program, so
+        that any number of updates runs the same compiled loop body, to the same bits.
         """
+        update = self._update(family, source)
 
         def run(
-            state: Any, batches: Any, key: jax.Array, first: jax.Array, count: jax.Array
-        ) -> tuple[Any, Any]:
-            key = jax.random.wrap_key_data(key)
-
-            def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            running: Running,
+            window: Window,
+            batches: Any,
+            keys: jax.Array,
+            numbers: jax.Array,
+            first: jax.Array,
+            count: jax.Array,
+        ) -> tuple[Running, Window]:
+            def body(i: jax.Array, carry: tuple[Running, Window]) -> tuple[Running, Window]:
+                running, window = carry
                 batch = jax.tree.map(lambda x: x[i], batches)
-                return experiment.step(carry[0], batch, jax.random.fold_in(key, first + i))
+                running, metrics = update(running, batch, keys, numbers, first + i)
+                return running, {name: _add(window[name], metrics[name]) for name in window}
 
-            one = jax.tree.map(lambda x: x[0], batches)
-            _, shapes = jax.eval_shape(experiment.step, state, one, key)
-            metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            return jax.lax.fori_loop(0, count, body, (state, metrics))
+            return jax.lax.fori_loop(0, count, body, (running, window))
 
-        mapped = self._lay(run, (0, 0, 0, None, None), donate=(0,))
-        keys = jax.random.key_data(self._stream(_UPDATE))
-        return lambda state, batches, first, count: mapped(
-            state, self._split(batches), keys, np.int32(first), np.int32(count)
+        laid = self._lay(run, (0, 0, 0, 0, 0, None, None), donate=(0, 1))
+        keys = self._stream(_UPDATE, _FEED)
+        numbers = self._numbers(family)
+        return lambda running, window, batches, first, count: laid(
+            running, window, self._split(batches), keys, numbers, np.int32(first), np.int32(count)
         )
 
-    def acting(self, experiment: Any) -> Callable[[Any, np.ndarray, np.ndarray], np.ndarray]:
-        """The function (state, observations [S, E, ...], counts [S, 2]) -> actions [S, E].
+    def window(self, family: Family, source: Any, running: Running, batches: Any) -> Window:
+        """The empty window of the metrics that updates give."""
+        update = self._update(family, source)
 
-        The counts are environment steps and vector steps made; the latter number the keys.
-        """
+        def metrics(running: Running, batches: Any, keys: jax.Array, numbers: jax.Array) -> Metrics:
+            one = jax.tree.map(lambda x: x[0], batches)
+            return update(running, one, keys, numbers, jnp.int32(0))[1]
 
-        def act(
-            learned: Any, observation: jax.Array, counts: jax.Array, key: jax.Array
-        ) -> jax.Array:
-            key = jax.random.fold_in(jax.random.wrap_key_data(key), counts[1])
-            return experiment.act(learned, observation, counts[0], key)
+        laid = self._lay(metrics, (0, 0, 0, 0))
+        keys = self._stream(_UPDATE, _FEED)
+        arguments = running, self._split(batches), keys, self._numbers(family)
+        return self.empty_window(jax.eval_shape(laid, *arguments))
 
-        keys = jax.random.key_data(self._stream(_ACT))
-        if (
-            not self._mapped
-        ):  # a host environment waits for every answer: as few arguments as can be
-            one = jax.jit(
-                lambda learned, observation, counts: act(learned, observation, counts, keys)
-            )
-            return lambda state, seen, counts: np.asarray(
-                one(experiment.learned(state), seen[0], counts[0])
-            )[None]
-        mapped = self._lay(act, (0, 0, 0, 0))
+    def empty_window(self, names: Sequence[str]) -> Window:
+        """A window of some metrics in which nothing has been counted."""
+        zero = np.zeros(self._leading(), np.float32)
+        return {name: Mean(zero, zero) for name in names}
 
-        def answer(state: Any, observation: np.ndarray, counts: np.ndarray) -> np.ndarray:
-            seen, counts = self._split_one(observation), self._per_seed(counts)
-            return np.asarray(mapped(experiment.learned(state), seen, counts, keys)).reshape(
-                observation.shape[:2]
-            )
+    def acting(self, family: Family) -> "Acting":
+        """What answers to a host's observations."""
+        return Acting(self, family)
 
-        return answer
-
-    def learned(self, experiment: Experiment, state: Any) -> list[Any]:
-        """What each seed has learned, as arrays on the host."""
-        return self.rows(experiment.learned(state))
+    def learned(self, experiment: Experiment, running: Running) -> list[Any]:
+        """What each row has learned, as arrays on the host."""
+        return self.rows(experiment.learned(running.state))
 
     def evaluation_key(self, row: int, update: int) -> jax.Array:
-        """The key of one seed's evaluation after `update` updates."""
+        """The key of one row's evaluation after `update` updates."""
         return jax.random.fold_in(jax.random.fold_in(self._keys[row], _EVALUATE), update)
 
     def rows(self, tree: Any) -> list[Any]:
-        """A laid-out tree, without a batch axis, as one tree of host arrays per seed."""
+        """A laid-out tree, without a batch axis, as one tree of host arrays per row."""
         tree = jax.device_get(tree)
         if not self._mapped:
             return [tree]
-        if self.shares_seed:
+        if self.shares_row:
             return [jax.tree.map(lambda x: x[0], tree)]
         tree = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
         return [jax.tree.map(lambda x, s=s: x[s], tree) for s in range(len(self.seeds))]
 
-    def put(self, tree: Any) -> Any:
-        """A tree of host arrays in the shape of a laid-out state, on the devices again."""
+    def fetch(self, experiment: Experiment, running: Running) -> Running:
+        """A copy on the host, in which what devices that share a row have in common stands once."""
+        if not self.shares_row:
+            return jax.device_get(running)
+        shared = {
+            name: part
+            if name in experiment.plan.owned
+            else jax.tree.map(lambda x: x.addressable_data(0)[0], part)
+            for name, part in running.state._asdict().items()
+        }
+        return jax.device_get(Running(running.state._replace(**shared), running.feed))
+
+    def put(self, experiment: Experiment, running: Running) -> Running:
+        """What `fetch` returned, laid out on the devices again."""
+        if self.shares_row:
+            repeated = {
+                name: part
+                if name in experiment.plan.owned
+                else jax.tree.map(lambda x: np.broadcast_to(x, (self.num_devices, *x.shape)), part)
+                for name, part in running.state._asdict().items()
+            }
+            running = Running(running.state._replace(**repeated), running.feed)
+        return self.put_all(running)
+
+    def put_all(self, tree: Any) -> Any:
+        """A laid-out tree of host arrays, on the devices."""
         if not self._mapped:
             return jax.device_put(tree, self.devices[0])
+        if not jax.tree.leaves(tree):
+            return tree
         return jax.pmap(lambda x: x, devices=self.devices)(tree)
+
+    def _update(self, family: Family, source: Any) -> Callable[..., tuple[Running, Metrics]]:
+        """One update of one row on one device."""
+
+        def update(
+            running: Running, batch: Any, keys: jax.Array, numbers: jax.Array, i: jax.Array
+        ) -> tuple[Running, Metrics]:
+            method = family.at(numbers)
+            key, feed_key = jax.vmap(jax.random.fold_in, (0, None))(
+                jax.random.wrap_key_data(keys), i
+            )
+            feed = running.feed
+            logged: Metrics = {}
+            if isinstance(source, DeviceSource):
+                learned = method.learned(running.state)
+
+                def act(*seen: Any) -> Acted:
+                    return method.act(learned, *seen)
+
+                feed, batch, logged = source.next(feed, act, feed_key)
+            state, metrics = method.step(running.state, batch, key)
+            return Running(state, feed), {**metrics, **logged}
+
+        return update
 
     def _lay(
         self, fn: Callable, in_axes: tuple[int | None, ...], donate: tuple[int, ...] = ()
     ) -> Callable:
         if not self._mapped:
             return jax.jit(fn, donate_argnums=donate)
-        if self.shares_seed:
-            return jax.pmap(
-                fn, collectives.AXIS, in_axes=in_axes, donate_argnums=donate, devices=self.devices
-            )
-        return jax.pmap(
-            jax.vmap(fn, in_axes), in_axes=in_axes, donate_argnums=donate, devices=self.devices
-        )
+        settings = {"in_axes": in_axes, "donate_argnums": donate, "devices": self.devices}
+        if self.shares_row:
+            return jax.pmap(fn, collectives.AXIS, **settings)
+        return jax.pmap(jax.vmap(fn, in_axes), **settings)
 
-    def _stream(self, stream: int) -> Any:
-        keys = jnp.stack([jax.random.fold_in(key, stream) for key in self._keys])
-        if self.shares_seed:
-            return jnp.broadcast_to(keys, (self.num_devices,))
-        return self._per_seed(keys)
+    def _leading(self) -> tuple[int, ...]:
+        """The axes before those of one row on one device."""
+        if not self._mapped:
+            return ()
+        if self.shares_row:
+            return (self.num_devices,)
+        return (self.num_devices, len(self.seeds) // self.num_devices)
 
-    def _per_seed(self, tree: Any) -> Any:
-        """Leaves [S, ...] -> one per call of the mapped function; devices that share a seed all get it."""
+    def _stream(self, *streams: int) -> jax.Array:
+        """Every row's keys of some streams, as data, on the devices; one stream has no axis."""
+        folded = [[jax.random.fold_in(key, stream) for stream in streams] for key in self._keys]
+        data = np.stack([[jax.random.key_data(key) for key in row] for row in folded])
+        return self.put_all(self._per_row(data if len(streams) > 1 else data[:, 0]))
+
+    def _numbers(self, family: Family) -> jax.Array:
+        return self.put_all(self._per_row(family.numbers))
+
+    def _per_row(self, tree: Any) -> Any:
+        """Leaves [rows, ...] as arguments of the mapped function; devices that share all get it."""
         if not self._mapped:
             return jax.tree.map(lambda x: x[0], tree)
-        if self.shares_seed:
-            return jax.tree.map(
-                lambda x: np.broadcast_to(x, (self.num_devices, *x.shape[1:])), tree
-            )
-        return jax.tree.map(lambda x: x.reshape(self.num_devices, -1, *x.shape[1:]), tree)
+        if self.shares_row:
+            repeated = (self.num_devices,)
+            return jax.tree.map(lambda x: np.broadcast_to(x, (*repeated, *x.shape[1:])), tree)
+        return jax.tree.map(lambda x: x.reshape(*self._leading(), *x.shape[1:]), tree)
 
-    def _split_one(self, x: np.ndarray) -> np.ndarray:
-        """[S, B, ...] -> [B, ...], [devices, S / devices, B, ...] or [devices, B / devices, ...]."""
-        if self.shares_seed:
-            return x.reshape(self.num_devices, -1, *x.shape[2:])
-        return self._per_seed(x)
+    def _split_one(self, tree: Any) -> Any:
+        """[rows, B, ...] as an argument: each device gets its share of B, or of the rows."""
+        if self.shares_row:
+            return jax.tree.map(lambda x: x.reshape(self.num_devices, -1, *x.shape[2:]), tree)
+        return self._per_row(tree)
 
     def _split(self, batches: Any) -> Any:
-        """[K, S, B, ...] -> the same with the K axis before the shard: [K, B, ...], [devices, ..., K, B, ...]."""
+        """[K, rows, B, ...] likewise, with the axis K before that of a device's share of B."""
         if not self._mapped:
             return jax.tree.map(lambda x: x[:, 0], batches)
-        if self.shares_seed:
-            split = [self.num_devices, -1]
-            return jax.tree.map(
-                lambda x: np.swapaxes(x.reshape(x.shape[0], *split, *x.shape[3:]), 0, 1), batches
-            )
-        return self._per_seed(jax.tree.map(lambda x: np.swapaxes(x, 0, 1), batches))
+        if self.shares_row:
+
+            def shares(x: np.ndarray) -> np.ndarray:
+                return np.swapaxes(x.reshape(x.shape[0], self.num_devices, -1, *x.shape[3:]), 0, 1)
+
+            return jax.tree.map(shares, batches)
+        return self._per_row(jax.tree.map(lambda x: np.swapaxes(x, 0, 1), batches))
+
+
+class Acting:
+    """The agents of all rows as a host's environments meet them; keeps what they remember.
+
+    Args:
+      layout: of the rows.
+      family: the agents.
+
+    Attributes:
+      memory: what the agents remember, laid out; None before the first observation.
+    """
+
+    def __init__(self, layout: Layout, family: Family) -> None:
+        self._layout = layout
+        self._learned = family.first.learned
+        self._keys = layout._stream(_ACT)
+        self._numbers = layout._numbers(family)
+        self.memory: Any = None
+
+        def start(observation: jax.Array, numbers: jax.Array) -> Any:
+            return family.at(numbers).memory(observation.shape[0])
+
+        def answer(
+            learned: Any,
+            memory: Any,
+            observation: jax.Array,
+            reset: jax.Array,
+            due: jax.Array,
+            counts: jax.Array,
+            key: jax.Array,
+            numbers: jax.Array,
+        ) -> Acted:
+            key = jax.random.fold_in(jax.random.wrap_key_data(key), counts[1])
+            acted = family.at(numbers).act(learned, memory, observation, reset, counts[0], key)
+            kept = jax.tree.map(lambda new, old: jnp.where(due, new, old), acted.memory, memory)
+            return acted._replace(memory=kept)
+
+        self._start = layout._lay(start, (0, 0))
+        self._answer = layout._lay(answer, (0,) * 8)
+
+    def __call__(
+        self,
+        running: Running,
+        observation: np.ndarray,
+        reset: np.ndarray,
+        due: np.ndarray,
+        counts: np.ndarray,
+    ) -> Acted:
+        """Actions [rows, E] and extras on the host for observations [rows, E, ...].
+
+        Args:
+          running: the current state.
+          observation: [rows, E, ...].
+          reset: bool [rows, E], whether an observation is the first of its episode.
+          due: bool [rows], which rows take the action; the memory of others stays.
+          counts: int32 [rows, 2], environment steps and vector steps made; the latter number keys.
+        """
+        layout = self._layout
+        seen = layout._split_one(observation)
+        if self.memory is None:
+            self.memory = self._start(seen, self._numbers)
+        acted = self._answer(
+            self._learned(running.state),
+            self.memory,
+            seen,
+            layout._split_one(reset),
+            layout._per_row(due),
+            layout._per_row(counts),
+            self._keys,
+            self._numbers,
+        )
+        self.memory = acted.memory
+        shape = observation.shape[:2]
+
+        def on_host(x: jax.Array) -> np.ndarray:
+            here = np.asarray(x)
+            return here.reshape(*shape, *here.shape[len(layout._leading()) + 1 :])
+
+        return Acted(on_host(acted.action), (), jax.tree.map(on_host, acted.extras))
+
+
+def _add(window: Mean, figure: jax.Array | Mean) -> Mean:
+    """A window that has taken in another update's figure."""
+    if isinstance(figure, Mean):
+        return Mean(window.total + figure.total, window.count + figure.count)
+    return Mean(window.total + figure, window.count + 1)

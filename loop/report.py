@@ -4,14 +4,16 @@ import os
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from missing_bits.plan import Plan
+
 Row = dict[str, Any]
-_QUIET = ("eval/return_std", "eval/return_min", "eval/return_max")
 
 
 class Report:
@@ -19,14 +21,18 @@ class Report:
 
     Args:
       folder: the run folder; events go to its `tensorboard/`.
-      unit: the unit of the budget.
-      budget: in units.
+      plan: budget, unit and what the line shows after the headline.
+      headline: the metric that stands for the run.
       start: units done before this session.
       seeds: the run's seeds.
     """
 
-    def __init__(self, folder: Path, unit: str, budget: int, start: int, seeds: list[int]) -> None:
-        self._unit, self._budget = unit.replace("_", " "), budget
+    def __init__(
+        self, folder: Path, plan: Plan, headline: str, start: int, seeds: list[int]
+    ) -> None:
+        self._unit = plan.unit.replace("_", " ")
+        self._budget = plan.budget
+        self._names = (headline, *(name for name in plan.shown if name != headline))
         self._shown_at = 0.0
         self._events = {
             seed: _Events(folder / "tensorboard" / f"seed{seed}", start + 1) for seed in seeds
@@ -42,7 +48,7 @@ class Report:
             columns += [TextColumn("{task.fields[status]}", highlighter=None)]
             self._live = Progress(*columns, console=Console(highlight=False))
             self._task = self._live.add_task(
-                "", total=budget, completed=start, done="compiling", status=""
+                "", total=plan.budget, completed=start, done="compiling", status=""
             )
             self._live.start()
 
@@ -59,7 +65,7 @@ class Report:
         if self._live and now - self._shown_at > 0.1:
             self._shown_at = now
             status = f"{rate:,.0f}/s  " + "  ".join(
-                _shown(self._latest)[:2]
+                _shown(self._names, self._latest)[:2]
             )  # what 80 columns hold
             done = f"{step:,} {self._unit}"
             self._live.update(
@@ -80,7 +86,8 @@ class Report:
                 if "/" in name and not name.startswith("time/")
             }
             print(
-                f"{step:>10,} {self._unit}  {rate:>9,.0f}/s  " + "  ".join(_shown(figures)),
+                f"{step:>10,} {self._unit}  {rate:>9,.0f}/s  "
+                + "  ".join(_shown(self._names, figures)),
                 flush=True,
             )
         self._latest |= {
@@ -134,12 +141,5 @@ class _Events:
             file.write(length + check[0] + data + check[1])
 
 
-def _shown(metrics: dict[str, float]) -> list[str]:
-    wanted = ("eval/", "train/episode_return", "train/loss", "train/epsilon")
-    names = [
-        name
-        for prefix in wanted
-        for name in metrics
-        if name.startswith(prefix) and name not in _QUIET
-    ]
-    return [f"{name.split('/')[1]} {metrics[name]:.4g}" for name in names]
+def _shown(names: Sequence[str], metrics: dict[str, float]) -> list[str]:
+    return [f"{name.split('/')[1]} {metrics[name]:.4g}" for name in names if name in metrics]

@@ -1,353 +1,404 @@
-"""The one training loop: every experiment runs through `train`."""
+"""The one training loop: every method runs through `train`."""
 
 import contextlib
-import dataclasses
 import datetime
+import importlib
 import importlib.metadata
-import os
 import platform
 import shlex
 import signal
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from missing_bits import options
 from missing_bits.errors import UserError, require
 from missing_bits.eval import statistics
-from missing_bits.loop import config as run_config
 from missing_bits.loop.checkpoint import Checkpoints
-from missing_bits.loop.experiment import Acting, Experiment, Pretraining
+from missing_bits.loop.config import RunConfig
+from missing_bits.loop.experiment import Acting, DeviceSource, Experiment, Pretraining, Source
+from missing_bits.loop.family import Family
 from missing_bits.loop.folder import RunFolder, read_rows
 from missing_bits.loop.parallel import Layout
+from missing_bits.loop.process import Guest
 from missing_bits.loop.report import Report
+from missing_bits.numeric import ceil_div
 from missing_bits.pictures import curves
 
 _VERSIONS = ("jax", "dm-haiku", "optax", "rlax", "gymnasium", "numpy", "scikit-learn")
+_MOST_INNER_STEPS = 1_000  # updates per call where no source limits them
 
 
 class Interrupted(SystemExit):
     """SIGINT or SIGTERM arrived; the run was saved."""
 
 
+class Result(NamedTuple):
+    """What a finished run leaves."""
+
+    scores: dict[str, Any]
+    """What `result.json` holds: means over seeds, each seed's own, facts of the run."""
+    folder: Path
+    learned: list[Any]
+    """What each seed has learned, as arrays on the host."""
+
+
 def train(
-    name: str, experiment_class: Callable[[Any], Experiment], config: Any, run: run_config.RunConfig
-) -> None:
-    """Trains an experiment from its start or its last checkpoint to the end of its budget.
+    method: type[Experiment],
+    config: Any = None,
+    run: RunConfig | None = None,
+    *,
+    name: str = "",
+    process: Guest | None = None,
+) -> Result:
+    """Trains a method from its start or its last checkpoint to the end of its budget.
+
+        result = train(DQN, options.make(dqn.Config, env_steps=5_000), RunConfig(dir="runs/mine"))
 
     Args:
-      name: its name in the table of `run.py`.
-      experiment_class: makes the experiment from its configuration.
-      config: the experiment's configuration.
+      method: the method's class.
+      config: its configuration; None for the default.
       run: the options of the run.
+      name: what the run is called in its folder; by default the class, as "module:Class".
+      process: the process the run is in; by default somebody else's, in which nothing is touched.
 
     Raises:
       UserError: a mistake in the options, an unusable folder, or a disk that refused.
-      Interrupted: the run was told to stop, and was saved.
+      Interrupted: the process was told to stop, and the run was saved.
     """
     began = time.perf_counter()
-    run_config.check(run)
-    # The loop waits for every small answer anyway: handing it to another thread doubles its time on the CPU.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if run.compilation_cache:
-        _keep_compiled_programs()
-    seeds = list(range(run.seed, run.seed + run.num_seeds))
-    experiment = _make(experiment_class, config, run.devices)
-    layout = Layout(seeds, run.devices)
-    layout.check_split(experiment)
-    run = run.with_periods(experiment.budget, experiment.evaluations)
-    path = Path(run.dir) if run.dir else _new_path(name, run)
+    process = process or Guest()
+    name = name or f"{method.__module__}:{method.__qualname__}"
+    run = run or RunConfig()
+    if config is None:
+        config = importlib.import_module(method.__module__).Config()
+    options.check(run, "run.")
+    options.check(config)
+    method.check(config)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(process)
+        process.before_computing(run.devices, run.compilation_cache)
+        seeds = list(range(run.seed, run.seed + run.num_seeds))
+        family = Family(method, [config] * len(seeds), method.resources(config))
+        experiment = family.first
+        process.knows_size(experiment.plan.small)
+        layout = Layout(seeds, run.devices)
+        layout.check_split(experiment, config)
+        path = Path(run.dir) if run.dir else _new_path(name, run)
         source = experiment.source(seeds)
-        if source is not None:
+        if source is not None and not isinstance(source, DeviceSource):
             stack.callback(source.close)
         folder = stack.enter_context(contextlib.closing(RunFolder(path, run.resume)))
+        session = _Session(name, config, family, layout, source, folder, run, process, began)
         try:
-            _Session(name, experiment, layout, source, folder, run, began).run_to_the_end()
+            return session.run_to_the_end()
         except OSError as error:
             raise UserError(
-                f"{error.filename or path} cannot be written: {error.strerror}. Free some space and continue with "
-                "--run.resume; nothing up to the last checkpoint is lost."
+                f"{error.filename or path} cannot be written: {error.strerror}. Free some space and "
+                "continue with --run.resume; nothing up to the last checkpoint is lost."
             ) from error
 
 
 class _Session:
-    """One process's part of a run: its state, and what is done with it at log, evaluation and checkpoint points."""
+    """One process's part of a run: its state, and what is done with it when something is due."""
 
     def __init__(
-        self, name: str, experiment: Experiment, layout: Layout, source: Any, folder: RunFolder,
-        run: run_config.RunConfig, began: float,
-    ) -> None:  # fmt: skip
-        self.name, self.experiment, self.layout, self.source = name, experiment, layout, source
-        self.folder, self.run, self.began = folder, run, began
-        self.quantum = experiment.unit_per_update
-        self.end = -(-experiment.budget // self.quantum)
-        most = source.inner_steps if source else 1_000
+        self,
+        name: str,
+        config: Any,
+        family: Family,
+        layout: Layout,
+        source: Source | DeviceSource | None,
+        folder: RunFolder,
+        run: RunConfig,
+        process: Guest,
+        began: float,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.family = family
+        self.experiment = family.first
+        self.plan = self.experiment.plan
+        self.headline = self.experiment.evaluation.headline
+        self.layout = layout
+        self.source = source
+        self.host_source = None if isinstance(source, DeviceSource) else source
+        self.folder = folder
+        self.asked = run
+        self.run = run.with_periods(self.plan.budget, self.plan.evaluations)
+        self.process = process
+        self.began = began
+
+        self.quantum = self.plan.per_update
+        self.end = ceil_div(self.plan.budget, self.quantum)
+        most = self.host_source.inner_steps if self.host_source else _MOST_INNER_STEPS
         require(
             run.inner_steps <= most,
-            f"--run.inner-steps={run.inner_steps}; this experiment allows at most {most} updates per call.",
+            f"--run.inner-steps={run.inner_steps}; this method allows at most {most} updates per call.",
         )
         self.inner_steps = min(run.inner_steps or most, self.end)
-        self.update, self.before = 0, 0.0  # updates made; seconds spent by earlier sessions
-        self.compile_seconds, self.first_update_seconds = 0.0, None
+
+        self.update = 0  # updates made
+        self.window: Any = None  # of metrics, once their names are known
+        self.acting = layout.acting(family) if isinstance(self.experiment, Acting) else None
+        self.before = 0.0  # seconds spent by earlier sessions
+        self.compile_seconds = 0.0
+        self.first_update_seconds: float | None = None
         self.idle = 0.0  # seconds of this session spent on anything but training
 
-    def run_to_the_end(self) -> None:
+    def run_to_the_end(self) -> Result:
         """Sets up or restores, trains, and leaves the finished folder."""
-        path, experiment = self.folder.path, self.experiment
-        if (
-            not self.run.resume
-        ):  # first of all: a run that is killed at any later moment can be resumed
-            config, run = run_config.to_json(experiment.config), run_config.to_json(self.run)
+        path = self.folder.path
+        # First of all: a run that is killed at any later moment can be resumed.
+        config = options.to_json(self.config)
+        if not self.asked.resume or self.folder.read_json("config.json").get("config") != config:
+            run = options.to_json(self.asked)
             self.folder.write_json("config.json", {"exp": self.name, "config": config, "run": run})
         with contextlib.ExitStack() as stack:
-            signals = stack.enter_context(_Signals())
-            self.checkpoints = stack.enter_context(
-                contextlib.closing(Checkpoints(path / "checkpoints"))
-            )
-            self.state = self.layout.init(experiment)
-            if self.run.resume:
+            checkpoints = Checkpoints(path / "checkpoints", self.headline.larger_is_better)
+            self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
+            self.running = self.layout.init(self.family, self.source)
+            if self.asked.resume:
                 self._restore()
-            self.start_update, self.clock = self.update, time.perf_counter()
-            report = Report(
-                path, experiment.unit, experiment.budget, self.step, list(self.layout.seeds)
-            )
+            self.start_update = self.update
+            self.clock = time.perf_counter()
+            report = Report(path, self.plan, self.headline.name, self.step, list(self.layout.seeds))
             self.report = stack.enter_context(contextlib.closing(report))
             if self.update < self.end:
-                self._train(signals)
-            elif (path / "result.json").exists():
+                self.folder.set_aside_result()
+                self._train()
+            elif self.folder.read_json("result.json").get(self.plan.unit) == self.step:
                 self.report.say(f"{path} holds a finished run: nothing is left to do.")
-                return
+                learned = self.layout.learned(self.experiment, self.running)
+                return Result(self.folder.read_json("result.json"), path, learned)
             else:  # killed after its last checkpoint
                 self._measure()
-            self._finish()
+            return self._finish()
 
     @property
     def step(self) -> int:
         """Budget units done."""
         return self.update * self.quantum
 
-    def _train(self, signals: "_Signals") -> None:
-        updates = self.layout.updates(self.experiment)
-        acting = (
-            self.layout.acting(self.experiment) if isinstance(self.experiment, Acting) else None
-        )
+    def _train(self) -> None:
+        def ask(*seen: np.ndarray) -> Any:
+            return self.acting(self.running, *seen)
 
-        def ask(*observations: Any) -> np.ndarray:
-            return acting(self.state, *observations)
-
+        updates = self.layout.updates(self.family, self.source)
         compiling = time.perf_counter()
-        ready = [self.source.next(ask, self.update)] if self.source else []
-        batches = _stack(ready, self.inner_steps) if self.source else None
+        ready: list[Any] = []
+        batches = None
+        if self.host_source:
+            ready = [self.host_source.next(ask, self.update)]
+            batches = _stacked(ready, self.inner_steps)
+        if self.window is None:
+            self.window = self.layout.window(self.family, self.source, self.running, batches)
         # The first call makes no update: it compiles, apart from the clock of training.
-        self.state, metrics = updates(self.state, batches, self.update, 0)
-        jax.block_until_ready(self.state)
+        self.running, self.window = updates(self.running, self.window, batches, self.update, 0)
+        jax.block_until_ready(self.running)
         self.compile_seconds = time.perf_counter() - compiling
 
-        self.idle, self.clock = 0.0, time.perf_counter()
+        self.idle = 0.0
+        self.clock = time.perf_counter()
         while self.update < self.end:
             count = min(self.inner_steps, self._next_event() - self.update)
-            if self.source:
-                ready += [self.source.next(ask, self.update + i) for i in range(len(ready), count)]
-                batches, ready = _stack(ready, self.inner_steps), []
-            self.state, metrics = updates(self.state, batches, self.update, count)
+            if self.host_source:
+                more = range(self.update + len(ready), self.update + count)
+                ready += [self.host_source.next(ask, update) for update in more]
+                batches = _stacked(ready, self.inner_steps)
+                ready = []
+            self.running, self.window = updates(
+                self.running, self.window, batches, self.update, count
+            )
             if self.first_update_seconds is None:
-                jax.block_until_ready(metrics)
+                jax.block_until_ready(self.running)
                 self.first_update_seconds = time.perf_counter() - self.began
             self.update += count
             if self._due(self.run.log_period):
-                self._log(metrics)
+                self._log()
             if self._due(self.run.eval_period) or self.update == self.end:
                 self._evaluate()
-            if self._due(self.run.checkpoint_period) or self.update == self.end or signals.received:
+            received = self.process.received
+            if self._due(self.run.checkpoint_period) or self.update == self.end or received:
                 self._save()
-            if signals.received and self.update < self.end:
-                raise Interrupted(signals.tell(self.resume_command))
+            if received and self.update < self.end:
+                raise Interrupted(_tell(received, self.resume_command))
             self.report.progress(self.step, self._rate())
 
     def _next_event(self) -> int:
         """The first update after this one at which something is due."""
         periods = (self.run.log_period, self.run.eval_period, self.run.checkpoint_period)
-        return min(
-            self.end,
-            *(-(-(self.step // period + 1) * period // self.quantum) for period in periods),
-        )
+        due = [ceil_div((self.step // period + 1) * period, self.quantum) for period in periods]
+        return min(self.end, *due)
 
     def _due(self, period: int) -> bool:
         return self.step // period > (self.step - self.quantum) // period
 
     def _rate(self) -> float:
         seconds = time.perf_counter() - self.clock - self.idle
-        return (
-            (self.update - self.start_update)
-            * self.quantum
-            * len(self.layout.seeds)
-            / max(seconds, 1e-9)
-        )
+        done = (self.update - self.start_update) * self.quantum * len(self.layout.seeds)
+        return done / max(seconds, 1e-9)
 
-    def _log(self, metrics: Any) -> None:
-        rows = [
-            {name: float(value) for name, value in row.items()} for row in self.layout.rows(metrics)
-        ]
-        for row, known in zip(
-            rows, self.source.metrics() if self.source else [{}] * len(rows), strict=True
-        ):
+    def _log(self) -> None:
+        """Writes the means over the window, and begins another."""
+        rows = []
+        for window in self.layout.rows(self.window):
+            means = {name: (float(mean.total), float(mean.count)) for name, mean in window.items()}
+            rows.append({name: total / count for name, (total, count) in means.items() if count})
+        self.window = self.layout.empty_window(list(self.window))
+        for row, known in zip(rows, self._known(len(rows)), strict=True):
             row |= known
         self._write(rows)
+
+    def _known(self, count: int) -> list[dict[str, float]]:
+        return self.host_source.metrics() if self.host_source else [{}] * count
 
     def _write(self, rows: list[dict[str, float]]) -> None:
         """Writes a row per seed, and one of their means where there are several seeds."""
         facts = {"time/seconds": self._seconds(), "time/steps_per_second": self._rate()}
-        rows = [
+        written: list[dict[str, Any]] = [
             {"step": self.step, "seed": seed, **row, **facts}
             for seed, row in zip(self.layout.seeds, rows, strict=True)
         ]
         if len(rows) > 1:
-            rows.append({"step": self.step, **_mean(rows, self.experiment.headline), **facts})
-        self.folder.append(rows)
-        self.report.rows(rows, self._rate())
+            written.append({"step": self.step, **_mean(rows, self.headline.name), **facts})
+        self.folder.append(written)
+        self.report.rows(written, self._rate())
 
     def _evaluate(self) -> None:
-        jax.block_until_ready(self.state)
+        jax.block_until_ready(self.running)
         paused = time.perf_counter()
         self._measure()
         self.idle += time.perf_counter() - paused
-        self._write(self.evaluation)
+        self._write(self.scores)
 
     def _measure(self) -> None:
-        self.learned = self.layout.learned(self.experiment, self.state)
-        self.evaluation = [
-            self.experiment.evaluate(row, self.layout.evaluation_key(i, self.update))
-            for i, row in enumerate(self.learned)
-        ]
-        self.headline = float(np.mean([row[self.experiment.headline] for row in self.evaluation]))
+        self.learned = self.layout.learned(self.experiment, self.running)
+        last = self.update == self.end
+        self.scores = []
+        for i, (method, learned) in enumerate(zip(self.family.rows, self.learned, strict=True)):
+            key = self.layout.evaluation_key(i, self.update)
+            self.scores.append(method.evaluation.scores(learned, key, last))
+        self.score = float(np.mean([row[self.headline.name] for row in self.scores]))
 
     def _seconds(self) -> float:
         return self.before + time.perf_counter() - self.began
 
     def _save(self) -> None:
-        jax.block_until_ready(self.state)
+        jax.block_until_ready(self.running)
         paused = time.perf_counter()
-        state = jax.device_get(self.state)
-        source = self.source.save() if self.source else {}
-        facts = {"seconds": self._seconds(), "source": sorted(source)}
+        source = self.host_source.save() if self.host_source else {}
+        memory = jax.device_get(self.acting.memory) if self.acting else None
+        saved = {
+            "running": self.layout.fetch(self.experiment, self.running),
+            "window": jax.device_get(self.window),
+            "memory": memory,
+            "source": source,
+        }
+        facts = {
+            "seconds": self._seconds(),
+            "source": sorted(source),
+            "window": sorted(self.window),
+            "remembers": memory is not None,
+        }
         evaluated = self._due(self.run.eval_period) or self.update == self.end
-        self.digest = self.checkpoints.save(
-            self.update, (state, source), facts, self.headline if evaluated else None
-        )
+        score = self.score if evaluated else None
+        self.digest = self.checkpoints.save(self.update, saved, facts, score)
         self.idle += time.perf_counter() - paused
 
     def _restore(self) -> None:
-        found = self.checkpoints.latest()
+        found = self.checkpoints.load(self.asked.start)
         if found is not None:
             self.update, leaves, facts = found
-            structure = jax.tree.structure((self.state, dict.fromkeys(facts["source"], 0)))
-            state, source = jax.tree.unflatten(structure, leaves)
-            self.state, self.before, self.digest = (
-                self.layout.put(state),
-                facts["seconds"],
-                facts["digest"],
-            )
-            if self.source:
-                self.source.restore(source)
+            like = {
+                "running": self.running,
+                "window": self.layout.empty_window(facts["window"]),
+                "memory": self.experiment.memory(1) if facts["remembers"] else None,
+                "source": dict.fromkeys(facts["source"], 0),
+            }
+            saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
+            self.running = self.layout.put(self.experiment, saved["running"])
+            self.window = self.layout.put_all(saved["window"])
+            self.before = facts["seconds"]
+            self.digest = facts["digest"]
+            if facts["remembers"]:
+                self.acting.memory = self.layout.put_all(saved["memory"])
+            if self.host_source:
+                self.host_source.restore(saved["source"])
         self.folder.keep_rows(self.step)
 
     @property
     def resume_command(self) -> str:
-        return f"python run.py --exp={self.name} --run.dir={shlex.quote(str(self.folder.path))} --run.resume"
+        folder = shlex.quote(str(self.folder.path))
+        return f"python run.py --exp={self.name} --run.dir={folder} --run.resume"
 
-    def _finish(self) -> None:
-        unit, path = self.experiment.unit, self.folder.path
+    def _finish(self) -> Result:
+        unit = self.plan.unit
+        path = self.folder.path
+        seeds = zip(self.layout.seeds, self.scores, strict=True)
+        versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
         result = {
             "exp": self.name,
             "seed": self.run.seed,
             "num_seeds": self.run.num_seeds,
             unit: self.step,
-            **_mean(self.evaluation, self.experiment.headline),
-            "seeds": [
-                {"seed": s, **row}
-                for s, row in zip(self.layout.seeds, self.evaluation, strict=True)
-            ],
+            **_mean(self.scores, self.headline.name),
+            "seeds": [{"seed": seed, **row} for seed, row in seeds],
             "wall_seconds": self._seconds(),
             "compile_seconds": self.compile_seconds,
             "first_update_seconds": self.first_update_seconds,
             "steps_per_second": self._rate() if self.update > self.start_update else None,
             "digest": self.digest,
             "devices": [f"{d.platform}:{d.device_kind}" for d in self.layout.devices],
-            "versions": {"python": platform.python_version()}
-            | {n: importlib.metadata.version(n) for n in _VERSIONS},
+            "versions": {"python": platform.python_version()} | versions,
         }
         if isinstance(self.experiment, Pretraining):
-            result |= self._compare_and_hand_over(result["seeds"])
-        subject = getattr(
-            self.experiment.config, dataclasses.fields(self.experiment.config)[0].name
-        )
-        title = f"{self.name} on {subject}"
-        curves.draw(
-            read_rows(path),
-            self.experiment.headline,
-            unit,
-            title,
-            path / "learning_curve.png",
-            statistics.interval,
-        )
-        self.experiment.pictures(self.learned[0], self.run.seed, path)
+            self._hand_over(result["seeds"])
+            self.report.say("Evaluating simpler encoders to compare with.")
+            result["data_digest"] = self.experiment.data_digest
+        result |= self._baselines()
+        name = self.headline.name
+        title = f"{self.name} on {options.value(self.config, self.experiment.subject)}"
+        rows = read_rows(path)
+        curves.draw(rows, name, unit, title, path / "learning_curve.png", statistics.interval)
+        self.experiment.evaluation.pictures(self.learned[0], self.run.seed, path)
         self.folder.write_json("result.json", result)  # last: where it stands, the run is complete
-        self.report.say(
-            f"{self.experiment.headline} {self.headline:.4g} after {self.step:,} {unit}: {path}"
-        )
+        self.report.say(f"{name} {self.score:.4g} after {self.step:,} {unit}: {path}")
+        return Result(result, path, self.learned)
 
-    def _compare_and_hand_over(self, scores: list[dict[str, float]]) -> dict[str, Any]:
-        """Writes each seed's encoder; returns what simpler encoders reach, and which data all of them saw."""
-        experiment, digest = self.experiment, self.experiment.data_digest
-        self.report.say("Evaluating simpler encoders to compare with.")
+    def _hand_over(self, scores: Sequence[dict[str, float]]) -> None:
+        """Writes each seed's encoder."""
+        facts = {
+            "exp": self.name,
+            "config": options.to_json(self.config),
+            "step": self.step,
+            "data_digest": self.experiment.data_digest,
+        }
         for seed, learned, row in zip(self.layout.seeds, self.learned, scores, strict=True):
-            config = run_config.to_json(experiment.config)
-            facts = {
-                "exp": self.name,
-                "config": config,
-                "step": self.step,
-                "data_digest": digest,
-                "scores": row,
-            }
-            experiment.hand_over(
-                learned, self.folder.path / "encoder" / f"seed{seed}.safetensors", facts
-            )
-        rows = [experiment.baselines(self.layout.evaluation_key(i, 0)) for i in range(len(scores))]
-        return {"data_digest": digest, **_mean(rows, experiment.headline)}
+            file = self.folder.path / "encoder" / f"seed{seed}.safetensors"
+            self.experiment.hand_over(learned, file, {**facts, "scores": row})
+
+    def _baselines(self) -> dict[str, float]:
+        """What simpler methods reach in the same evaluation."""
+        rows = []
+        for i, method in enumerate(self.family.rows):
+            rows.append(method.evaluation.baselines(self.layout.evaluation_key(i, 0)))
+        return _mean(rows, self.headline.name)
 
 
-class _Signals:
-    """Turns SIGINT and SIGTERM into a request to stop at the next update; a second SIGINT stops at once."""
-
-    def __enter__(self) -> "_Signals":
-        self.received = 0
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self.received = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def tell(self, command: str) -> int:
-        """Names the command that resumes; returns the exit status shells use for the signal."""
-        print(
-            f"Stopped by {signal.Signals(self.received).name}; the run is saved. Continue with:\n  {command}",
-            flush=True,
-        )
-        return 128 + self.received
+def _tell(received: int, command: str) -> int:
+    """Names the command that resumes; returns the exit status shells use for the signal."""
+    name = signal.Signals(received).name
+    print(f"Stopped by {name}; the run is saved. Continue with:\n  {command}", flush=True)
+    return 128 + received
 
 
-def _stack(batches: list[Any], length: int) -> Any:
-    """Batches along a new leading axis, the last repeated up to `length` so that shapes stay the same."""
+def _stacked(batches: list[Any], length: int) -> Any:
+    """Batches along a new axis K, the last repeated up to `length` so that shapes stay the same."""
     if length == 1:
         return jax.tree.map(lambda x: x[None], batches[0])
     batches = batches + [batches[-1]] * (length - len(batches))
@@ -355,47 +406,19 @@ def _stack(batches: list[Any], length: int) -> Any:
 
 
 def _mean(rows: Sequence[dict[str, float]], headline: str) -> dict[str, float]:
-    """Means over seeds; with several seeds also the 95 % interval of the headline."""
+    """Means over seeds of what all have; of the headline of several seeds also the 95 % interval."""
     names = [
         name
         for name in rows[0]
-        if "/" in name and not name.startswith("time/") and all(name in r for r in rows)
+        if "/" in name and not name.startswith("time/") and all(name in row for row in rows)
     ]
     mean = {name: float(np.mean([row[name] for row in rows])) for name in names}
     if headline in mean and len(rows) > 1:
-        mean[f"{headline}_low"], mean[f"{headline}_high"] = statistics.interval(
-            [row[headline] for row in rows]
-        )
+        low, high = statistics.interval([row[headline] for row in rows])
+        mean |= {f"{headline}_low": low, f"{headline}_high": high}
     return mean
 
 
-def _make(experiment_class: Callable[[Any], Experiment], config: Any, devices: int) -> Experiment:
-    """The experiment; where its programs are small, XLA gets one CPU thread for each device.
-
-    Sharing a small program among threads takes longer than running it. XLA reads NPROC when it first computes,
-    which making some environments already does: hence the variable stands before, and is taken back after.
-    """
-    if "NPROC" in os.environ:
-        return experiment_class(config)
-    os.environ["NPROC"] = str(devices)
-    experiment = experiment_class(config)
-    if not experiment.small:
-        del os.environ["NPROC"]
-    return experiment
-
-
-def _new_path(name: str, run: run_config.RunConfig) -> Path:
+def _new_path(name: str, run: RunConfig) -> Path:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    return Path("runs") / name / f"{stamp}-seed{run.seed}"
-
-
-def _keep_compiled_programs() -> None:
-    """Turns on JAX's persistent compilation cache, unless the environment names one already."""
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "missing_bits" / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # A process killed while it wrote an entry leaves it torn; JAX then compiles anew, and the user need not know.
-    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+    return Path("runs") / name.rpartition(":")[2] / f"{stamp}-seed{run.seed}"

@@ -23,7 +23,7 @@ FLOORS = (
     ("nets",),
     ("losses", "augment", "optimizers"),
     ("options",),
-    ("collectives", "errors", "metrics", "numeric"),
+    ("collectives", "errors", "metrics", "numeric", "plan"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 METHODS = {"agents", "ssl", "generative", "supervised"}

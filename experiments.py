@@ -1,0 +1,151 @@
+"""The tables: what there is to train, and what else `run.py` can do.
+
+A row names a method's class and may carry settings: `--exp=lora` is fine-tuning with one of them. Entries
+are text, so that nothing is imported before it is asked for.
+"""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from missing_bits.errors import UserError, require
+
+
+class Row(NamedTuple):
+    """An experiment."""
+
+    where: str
+    """Module and class, as "module:Class"."""
+    summary: str
+    default: str
+    """The environment or data that it learns from if none is named."""
+    settings: Mapping[str, Any] = {}
+    """Fields of the configuration that differ from the defaults of the method."""
+
+
+class Command(NamedTuple):
+    """Another thing that `run.py` can do."""
+
+    where: str
+    """A module with `main(arguments)`."""
+    usage: str
+
+
+EXPERIMENTS = {
+    "dqn": Row(
+        "missing_bits.agents.dqn:DQN",
+        "Deep Q-network, optionally double (Mnih 2015, van Hasselt 2016)",
+        "CartPole-v1",
+    ),
+    "barlow_twins": Row(
+        "missing_bits.ssl.barlow_twins:BarlowTwins",
+        "Barlow Twins: views agree, features do not repeat (Zbontar 2021)",
+        "photos",
+    ),
+    "ibot": Row(
+        "missing_bits.ssl.ibot:IBOT",
+        "iBOT: guess what a moving average makes of the whole (Zhou 2021)",
+        "photos",
+    ),
+    "mae": Row(
+        "missing_bits.ssl.mae:MAE",
+        "Masked autoencoder: restore patches that were left out (He 2022)",
+        "photos",
+    ),
+    "simmim": Row(
+        "missing_bits.ssl.simmim:SimMIM",
+        "SimMIM: restore patches behind mask tokens (Xie 2022)",
+        "photos",
+    ),
+    "bert": Row(
+        "missing_bits.ssl.bert:BERT",
+        "Masked language modeling: guess hidden tokens (Devlin 2019)",
+        "topics",
+    ),
+    "finetune": Row(
+        "missing_bits.supervised.finetune:Finetune",
+        "Fine-tune an encoder on few labels, or its classifier alone",
+        "of the run",
+    ),
+    "lora": Row(
+        "missing_bits.supervised.finetune:Finetune",
+        "Fine-tune low-rank additions to an encoder's weights (Hu 2021)",
+        "of the run",
+        {"method": "lora"},
+    ),
+    "classify": Row(
+        "missing_bits.supervised.classify:Classify",
+        "The same networks trained with labels: what to compare with",
+        "photos",
+    ),
+}
+
+# Names of version 0.1, kept for one version.
+ALIASES = {"masked_image": "mae", "masked_language": "bert", "supervised": "classify"}
+
+COMMANDS = {
+    "fill": Command(
+        "missing_bits.commands.fill", 'python run.py fill --from=RUN --text="The [MASK] statement"'
+    ),
+}
+
+
+class Found(NamedTuple):
+    """An experiment that was asked for."""
+
+    name: str
+    """In the table, or "module:Class"."""
+    method: Any
+    """The class."""
+    module: ModuleType
+    """Which holds its `Config`, `PRESETS` and `TINY`."""
+    settings: Mapping[str, Any]
+
+
+def find(name: str) -> Found:
+    """The experiment of a name in the table, or of a class from anywhere, as "module:Class".
+
+    Raises:
+      UserError: there is none, or the module cannot be imported.
+    """
+    if ":" in name:
+        return _import(name, name, {})
+    name = ALIASES.get(name, name)
+    if name not in EXPERIMENTS:
+        close = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.0)
+        raise UserError(
+            f"--exp={name} is not an experiment. Did you mean {close[0]}? python run.py --list names "
+            "all; a class of your own is --exp=my_package.my_module:MyMethod."
+        )
+    row = EXPERIMENTS[name]
+    return _import(name, row.where, row.settings)
+
+
+def _import(name: str, where: str, settings: Mapping[str, Any]) -> Found:
+    module_name, _, class_name = where.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(f"--exp={name} needs {error.name}, which is not installed.") from error
+        raise UserError(
+            f"--exp={name}: there is no module {module_name}. Install it, or put the folder that "
+            "holds it on PYTHONPATH."
+        ) from error
+    except ValueError as error:  # an empty name
+        raise UserError(
+            f"--exp={name} names no module: write my_package.my_module:MyMethod."
+        ) from error
+    require(
+        hasattr(module, class_name),
+        f"--exp={name}: {module_name} has no class {class_name or 'after the colon'}.",
+    )
+    missing = [part for part in ("Config", "TINY") if not hasattr(module, part)]
+    require(
+        not missing,
+        f'--exp={name}: {module_name} has no {" and no ".join(missing)}; README.md, "Adding a '
+        "method\", says what a method's module holds.",
+    )
+    return Found(name, getattr(module, class_name), module, settings)
