@@ -13,15 +13,16 @@ import scipy.special
 
 from missing_bits import collectives
 
-_COLLAPSED = 0.1  # feature deviation: 1 where features fill the sphere evenly, 0 where all inputs have the same
+_COLLAPSED = 0.1  # feature deviation below which features count as the same for all inputs
 
 
 def effective_rank(features: np.ndarray) -> float:
     """The exponential of the entropy of the singular values, scaled to sum 1 (Roy & Vetterli 2007).
 
-    Features are not centerd, as in RankMe (Garrido et al. 2023): features that are the same for all images but for
-    some noise count as one dimension, which centering would turn into as many as the noise has. On the host, in
-    float64, where the eigenvalues of the products of features are exact enough.
+    Features are not centered, as in RankMe (Garrido et al. 2023): features that are the same for
+    all images but for some noise count as one dimension, which centering would turn into as many as
+    the noise has. On the host, in float64, where the eigenvalues of the products of features are
+    exact enough.
 
     Args:
       features: [N, D].
@@ -32,41 +33,38 @@ def effective_rank(features: np.ndarray) -> float:
     features = np.asarray(features, np.float64)
     chex.assert_rank(features, 2)
     short = features.T if features.shape[0] > features.shape[1] else features
-    values = np.sqrt(
-        np.maximum(np.linalg.eigvalsh(short @ short.T), 0)
-    )  # singular values [min(N, D)]
+    squares = np.linalg.eigvalsh(short @ short.T)  # of singular values, [min(N, D)]
+    values = np.sqrt(np.maximum(squares, 0))
     shares = values / max(values.sum(), np.finfo(np.float64).tiny)
     return float(np.exp(scipy.special.entr(shares).sum()))
 
 
 def feature_deviation(features: jax.Array) -> jax.Array:
-    """The deviation over the batch of all devices of features of length 1 (Chen & He 2021, section 4.1).
+    """How features of length 1 deviate over all devices' batch (Chen & He 2021, section 4.1).
 
     Args:
       features: [N, D], of this device.
 
     Returns:
-      A scalar: the mean over the D components, times sqrt(D). 1 where features fill the sphere evenly, 0 where all
-      images have the same.
+      A scalar: the mean over the D components, times sqrt(D). 1 where features fill the sphere
+      evenly, 0 where all images have the same.
     """
     chex.assert_rank(features, 2)
     features = features.astype(jnp.float32)
     lengths = jnp.linalg.norm(features, axis=1, keepdims=True)
-    directions = features / jnp.maximum(
-        lengths, 1e-12
-    )  # shorter ones count as zeros: they have no direction
+    directions = features / jnp.maximum(lengths, 1e-12)  # zeros have none, and stay zeros
     mean = collectives.mean(jnp.mean(directions, axis=0, keepdims=True))
     variance = collectives.mean(jnp.mean(jnp.square(directions - mean), axis=0))  # [D]
     return jnp.mean(jnp.sqrt(variance)) * jnp.sqrt(float(features.shape[1]))
 
 
 def spread(features: np.ndarray) -> dict[str, float]:
-    """The metrics "eval/effective_rank" and "eval/feature_deviation" of features [N, D]; warns if they collapsed."""
+    """The metrics "eval/..." of this file for features [N, D]; warns if these have collapsed."""
     deviation = float(feature_deviation(features))
     if deviation < _COLLAPSED:
         warnings.warn(
-            f"The features have collapsed: their deviation is {deviation:.3f} (0: the same for all inputs; 1: spread "
-            "evenly). Try a smaller learning rate or a longer warm-up.",
+            f"The features have collapsed: their deviation is {deviation:.3f} (0: the same for all "
+            "inputs; 1: spread evenly). Try a smaller learning rate or a longer warm-up.",
             stacklevel=3,
         )
     return {"eval/effective_rank": effective_rank(features), "eval/feature_deviation": deviation}

@@ -4,11 +4,12 @@ For features x of N images and K classes it minimizes
 
     mean of cross-entropy(w' x + b, label) + regularization / 2 |w|^2
 
-where a held-out part of the training split chooses the regularization. Features are standardized by the training
-split, then turned to their principal axes: a rotation changes neither the predictions nor |w|, so the problem stays
-the same, but one step length for each axis now suits it. L-BFGS moves v, where w is v times the inverse root of a
-bound on the second derivative, variance / 2 + regularization (Böhning 1992). Correlated features, on which the plain
-method takes hundreds of iterations, then take a few dozen.
+where a held-out part of the training split chooses the regularization. Features are standardized by
+the training split, then turned to their principal axes: a rotation changes neither the predictions
+nor |w|, so the problem stays the same, but one step length for each axis now suits it. L-BFGS moves
+v, where w is v times the inverse root of a bound on the second derivative, variance / 2 +
+regularization (Böhning 1992). Correlated features, on which the plain method takes hundreds of
+iterations, then take a few dozen.
 Shapes: N images, D of a feature, K classes, R regularizations.
 """
 
@@ -20,19 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-_REGULARIZATIONS = (
-    1.0,
-    1e-1,
-    1e-2,
-    1e-3,
-    1e-4,
-    1e-5,
-)  # from strong to weak: each starts from the one before
+# From strong to weak: each starts from the one before.
+_REGULARIZATIONS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _HELD_OUT = 0.2  # of the training images
 _TOLERANCE = 1e-3  # length of the gradient in (v, b) at which the objective counts as minimized
-_ITERATIONS = (
-    40  # at most, for each regularization; and again for the chosen one, on all training images
-)
+# At most, for each regularization; and again for the chosen one, on all training images.
+_ITERATIONS = 40
 
 
 class Affine(NamedTuple):
@@ -42,6 +36,14 @@ class Affine(NamedTuple):
     b: jax.Array  # [K]
 
 
+class _Search(NamedTuple):
+    """A search for the minimum under one regularization."""
+
+    iterations: jax.Array | int  # made so far
+    moved: Affine  # v and b
+    opt_state: optax.OptState
+
+
 def accuracy(
     train_features: np.ndarray,
     train_labels: np.ndarray,
@@ -49,7 +51,7 @@ def accuracy(
     test_labels: np.ndarray,
     num_classes: int,
 ) -> float:
-    """The share of test features that a linear classifier, fitted to the training split alone, puts in their class.
+    """The share of test features that a classifier of the training split puts in their class.
 
     Args:
       train_features: [N, D].
@@ -61,16 +63,17 @@ def accuracy(
     Returns:
       The accuracy, in [0, 1].
     """
-    chex.assert_shape([train_labels, test_labels], [(len(train_features),), (len(test_features),)])
+    chex.assert_shape(train_labels, (len(train_features),))
+    chex.assert_shape(test_labels, (len(test_features),))
     mean, axes = _principal_axes(train_features)
-    model = fit(
-        _turn(train_features, mean, axes), jnp.asarray(train_labels, jnp.int32), num_classes
-    )
-    return float(_accuracy(model, _turn(test_features, mean, axes), jnp.asarray(test_labels)))
+    train = _turn(train_features, mean, axes)
+    test = _turn(test_features, mean, axes)
+    model = fit(train, jnp.asarray(train_labels, jnp.int32), num_classes)
+    return float(_accuracy(model, test, jnp.asarray(test_labels)))
 
 
 def fit(features: jax.Array, labels: jax.Array, num_classes: int) -> Affine:
-    """Chooses the regularization on a fifth of the images, the same at every call, and fits to all images with it.
+    """Chooses the regularization on a fifth of the images, then fits to all images with it.
 
     Args:
       features: [N, D] of mean 0, best along their principal axes.
@@ -78,27 +81,29 @@ def fit(features: jax.Array, labels: jax.Array, num_classes: int) -> Affine:
       num_classes: K.
 
     Returns:
-      The fitted model. Of equally accurate regularizations, the strongest is taken.
+      The fitted model, the same at every call. Of equally accurate regularizations, the strongest
+      is taken.
     """
     order = np.random.default_rng(0).permutation(len(labels))
     held_out, rest = np.split(order, [max(1, round(_HELD_OUT * len(labels)))])
     nothing = Affine(jnp.zeros((features.shape[1], num_classes)), jnp.zeros(num_classes))
     regularizations = jnp.array(_REGULARIZATIONS)
     path = minimize(features[rest], labels[rest], nothing, regularizations)
-    best = jnp.argmax(
-        jax.vmap(_accuracy, (0, None, None))(path, features[held_out], labels[held_out])
-    )
+    accuracy_of = jax.vmap(_accuracy, (0, None, None))
+    best = jnp.argmax(accuracy_of(path, features[held_out], labels[held_out]))
     start = jax.tree.map(lambda leaf: leaf[best], path)
-    return jax.tree.map(
-        lambda leaf: leaf[0], minimize(features, labels, start, regularizations[best][None])
-    )
+    found = minimize(features, labels, start, regularizations[best][None])
+    return jax.tree.map(lambda leaf: leaf[0], found)
 
 
 @jax.jit
 def minimize(
     features: jax.Array, labels: jax.Array, start: Affine, regularizations: jax.Array
 ) -> Affine:
-    """The minimizers w [R, D, K] and b [R, K] for regularizations [R] above 0, each found from the one before it."""
+    """The minimizers w [R, D, K] and b [R, K] for regularizations [R] above 0.
+
+    Each is found from the one before it, the first from `start`.
+    """
     chex.assert_rank([features, labels, regularizations], [2, 1, 1])
     variances = jnp.mean(jnp.square(features), axis=0)[:, None]  # [D, 1]
     optimizer = optax.lbfgs()
@@ -108,30 +113,30 @@ def minimize(
 
         def objective(moved: Affine) -> jax.Array:
             w = lengths * moved.w
-            logits = (
-                jnp.dot(w.T, features.T, precision="highest") + moved.b[:, None]
-            )  # [K, N]: reduces fastest
+            # [K, N], as this layout reduces fastest.
+            logits = jnp.dot(w.T, features.T, precision="highest") + moved.b[:, None]
             right = jnp.take_along_axis(logits, labels[None, :], axis=0)[0]
             loss = jnp.mean(jax.nn.logsumexp(logits, axis=0) - right)
             return loss + regularization / 2 * jnp.sum(jnp.square(w))
 
         value_and_grad = optax.value_and_grad_from_state(objective)
 
-        def unfinished(carry):
-            iterations, _, state = carry
-            gradient = optax.tree.norm(optax.tree.get(state, "grad"))
-            return (iterations == 0) | ((iterations < _ITERATIONS) & (gradient > _TOLERANCE))
+        def unfinished(search: _Search) -> jax.Array:
+            gradient = optax.tree.norm(optax.tree.get(search.opt_state, "grad"))
+            fresh = search.iterations == 0  # no gradient is known yet
+            return fresh | ((search.iterations < _ITERATIONS) & (gradient > _TOLERANCE))
 
-        def iterate(carry):
-            iterations, moved, state = carry
-            value, grad = value_and_grad(moved, state=state)
-            updates, state = optimizer.update(
-                grad, state, moved, value=value, grad=grad, value_fn=objective
+        def iterate(search: _Search) -> _Search:
+            value, grad = value_and_grad(search.moved, state=search.opt_state)
+            updates, opt_state = optimizer.update(
+                grad, search.opt_state, search.moved, value=value, grad=grad, value_fn=objective
             )
-            return iterations + 1, optax.apply_updates(moved, updates), state
+            moved = optax.apply_updates(search.moved, updates)
+            return _Search(search.iterations + 1, moved, opt_state)
 
         moved = Affine(start.w / lengths, start.b)
-        _, moved, _ = jax.lax.while_loop(unfinished, iterate, (0, moved, optimizer.init(moved)))
+        first = _Search(0, moved, optimizer.init(moved))
+        moved = jax.lax.while_loop(unfinished, iterate, first).moved
         found = Affine(lengths * moved.w, moved.b)
         return found, found
 
@@ -140,16 +145,17 @@ def minimize(
 
 @jax.jit
 def _principal_axes(features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean [1, D] of features [N, D], and the axes [D, D] to which `_turn` takes them, scaled to deviation 1."""
+    """The mean [1, D] of features [N, D], and the axes [D, D] to which `_turn` takes them.
+
+    The axes include the scale that gives every feature a deviation of 1.
+    """
     features = features.astype(jnp.float32)
     mean = jnp.mean(features, axis=0, keepdims=True)
-    centerd = features - mean
-    deviation = jnp.sqrt(jnp.mean(jnp.square(centerd), axis=0))  # [D]
-    constant = deviation <= 1e-6 * jnp.max(jnp.abs(features), axis=0)
-    scale = jnp.where(
-        constant, 0.0, 1 / jnp.where(constant, 1.0, deviation)
-    )  # constant features become zeros
-    standardized = centerd * scale[None, :]
+    centered = features - mean
+    deviation = jnp.sqrt(jnp.mean(jnp.square(centered), axis=0))  # [D]
+    constant = deviation <= 1e-6 * jnp.max(jnp.abs(features), axis=0)  # they become zeros
+    scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, deviation))
+    standardized = centered * scale[None, :]
     covariance = jnp.dot(standardized.T, standardized, precision="highest") / len(features)
     return mean, scale[:, None] * jnp.linalg.eigh(covariance)[1]
 

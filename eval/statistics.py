@@ -7,7 +7,7 @@ import scipy.stats
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
-    """The mean of the middle half: a quarter is cut at each end (Agarwal et al. 2021, section 4.3)."""
+    """The mean of the middle half, without a quarter at each end (Agarwal et al., section 4.3)."""
     return float(scipy.stats.trim_mean(np.asarray(values, float), 0.25))
 
 
