@@ -1,6 +1,7 @@
 """Encoders as they are handed over: what a run has learned, in a file that says what it is.
 
-An encoder of either kind, of images or of text, maps its inputs and `Variables` to one feature vector each.
+An encoder of either kind, of images or of text, maps its inputs and `Variables` to one feature
+vector each.
 """
 
 import dataclasses
@@ -20,11 +21,11 @@ from missing_bits.encoders.text import TextEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError, require
 
-Encoder = ImageEncoder | TextEncoder
-_KINDS: dict[str, type[Encoder]] = {"images": ImageEncoder, "text": TextEncoder}
+AnyEncoder = ImageEncoder | TextEncoder
+_KINDS: dict[str, type[AnyEncoder]] = {"images": ImageEncoder, "text": TextEncoder}
 
 
-def kind_of(encoder: Encoder) -> str:
+def kind_of(encoder: AnyEncoder) -> str:
     """What an encoder encodes: "images" or "text"."""
     return next(
         kind for kind, encoder_class in _KINDS.items() if isinstance(encoder, encoder_class)
@@ -32,7 +33,11 @@ def kind_of(encoder: Encoder) -> str:
 
 
 def save(
-    path: Path, encoder: Encoder, variables: Variables, facts: Mapping[str, Any], head: Any = None
+    path: Path,
+    encoder: AnyEncoder,
+    variables: Variables,
+    facts: Mapping[str, Any],
+    head: Any = None,
 ) -> None:
     """Writes variables as safetensors, with a card: what is in it, in its header and beside it as JSON.
 
@@ -58,7 +63,7 @@ def save(
 class Loaded(NamedTuple):
     """An encoder from a run."""
 
-    encoder: Encoder
+    encoder: AnyEncoder
     variables: Variables
     head: dict[str, Any]
     """Parameters of the head that was saved with it; empty without one."""
@@ -135,3 +140,16 @@ def load_for(encoder: ImageEncoder, run: str) -> Variables:
             f"--init-from={run} holds an encoder whose {what} is {have}; this run needs {want}.",
         )
     return loaded.variables
+
+
+def start(encoder: ImageEncoder, init_from: str) -> Variables | None:
+    """The variables that an encoder starts from: those of `load_for`, or None for fresh ones.
+
+    Args:
+      encoder: what they are for.
+      init_from: the folder of a run; empty for fresh ones.
+
+    Raises:
+      UserError: as `load_for`.
+    """
+    return load_for(encoder, init_from) if init_from else None

@@ -1,13 +1,15 @@
 """Low-rank adapters for fine-tuning (Hu et al. 2021, "LoRA").
 
-A weight matrix W stays as it is; a product of two narrow matrices is learned beside it (equation 3, for row vectors):
+A weight matrix W stays as it is; a product of two narrow matrices is learned beside it (equation 3,
+for row vectors):
 
     h = x W + scale x A B
 
-Training differentiates through `merge`, which adds the products to the weights. By the distributive law that is the
-same function, and it keeps the method to a few lines that work for every network, convolutions too. It saves the
-optimizer's state, which holds A and B alone; it does not save arithmetic: the gradient of every full matrix is computed
-on the way to those of A and B. After training, merged parameters cost no more than those of the original network.
+Training differentiates through `merge`, which adds the products to the weights. By the distributive
+law that is the same function, and it keeps the method to a few lines that work for every network,
+convolutions too. It saves the optimizer's state, which holds A and B alone; it does not save
+arithmetic: the gradient of every full matrix is computed on the way to those of A and B. After
+training, merged parameters cost no more than those of the original network.
 """
 
 import math
@@ -22,14 +24,16 @@ from missing_bits.errors import require
 def init(key: jax.Array, params: Any, rank: int) -> dict[str, dict[str, jax.Array]]:
     """Makes an adapter for each weight `w` of two or more axes: those of linear layers and convolutions.
 
-    A kernel [..., in, out] counts as a matrix whose rows are all axes but the last. Biases, parameters of
-    normalization and embeddings bear other names and get no adapter. As in the paper (section 4.1), A is Gaussian and
-    B zero, so that training starts from the original network; the deviation 1 / sqrt(rows) keeps the scale of inputs.
+    A kernel [..., in, out] counts as a matrix whose rows are all axes but the last. Biases,
+    parameters of normalization and embeddings bear other names and get no adapter. As in the paper
+    (section 4.1), A is Gaussian and B zero, so that training starts from the original network; the
+    deviation 1 / sqrt(rows) keeps the scale of inputs.
 
     Args:
       key: a random key.
       params: {module: {name: array}}.
-      rank: of the products, at least 1. Above the number of a matrix's rows or columns it is allowed, and wasted.
+      rank: of the products, at least 1. Above the number of a matrix's rows or columns it is
+        allowed, and wasted.
 
     Returns:
       {module: {"a": [rows, rank], "b": [rank, out]}}, of the type of the weights.

@@ -1,12 +1,14 @@
 """A 2-D convolution whose gradients are fast on a CPU too, also inside a loop.
 
-XLA's CPU backend has fast convolutions for one layout: images NHWC, kernels HWIO, result NHWC. It rewrites other
-layouts into this one, but not inside `fori_loop` or `scan`, where they run as naive loops, tens to hundreds of times
-slower. JAX states both gradients of a convolution in other layouts, and this suite always trains inside a loop.
+XLA's CPU backend has fast convolutions for one layout: images NHWC, kernels HWIO, result NHWC. It
+rewrites other layouts into this one, but not inside `fori_loop` or `scan`, where they run as naive
+loops, tens to hundreds of times slower. JAX states both gradients of a convolution in other
+layouts, and this suite always trains inside a loop.
 
-So the gradients are stated here in the fast layout, on a CPU alone; on other platforms, and forward everywhere, this
-is `jax.lax.conv_general_dilated`. `benchmarks/conv_speed.py` measures the gain. The gradients are the same sums as the
-stock ones, equal up to rounding. There is no forward mode and there are no second derivatives.
+So the gradients are stated here in the fast layout, on a CPU alone; on other platforms, and forward
+everywhere, this is `jax.lax.conv_general_dilated`. `benchmarks/conv_speed.py` measures the gain.
+The gradients are the same sums as the stock ones, equal up to rounding. There is no forward mode
+and there are no second derivatives.
 
 Shapes: batch B, image H x W, kernel h x w, channels C in and O out, places of the window H' x W'.
 """
@@ -62,7 +64,8 @@ class Conv2D(hk.Module):
       stride: as `conv2d` takes it.
       padding: as `conv2d` takes it.
       with_bias: whether to add `b` [O].
-      w_init: initializer of `w`; by default a normal truncated at two deviations, of deviation 1 / sqrt(h w C).
+      w_init: initializer of `w`; by default a normal truncated at two deviations, of deviation 1 /
+        sqrt(h w C).
       name: of the module.
     """
 
@@ -104,7 +107,8 @@ def _stock(
 def _by_platform(cpu: Function, default: Function, a: jax.Array, b: jax.Array) -> jax.Array:
     """Chooses a function when the program is compiled.
 
-    On a CPU, sums in float32, and takes what is vmapped one after the other: it would be slow as a grouped convolution.
+    On a CPU, sums in float32, and takes what is vmapped one after the other: it would be slow as a
+    grouped convolution.
     """
 
     @jax.custom_batching.sequential_vmap

@@ -52,7 +52,8 @@ class PatchDecoder(hk.Module):
         mask_token = hk.get_parameter(
             "mask_token", (self._width,), init=hk.initializers.TruncatedNormal(0.02)
         )
-        # The order of tokens means nothing to a transformer: the hidden ones can stand behind the visible ones.
+        # The order of tokens means nothing to a transformer: the hidden ones can stand behind the
+        # visible ones.
         x = jnp.concatenate(
             [x[:, :1], x[:, 1:] + positions[kept], mask_token[None, None] + positions[hidden]],
             axis=1,

@@ -13,8 +13,9 @@ from missing_bits import collectives
 class BatchNorm(hk.Module):
     """Batch normalization (Ioffe and Szegedy 2015) with the statistics of the batch of all devices.
 
-    Statistics are float32 whatever the input, and the variance is a mean of squared deviations: the difference
-    E[x^2] - E[x]^2, which Haiku's own layer takes, loses all digits where the mean is large.
+    Statistics are float32 whatever the input, and the variance is a mean of squared deviations: the
+    difference E[x^2] - E[x]^2, which Haiku's own layer takes, loses all digits where the mean is
+    large.
 
     Args:
       scale_init: the scale at the start.

@@ -11,20 +11,22 @@ from missing_bits.nets import transformer
 PADDING = 0  # the number of the token that fills a row
 _REACH = 32  # distances between tokens that attention tells apart
 
-_SIZES = {  # width, layers; a head for every 64 of the width
+_SIZES: dict[str, tuple[int, int]] = {  # width, layers; a head for every 64 of the width
+    "bert_nano": (64, 2),  # for tests
     "bert_tiny": (128, 2),
     "bert_mini": (256, 4),
     "bert_small": (512, 4),
     "bert_medium": (512, 8),
     "bert_base": (768, 12),
 }
+NAMES = tuple(_SIZES)
 
 
 class TextTransformer(hk.Module):
     """BERT's encoder (Devlin et al. 2019) with normalization before each layer, and without segment embeddings.
 
-    Positions enter as distances between tokens, in attention, so that rows may be of any length and documents may begin
-    anywhere in them.
+    Positions enter as distances between tokens, in attention, so that rows may be of any length and
+    documents may begin anywhere in them.
 
     Args:
       width: of a token.
@@ -55,7 +57,8 @@ class TextTransformer(hk.Module):
 
         Args:
           tokens: int [B, L].
-          segments: int [B, L], which document of its row a token belongs to; attention stays within.
+          segments: int [B, L], which document of its row a token belongs to; attention stays
+            within.
           keys: random keys [B] for dropout; None for none.
         """
         chex.assert_equal_shape([tokens, segments])
@@ -83,7 +86,7 @@ def make(
     """An encoder by name: a Haiku transform of (tokens, segments, keys) to float32 tokens.
 
     Args:
-      name: bert_tiny, bert_mini, bert_small, bert_medium or bert_base.
+      name: bert_nano (for tests), bert_tiny, bert_mini, bert_small, bert_medium or bert_base.
       vocabulary: number of different tokens.
       dropout: where keys are given, 0 up to 1.
       bfloat16: compute in bfloat16; parameters and results stay float32.

@@ -1,33 +1,51 @@
-"""The pre-norm transformer (Vaswani et al. 2017; Xiong et al. 2020), for images and text, and fixed positions.
+"""The pre-norm transformer (Vaswani et al. 2017; Xiong et al. 2020), and fixed positions.
 
-Shapes: B examples, L tokens, D the width of a token.
+It is that of images and of text. Shapes: B examples, L tokens, D the width of a token.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+
+from missing_bits.numeric import ceil_div
 
 GLOROT = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")  # Glorot and Bengio 2010
 
 
 class Block(hk.Module):
-    """Self-attention, then an MLP of four times the width; each normalizes its input and adds to it.
+    """Self-attention, then an MLP of four times the width.
+
+    Each normalizes its input and adds to it.
 
     Args:
       heads: of attention; the width must be a multiple.
-      dropout: share of what attention and MLP add that is dropped where `keys` are given, 0 to 0.9, in 256ths.
-      reach: the largest distance in tokens that attention tells from larger ones; 0 for no knowledge of distances.
+      dropout: share of what attention and MLP add that is dropped where `keys` are given, 0 to
+        0.9, in 256ths.
+      reach: the largest distance in tokens that attention tells from larger ones; 0 for no
+        knowledge of distances.
+      causal: whether a token attends only to those before it and to itself.
       name: of the module.
     """
 
-    def __init__(self, heads: int, dropout: float = 0.0, reach: int = 0, name: str | None = None):
+    def __init__(
+        self,
+        heads: int,
+        dropout: float = 0.0,
+        reach: int = 0,
+        causal: bool = False,
+        name: str | None = None,
+    ):
         super().__init__(name)
-        self._heads, self._dropout, self._reach = heads, dropout, reach
+        self._heads = heads
+        self._dropout = dropout
+        self._reach = reach
+        self._causal = causal
 
     def __call__(
         self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None
@@ -36,45 +54,48 @@ class Block(hk.Module):
 
         Args:
           x: tokens.
-          mask: bool [B, L, L], whether a token (second axis) attends to another (last axis); None: to all.
+          mask: bool [B, L, L], whether a token (second axis) attends to another (last axis), where
+            the latter is not hidden by `causal`; None: to all.
           keys: random keys [B] for dropout; None for none.
         """
         chex.assert_rank(x, 3)
-        width, x = x.shape[2], _computed_once(x)
+        width = x.shape[2]
+        x = _computed_once(x)
         qkv = _linear(3 * width, "qkv")(_norm(x, "attention_norm"))
-        q, k, v = jnp.moveaxis(
-            qkv.reshape(*x.shape[:2], 3, self._heads, -1), 2, 0
-        )  # each [B, L, heads, D / heads]
+        qkv = qkv.reshape(*x.shape[:2], 3, self._heads, -1)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)  # each [B, L, heads, D / heads]
         heads_mask = None if mask is None else mask[:, None]  # the same for all heads
         bias = self._by_distance(x.shape[1]).astype(x.dtype) if self._reach else None
-        mixed = jax.nn.dot_product_attention(q, k, v, bias, heads_mask).reshape(x.shape)
-        x += self._drop(_linear(width, "mix")(mixed), keys, 0)
+        mixed = jax.nn.dot_product_attention(q, k, v, bias, heads_mask, is_causal=self._causal)
+        x += self._drop(_linear(width, "mix")(mixed.reshape(x.shape)), keys, 0)
         x = _computed_once(x)
         hidden = jax.nn.gelu(_linear(4 * width, "widen")(_norm(x, "mlp_norm")))
         return x + self._drop(_linear(width, "narrow")(hidden), keys, 1)
 
     def _by_distance(self, length: int) -> jax.Array:
-        """What is added to scores of attention [1, heads, L, L] (Raffel et al. 2020, section 2.1)."""
-        table = hk.get_parameter("by_distance", [2 * self._reach + 1, self._heads], init=_near)
+        """What is added to scores of attention [1, heads, L, L] (Raffel et al. 2020, 2.1)."""
+        start = functools.partial(_near, causal=self._causal)
+        table = hk.get_parameter("by_distance", [2 * self._reach + 1, self._heads], init=start)
         place = np.arange(length)
-        distance = np.clip(
-            place[None, :] - place[:, None], -self._reach, self._reach
-        )  # from query to key
+        distance = place[None, :] - place[:, None]  # from query to key
+        distance = np.clip(distance, -self._reach, self._reach)
         return jnp.moveaxis(table[distance + self._reach], 2, 0)[None]
 
     def _drop(self, x: jax.Array, keys: jax.Array | None, place: int) -> jax.Array:
-        """What is left of x, scaled to the same mean; an example's mask depends on its own key alone."""
-        dropped = round(
-            256 * self._dropout
-        )  # of 256: a random number of 32 bits is drawn for four elements
+        """What is left of x, scaled to the same mean.
+
+        What is dropped of an example depends on its own key alone.
+        """
+        dropped = round(256 * self._dropout)  # of 256
         if keys is None or dropped == 0:
             return x
-        words = (x.shape[1], -(-x.shape[2] // 4))
-        bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, place), words))(
-            keys
-        )  # [B, L, D / 4]
-        parts = bits[..., None] >> jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 1, 4) & 255
-        kept = parts.reshape(*x.shape[:2], -1)[:, :, : x.shape[2]] >= dropped
+        length, width = x.shape[1:]
+        # A random number of 32 bits is drawn for four elements.
+        words = (length, ceil_div(width, 4))
+        bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, place), words))(keys)
+        shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 1, 4)
+        parts = bits[..., None] >> shifts & 255  # [B, L, D / 4, 4]
+        kept = parts.reshape(*x.shape[:2], -1)[:, :, :width] >= dropped
         return jnp.where(kept, x * (256 / (256 - dropped)), 0)
 
 
@@ -86,34 +107,56 @@ class Transformer(hk.Module):
       heads: of attention in each.
       dropout: of each block.
       reach: of attention in each block.
+      causal: whether a token's result depends only on those before it and on itself.
       name: of the module.
     """
 
     def __init__(
-        self, layers: int, heads: int, dropout: float = 0.0, reach: int = 0, name: str | None = None
+        self,
+        layers: int,
+        heads: int,
+        dropout: float = 0.0,
+        reach: int = 0,
+        causal: bool = False,
+        name: str | None = None,
     ):
         super().__init__(name)
-        self._layers, self._heads, self._dropout, self._reach = layers, heads, dropout, reach
+        self._layers = layers
+        self._heads = heads
+        self._dropout = dropout
+        self._reach = reach
+        self._causal = causal
 
     def __call__(
         self, x: jax.Array, mask: jax.Array | None = None, keys: jax.Array | None = None
     ) -> jax.Array:
         """Tokens [B, L, D] to tokens [B, L, D]; `mask` and `keys` as for `Block`."""
         for layer in range(self._layers):
-            layer_keys = (
-                None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
-            )
-            x = Block(self._heads, self._dropout, self._reach)(x, mask, layer_keys)
+            block = Block(self._heads, self._dropout, self._reach, self._causal)
+            x = block(x, mask, _folded(keys, layer))
         return _norm(x, "norm")
 
 
+def _folded(keys: jax.Array | None, layer: int) -> jax.Array | None:
+    """Keys [B] of a layer."""
+    if keys is None:
+        return None
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
+
+
 def _computed_once(x: jax.Array) -> jax.Array:
-    """x, whose gradient is computed once: XLA's CPU compiler else repeats in each block that of all blocks above."""
+    """x, whose gradient is computed once.
+
+    XLA's CPU compiler else repeats in each block the gradient of all blocks above.
+    """
     return jax.lax.optimization_barrier(x)
 
 
 def _linear(size: int, name: str) -> Callable[[jax.Array], jax.Array]:
-    """A linear layer of tokens [B, L, D] as one product of matrices, which XLA's CPU compiler multiplies fastest."""
+    """A linear layer of tokens [B, L, D] as one product of matrices.
+
+    That is what XLA's CPU compiler multiplies fastest.
+    """
     layer = hk.Linear(size, w_init=GLOROT, name=name)
     return lambda x: _computed_once(layer(x.reshape(-1, x.shape[2]))).reshape(*x.shape[:2], size)
 
@@ -124,26 +167,36 @@ def _norm(x: jax.Array, name: str) -> jax.Array:
     return norm(x.astype(jnp.float32)).astype(x.dtype)
 
 
-def _near(shape: Sequence[int], dtype: Any) -> jax.Array:
-    """A start [distances, heads] that prefers what is near (Press et al. 2022, section 3), on one side.
+def _near(shape: Sequence[int], dtype: DTypeLike, causal: bool) -> jax.Array:
+    """A start [distances, heads] that prefers what is near on one side.
 
-    Even heads look to the left and odd ones to the right: the neighbors of a place tell most about it.
+    It falls with the distance as in Press et al. 2022, section 3. Even heads look to the left and
+    odd ones to the right: the neighbors of a place tell most about it. Causal ones all look to the
+    left.
     """
-    distance, head = np.arange(shape[0])[:, None] - shape[0] // 2, np.arange(shape[1])[None]
-    other_side = np.where(head % 2, distance < 0, distance > 0)
-    return jnp.asarray(-(0.5 ** (1 + head // 2)) * np.abs(distance) - 4 * other_side, dtype)
+    distances, heads = shape
+    distance = np.arange(distances)[:, None] - distances // 2
+    head = np.arange(heads)[None]
+    slope = 0.5 ** (1 + head // 2)
+    looks_right = (head % 2 == 1) & (not causal)
+    other_side = np.where(looks_right, distance < 0, distance > 0)
+    return jnp.asarray(-slope * np.abs(distance) - 4 * other_side, dtype)
 
 
 def same_segment(segments: jax.Array) -> jax.Array:
-    """The mask [B, L, L] that keeps attention within a segment of packed rows [B, L]; padding is a segment too."""
+    """The mask [B, L, L] that keeps attention within a segment of packed rows [B, L].
+
+    Padding is a segment too.
+    """
     chex.assert_rank(segments, 2)
     return segments[:, :, None] == segments[:, None, :]
 
 
 def grid_positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Sines and cosines of the two coordinates of a grid of patches (Vaswani et al. 2017, section 3.5).
+    """Sines and cosines of the two coordinates of a grid of patches.
 
-    Half of the features tell the row, half the column (Chen et al. 2021, "MoCo v3").
+    As in Vaswani et al. 2017, section 3.5; half of the features tell the row, half the column (Chen
+    et al. 2021, "MoCo v3").
 
     Args:
       rows: of the grid.
@@ -155,7 +208,12 @@ def grid_positions(rows: int, columns: int, width: int) -> np.ndarray:
     """
     frequencies = 10_000 ** -np.linspace(0, 1, width // 4, endpoint=False)  # [width / 4]
     row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
-    angles = [np.outer(place.ravel(), frequencies) for place in (row, column)]
-    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(
-        np.float32
-    )
+    rows_angles = np.outer(row.ravel(), frequencies)
+    columns_angles = np.outer(column.ravel(), frequencies)
+    features = [
+        np.sin(rows_angles),
+        np.cos(rows_angles),
+        np.sin(columns_angles),
+        np.cos(columns_angles),
+    ]
+    return np.concatenate(features, axis=1).astype(np.float32)

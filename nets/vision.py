@@ -29,9 +29,10 @@ def _conv_norm(
 class ConvNet(hk.Module):
     """A small network for images of about 28 pixels a side on few cores: 10 million operations for 28x28.
 
-    Three stages halve the side and double the width, each with one residual 3x3 convolution; a 1x1 convolution makes
-    many features of few channels. Features are means over all places, normalized: cosine similarity then compares
-    what differs between images, and not the mean of all images that a ReLU leaves.
+    Three stages halve the side and double the width, each with one residual 3x3 convolution; a 1x1
+    convolution makes many features of few channels. Features are means over all places, normalized:
+    cosine similarity then compares what differs between images, and not the mean of all images that
+    a ReLU leaves.
 
     Args:
       widths: channels of the stages.
@@ -58,11 +59,13 @@ class ConvNet(hk.Module):
 class ResNet(hk.Module):
     """Residual network (He et al. 2016), version 1 with the stride in the 3x3 convolution of a bottleneck.
 
-    The last normalization of a block starts at zero, so that the block starts as the identity (Goyal et al. 2017).
+    The last normalization of a block starts at zero, so that the block starts as the identity
+    (Goyal et al. 2017).
 
     Args:
       blocks: number of blocks of each stage.
-      bottleneck: whether blocks are 1x1, 3x3, 1x1 with four times the width at their ends, or two 3x3.
+      bottleneck: whether blocks are 1x1, 3x3, 1x1 with four times the width at their ends, or two
+        3x3.
       name: of the module.
     """
 
@@ -73,7 +76,8 @@ class ResNet(hk.Module):
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
         """Features [B, 512 or 2048] of images [B, H, W, C].
 
-        The stem is the published one, which quarters the side, or for small images one 3x3 convolution.
+        The stem is the published one, which quarters the side, or for small images one 3x3
+        convolution.
         """
         if min(x.shape[1:3]) < _SMALL:
             x = jax.nn.relu(_conv_norm(x, 64, 3, 1, is_training))
@@ -129,7 +133,8 @@ class VisionTransformer(hk.Module):
 
         Args:
           x: images [B, H, W, C].
-          kept: int [B, K], the patches that are seen: tokens [B, 1 + K, width] are of these, in this order.
+          kept: int [B, K], the patches that are seen: tokens [B, 1 + K, width] are of these, in
+            this order.
           mask: bool [B, L], where `mask_token` [width] stands in place of a patch.
           mask_token: see `mask`.
         """
@@ -158,14 +163,24 @@ def summary(tokens: jax.Array) -> jax.Array:
     return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, 1:], axis=1)], axis=1)
 
 
-_NETWORKS = {  # for the side of a patch
+Network = ConvNet | ResNet | VisionTransformer
+_NETWORKS: dict[str, Callable[[int], Network]] = {  # for the side of a patch
     "convnet": lambda _: ConvNet(),
     "resnet18": lambda _: ResNet((2, 2, 2, 2), bottleneck=False),
     "resnet50": lambda _: ResNet((3, 4, 6, 3), bottleneck=True),
+    "vit_nano": lambda patch: VisionTransformer(32, 2, 2, patch),  # for tests
     "vit_micro": lambda patch: VisionTransformer(128, 4, 6, patch),
     "vit_tiny": lambda patch: VisionTransformer(192, 3, 12, patch),
     "vit_small": lambda patch: VisionTransformer(384, 6, 12, patch),
 }
+
+
+NAMES = tuple(_NETWORKS)
+
+
+def has_patches(name: str) -> bool:
+    """Whether the network `name` cuts images into patches, as masked methods need."""
+    return name.startswith("vit")
 
 
 def check(name: str, image_shape: tuple[int, int, int], patch: int = 0) -> None:
@@ -173,11 +188,12 @@ def check(name: str, image_shape: tuple[int, int, int], patch: int = 0) -> None:
     require(
         patch >= 0, f"--patch is {patch}; give a number of pixels, or 0 for what suits the images."
     )
-    (height, width, _), side = image_shape, patch_side(image_shape, patch)
+    side = patch_side(image_shape, patch)
+    height, width, _ = image_shape
     require(
-        not name.startswith("vit") or (height % side == 0 and width % side == 0),
-        f"--network={name} cuts images into patches of {side} x {side} pixels, but they are {height} x {width}: "
-        "choose another network, or images whose sides are multiples.",
+        not has_patches(name) or (height % side == 0 and width % side == 0),
+        f"--network={name} cuts images into patches of {side} x {side} pixels, but they are "
+        f"{height} x {width}: choose another network, or images whose sides are multiples.",
     )
 
 
@@ -190,7 +206,7 @@ def make(name: str, bfloat16: bool = False, patch: int = 0) -> hk.TransformedWit
     """An encoder by name: a Haiku transform of (images, is_training) to float32 features.
 
     Args:
-      name: convnet, resnet18, resnet50, vit_micro, vit_tiny or vit_small.
+      name: convnet, resnet18, resnet50, vit_nano (for tests), vit_micro, vit_tiny or vit_small.
       bfloat16: compute in bfloat16; parameters, statistics and features stay float32.
       patch: side of a vision transformer's patches, in pixels; 0 for what suits the images.
     """

@@ -1,10 +1,12 @@
-"""Q-value networks: shapes, the scaling of bounded features, and images as bytes."""
+"""Q-value networks: shapes, the scaling of bounded features, images of all sizes and as bytes."""
 
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from missing_bits.errors import UserError
 from missing_bits.nets import q_networks
 
 
@@ -14,7 +16,7 @@ def test_bounded_features_are_scaled_and_the_others_stay():
     observation = jnp.float32([[0.6, -0.07, 5.0, -6.0], [-0.3, 0.0, 0.0, 0.0]])
     # The middle of [-1.2, 0.6] is -0.3; ends map to +-1; features without bounds pass.
     expected = [[1.0, -1.0, 5.0, -6.0], [0.0, 0.0, 0.0, 0.0]]
-    np.testing.assert_allclose(q_networks.centerd(space, observation), expected, atol=1e-6)
+    np.testing.assert_allclose(q_networks.centered(space, observation), expected, atol=1e-6)
 
 
 def test_a_vector_network_is_what_its_widths_say():
@@ -44,3 +46,51 @@ def test_the_nature_network_has_its_published_size_and_scales_bytes():
     np.testing.assert_allclose(
         values, network.apply(params, image.astype(np.float32) / 255), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        # A kernel 3*3*C*16 and 16 biases; 16 features of each of (H-2)*(W-2) places to 8; 8 to 2.
+        ((3, 3, 1), [9 * 1 * 16, 16, 16 * 1 * 8, 8, 16, 2]),
+        ((7, 7, 3), [9 * 3 * 16, 16, 16 * 25 * 8, 8, 16, 2]),
+        ((10, 10, 4), [9 * 4 * 16, 16, 16 * 64 * 8, 8, 16, 2]),
+        ((35, 35, 1), [9 * 16, 16, 16 * 33 * 33 * 8, 8, 16, 2]),
+        ((3, 84, 1), [9 * 16, 16, 16 * 1 * 82 * 8, 8, 16, 2]),
+        # 36 pixels are the fewest of the Nature network: 8, then 3, then 1 place of 64 features.
+        ((36, 36, 1), [64 * 32, 32, 16 * 32 * 64, 64, 9 * 64 * 64, 64, 64 * 8, 8, 16, 2]),
+        ((84, 36, 1), [64 * 32, 32, 16 * 32 * 64, 64, 9 * 64 * 64, 64, 7 * 64 * 8, 8, 16, 2]),
+    ],
+    ids=str,
+)
+def test_images_get_the_network_that_fits_their_size(shape, expected):
+    space = gym.spaces.Box(0, 255, shape, np.uint8)
+    network = q_networks.for_observations(space, (8,), 2)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+    params = jax.eval_shape(network.init, jax.random.key(0), images)
+    assert sorted(x.size for x in jax.tree.leaves(params)) == sorted(expected)
+
+
+def test_the_small_network_by_hand():
+    """Of an image of 3 x 3 pixels the convolution is one product of matrices; bytes are scaled."""
+    space = gym.spaces.Box(0, 255, (3, 3, 2), np.uint8)
+    network = q_networks.for_observations(space, (5,), 4)
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 2), np.uint8)
+    params = network.init(jax.random.key(0), image)
+    convolution, hidden, values = jax.device_get(tuple(params.values()))
+    x = image.reshape(2, 18) / np.float32(255)
+    x = np.maximum(x @ convolution["w"].reshape(18, 16) + convolution["b"], 0)
+    x = np.maximum(x @ hidden["w"] + hidden["b"], 0)
+    expected = x @ values["w"] + values["b"]
+    np.testing.assert_allclose(network.apply(params, image), expected, rtol=1e-5, atol=1e-6)
+    fractions = image.astype(np.float32) / 255
+    np.testing.assert_allclose(network.apply(params, fractions), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (10, 10), (2, 10, 1), (10, 2, 3), (9, 9, 0), (1,) * 4])
+def test_observations_that_fit_no_network_are_told_in_a_line(shape):
+    space = gym.spaces.Box(0, 1, shape, np.float32)
+    with pytest.raises(UserError) as error:
+        q_networks.for_observations(space, (8,), 2)
+    assert str(error.value).startswith(f"Observations of shape {shape} fit no network")
+    assert "\n" not in str(error.value)

@@ -142,12 +142,14 @@ def test_sizes_are_those_of_the_names():
     0.6 are a pooler and 0.4 learned positions, which ours has not.
     """
     sizes = {
+        "nano": (64, 2),
         "tiny": (128, 2),
         "mini": (256, 4),
         "small": (512, 4),
         "medium": (512, 8),
         "base": (768, 12),
     }
+    assert {f"bert_{name}" for name in sizes} == set(text.NAMES)
     for name, (d, n) in sizes.items():
         encoder = TextEncoder(f"bert_{name}", 30_522, 512, "{}")
         count = hk.data_structures.tree_size(jax.eval_shape(encoder.init, jax.random.key(0)).params)

@@ -44,6 +44,7 @@ def test_networks_have_the_published_number_of_parameters(name, side):
         ("convnet", (33, 47, 3), None),
         ("resnet18", (32, 32, 3), 512),
         ("resnet50", (64, 64, 3), 2048),
+        ("vit_nano", (28, 28, 1), 2 * 32),
         ("vit_tiny", (28, 28, 1), 2 * 192),
     ],
 )
