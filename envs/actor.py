@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from missing_bits.envs.gymnasium_envs import Recipe, Stepper, make_vector
+from missing_bits.envs.gymnasium_envs import Recipe, make_vector
+from missing_bits.envs.stepper import Stepper
 from missing_bits.envs.steps import EPISODE_RETURN, Acted, Steps
 from missing_bits.numeric import ceil_div
 

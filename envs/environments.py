@@ -43,13 +43,13 @@ from missing_bits.envs.functional import DeviceActor
 from missing_bits.envs.gymnasium_envs import (
     VECTORIZATIONS,
     Recipe,
-    Stepper,
     check_spaces,
     episode_seed,
     in_words,
     make,
     make_vector,
 )
+from missing_bits.envs.stepper import Stepper
 from missing_bits.envs.steps import Player
 from missing_bits.errors import UserError, require, require_positive
 

@@ -1,12 +1,13 @@
-"""A counting MDP, whose observations name their episode and step, and the one reference loop to compare with.
+"""A counting MDP, whose observations name their episode and step, and one reference loop for it.
 
-An episode's tag fixes its length (1 to 7 steps) and how it ends; every observation is [tag's upper half, tag's
-lower half, step, code of the actions so far] and every reward names episode, step and action. On the host the tag
-is the seed of the episode, so the environment reproduces from seeds and actions. No two observations of a test are
-equal: a transition that mixes episodes, steps or environments cannot look right.
+An episode's tag fixes its length (1 to 7 steps) and how it ends; every observation is [tag's upper
+half, tag's lower half, step, code of the actions so far] and every reward names episode, step and
+action. On the host the tag is the seed of the episode, so the environment reproduces from seeds and
+actions. No two observations of a test are equal: a transition that mixes episodes, steps or
+environments cannot look right.
 
-Importable as `missing_bits.tests.envs.counting` by worker processes too: Gymnasium imports what stands before the
-colon of an id.
+Importable as `missing_bits.tests.envs.counting` by worker processes too: Gymnasium imports what
+stands before the colon of an id. They have no use for JAX, which takes long to import.
 """
 
 import random
@@ -20,11 +21,11 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from missing_bits.envs import gymnasium_envs
 
-COUNTING, REUSING, DICE = (f"{__name__}:{name}-v0" for name in ("Counting", "Reusing", "Dice"))
-NUM_ACTIONS, FIRST_ACTION = (
-    3,
-    2,
-)  # actions start at 2: agents count from 0, this environment does not
+COUNTING = f"{__name__}:Counting-v0"
+REUSING = f"{__name__}:Reusing-v0"
+DICE = f"{__name__}:Dice-v0"
+NUM_ACTIONS = 3
+FIRST_ACTION = 2  # agents count from 0, this environment does not
 TERMINATES, TRUNCATES, BOTH = range(3)
 OBSERVATIONS = gym.spaces.Box(0, 2**16, (4,), np.float32)
 ACTIONS = gym.spaces.Discrete(NUM_ACTIONS, start=FIRST_ACTION)
@@ -58,9 +59,13 @@ def policy(observation: Any) -> Any:
     ).astype("int32")
 
 
-def act(observation: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """`policy` as the actor asks for it."""
-    return policy(observation)
+def act(observation: np.ndarray, resets: np.ndarray, due: np.ndarray, counts: np.ndarray) -> Any:
+    """`policy` as the actor asks for it, which must know where episodes begin."""
+    from missing_bits.envs.steps import Acted  # not in worker processes
+
+    assert resets.dtype == bool
+    np.testing.assert_array_equal(resets, observation[..., 2] == 0)
+    return Acted(policy(observation))
 
 
 def tag_of(observation: np.ndarray) -> np.ndarray:
@@ -71,13 +76,16 @@ def tag_of(observation: np.ndarray) -> np.ndarray:
 class Counting(gym.Env):
     """The counting MDP on the host."""
 
-    observation_space, action_space = OBSERVATIONS, ACTIONS
+    observation_space = OBSERVATIONS
+    action_space = ACTIONS
 
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
     ) -> tuple[np.ndarray, dict]:
         assert seed is not None, "every episode has a seed of its own"
-        self.tag, self.steps, self.code = seed, 0, 0
+        self.tag = seed
+        self.steps = 0
+        self.code = 0
         return self.observe(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
@@ -85,16 +93,17 @@ class Counting(gym.Env):
         assert self.steps < length(self.tag), "stepped past the end of an episode"
         action = int(action) - FIRST_ACTION
         earned = reward(self.tag, self.steps, action)
-        self.steps, self.code = self.steps + 1, code(self.code, action)
-        over, how = self.steps == length(self.tag), ending(self.tag)
-        return self.observe(), earned, over and how != TRUNCATES, over and how != TERMINATES, {}
+        self.steps += 1
+        self.code = code(self.code, action)
+        terminated, truncated = host_end(self.tag, self.steps)
+        return self.observe(), earned, terminated, truncated, {}
 
     def observe(self) -> np.ndarray:
         return np.array([self.tag >> 16, self.tag & 0xFFFF, self.steps, self.code], np.float32)
 
 
 class Reusing(Counting):
-    """The same, with one buffer for all its observations, as environments around a C library may have."""
+    """The same, with one buffer for all its observations, as around a C library."""
 
     def __init__(self) -> None:
         self.buffer = np.zeros(4, np.float32)
@@ -105,7 +114,7 @@ class Reusing(Counting):
 
 
 class Dice(Counting):
-    """The same, but how long an episode lasts is drawn from the process's own random numbers: no seed repeats it."""
+    """The same, but the process's own random numbers draw the tag: no seed repeats an episode."""
 
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
@@ -126,9 +135,10 @@ class CountingState(NamedTuple):
 
 
 class FunctionalCounting(FuncEnv):
-    """The counting MDP as a JAX-native environment; episodes that do not terminate run into the time limit."""
+    """The counting MDP as a JAX-native one; what does not terminate runs into the time limit."""
 
-    observation_space, action_space = OBSERVATIONS, ACTIONS
+    observation_space = OBSERVATIONS
+    action_space = ACTIONS
 
     def initial(self, rng: Any, params: Any = None) -> CountingState:
         import jax  # not in worker processes
@@ -184,7 +194,8 @@ def seeds_of(seed: int, index: int, stream: str = "train") -> Iterator[int]:
 
 def host_end(tag: int, steps: int) -> tuple[bool, bool]:
     """Whether the host's episode is (terminated, truncated) after so many steps."""
-    over, how = steps == length(tag), ending(tag)
+    over = steps == length(tag)
+    how = ending(tag)
     return over and how != TRUNCATES, over and how != TERMINATES
 
 
@@ -202,7 +213,8 @@ def reference_steps(tags: Iterable[int], count: int, end: Callable = host_end) -
     """The first `count` steps of one environment whose episodes have these tags."""
     made: list[Step] = []
     for tag in tags:
-        steps = codes = 0
+        steps = 0
+        codes = 0
         over = False
         while not over:
             if len(made) == count:
@@ -210,7 +222,8 @@ def reference_steps(tags: Iterable[int], count: int, end: Callable = host_end) -
             before = np.array([tag >> 16, tag & 0xFFFF, steps, codes], np.float32)
             action = int(policy(before))
             earned = reward(tag, steps, action)
-            steps, codes = steps + 1, code(codes, action)
+            steps += 1
+            codes = code(codes, action)
             after = np.array([tag >> 16, tag & 0xFFFF, steps, codes], np.float32)
             terminated, truncated = end(tag, steps)
             made.append(Step(before, action, earned, terminated, truncated, after))
@@ -230,29 +243,27 @@ class Transition(NamedTuple):
 
 
 def reference_transitions(steps: list[Step], n: int, gamma: float) -> tuple[list[Transition], int]:
-    """All complete n-step transitions of one environment's steps, in order, and the rows of replay they fill."""
-    found, row = [], 0
+    """All complete n-step transitions of one environment, and the rows of replay they fill."""
+    found = []
+    row = 0
     for start, first in enumerate(steps):
-        total, discount, k, last = 0.0, 1.0, 0, first
+        total = 0.0
+        discount = 1.0
+        k = 0
+        last = first
         for step in steps[start : start + n]:
-            total, discount, k, last = total + discount * step.r_t, discount * gamma, k + 1, step
+            total += discount * step.r_t
+            discount *= gamma
+            k += 1
+            last = step
             if step.terminated or step.truncated:
                 break
         over = last.terminated or last.truncated
         if k == n or over:
-            found.append(
-                Transition(
-                    row,
-                    first.s_tm1,
-                    first.a_tm1,
-                    total,
-                    0.0 if last.terminated else discount,
-                    last.s_t,
-                )
-            )
-        row += (
-            2 if first.terminated or first.truncated else 1
-        )  # an end takes a row for the final observation
+            bootstrap = 0.0 if last.terminated else discount
+            found.append(Transition(row, first.s_tm1, first.a_tm1, total, bootstrap, last.s_t))
+        ended = first.terminated or first.truncated
+        row += 2 if ended else 1  # an end takes a row for the final observation
     return found, row
 
 
