@@ -49,11 +49,11 @@ def test_options_are_checked_before_anything_is_read():
     Images("cifar10", "no/such/folder").check("")
     Images("npz:no/such.npz").check("")
     Images("folder:no/such/folder", image_size=32).check("")
-    with pytest.raises(UserError, match="--images.data=topics is text, not a set of images"):
+    with pytest.raises(UserError, match=r"--images\.data=topics is text, not a set of images"):
         Images("topics").check("images.")
-    with pytest.raises(UserError, match="--images.image-size=64 is for imagenet and folder:PATH"):
+    with pytest.raises(UserError, match=r"--images\.image-size=64 is for imagenet and folder:PATH"):
         Images(image_size=64).check("images.")
-    with pytest.raises(UserError, match="--images.data-dir=x is for .*, not for photos"):
+    with pytest.raises(UserError, match=r"--images\.data-dir=x is for .*, not for photos"):
         Images(data_dir="x").check("images.")
 
 

@@ -1,4 +1,4 @@
-"""Batches: a pure function of seed and update, every image once per epoch, prefetched by a thread that ends."""
+"""Batches: pure in seed and update, every image once per epoch, from a thread that ends."""
 
 import threading
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from missing_bits.data.images import Split
 from missing_bits.data.source import BatchSource, Order
 from missing_bits.errors import UserError
+from missing_bits.numeric import ceil_div
 
 
 def numbered(count: int) -> Split:
@@ -38,10 +39,10 @@ def make():
 @given(st.integers(1, 30), st.data(), st.integers(0, 2**40))
 @settings(deadline=None)
 def test_every_image_once_per_epoch(size, data, seed):
-    """The concatenation of batches, cut at multiples of the size, is one permutation after the other."""
+    """Batches one after the other, cut at multiples of the size, are permutations."""
     batch_size = data.draw(st.integers(1, 3 * size))  # up to three epochs at once
     order = Order(size, [seed], batch_size)
-    seen = np.concatenate([order(update)[0] for update in range(-(-3 * size // batch_size))])
+    seen = np.concatenate([order(update)[0] for update in range(ceil_div(3 * size, batch_size))])
     epochs = seen[: 3 * size].reshape(3, size)
     assert (np.sort(epochs, axis=1) == np.arange(size)).all()
     if size > 12:  # chance of two equal permutations: 1 in 6 billion
@@ -65,7 +66,8 @@ def test_seeds_differ_and_stand_alone():
 def test_batches_carry_what_their_order_says(make):
     source = make(numbered(17), [3, 4], 5)
     for update in (0, 1, 2, 3, 9, 10, 4, 4, 0):  # in order, ahead, back, again
-        batch, expected = source.next(None, update), Order(17, [3, 4], 5)(update)
+        batch = source.next(None, update)
+        expected = Order(17, [3, 4], 5)(update)
         assert batch.images.dtype == np.uint8
         assert batch.images.shape == (2, 5, 1, 1, 1)
         assert (batch.images[..., 0, 0, 0] == expected).all()
@@ -147,7 +149,7 @@ def test_a_batch_larger_than_the_set(make):
 
 
 def test_a_pool_is_all_that_its_seed_sees(make):
-    """Each seed its own five examples, all of them once per epoch: batches of 7 in an epoch of 5."""
+    """Each seed its own five examples, each once per epoch: batches of 7 in an epoch of 5."""
     pools = [np.arange(10, 15), np.arange(3, 8)]
     source = make(numbered(17), [0, 1], 7, pools=pools)
     seen = np.concatenate(

@@ -1,4 +1,4 @@
-"""Processes that work for a run: what they answer, and what becomes of a call when one is killed."""
+"""Processes that work for a run: their answers, and what becomes of a call when one is killed."""
 
 import os
 import signal
