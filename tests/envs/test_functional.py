@@ -1,4 +1,4 @@
-"""JAX-native environments: time limits, resets, cadence, and the same on any number of devices."""
+"""JAX-native environments: limits, resets, cadence, memory; the same on any number of devices."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,14 @@ import pytest
 
 from missing_bits import collectives
 from missing_bits.envs import environments, functional
-from missing_bits.tests.envs import counting
+from missing_bits.envs.functional import DeviceActor
+from missing_bits.envs.steps import Acted, Player
+from missing_bits.numeric import ceil_div
+from missing_bits.tests.envs import counting, remembering
 
-ENV, LIMIT = counting.FunctionalCounting(), 5
+ENV = counting.FunctionalCounting()
+LIMIT = 5
+EPISODE_RETURN = "train/episode_return"
 initial = jax.jit(lambda key: functional.initial(ENV, key))
 step = jax.jit(
     lambda state, key: functional.step(ENV, LIMIT, state, counting.policy(state.observation), key)
@@ -17,14 +22,15 @@ step = jax.jit(
 
 
 def play(key):
-    """Play one episode; return its tag, whether it terminated or was truncated, its steps and the state after it."""
+    """Play one episode; return its tag, how it ended, the steps made and the state after it."""
     state = initial(key)
     for made in range(1, 10):
-        before, (state, outcome) = state, step(state, key)
-        _, terminated, truncated, successor = outcome
-        assert successor[2] == made, "the successor is the true one, at an end too"
-        if terminated or truncated:
-            return int(before.inner.tag), bool(terminated), bool(truncated), made, state
+        before = state
+        state, outcome = step(before, key)
+        assert outcome.s_t[2] == made, "the successor is the true one, at an end too"
+        if outcome.terminated or outcome.truncated:
+            ends = bool(outcome.terminated), bool(outcome.truncated)
+            return int(before.inner.tag), ends, made, state
         assert state.elapsed == made
     raise AssertionError("an episode that does not end")
 
@@ -32,7 +38,7 @@ def play(key):
 def test_a_time_limit_truncates_and_never_terminates():
     seen = set()
     for i in range(60):
-        tag, terminated, truncated, made, _ = play(jax.random.key(i))
+        tag, (terminated, truncated), made, _ = play(jax.random.key(i))
         dies = counting.ending(tag) != counting.TRUNCATES and counting.length(tag) <= LIMIT
         assert (terminated, truncated) == (dies, not dies)
         assert made == (counting.length(tag) if dies else LIMIT)
@@ -42,26 +48,25 @@ def test_a_time_limit_truncates_and_never_terminates():
     )
 
 
-def test_after_an_end_a_new_episode_begins_and_the_return_is_remembered():
-    key = jax.random.key(3)
-    tag, *_, made, state = play(key)
+def test_after_an_end_a_new_episode_begins():
+    tag, _, _, state = play(jax.random.key(3))
     assert int(state.inner.tag) != tag
     assert (int(state.elapsed), float(state.open_return)) == (0, 0.0)
     np.testing.assert_array_equal(state.observation[2:], [0, 0])
     assert int(counting.tag_of(np.asarray(state.observation))) == int(state.inner.tag)
-    steps = counting.reference_steps([tag], made, counting.limited_end(LIMIT))
-    assert state.last_return == sum(s.r_t for s in steps)
 
 
-def test_returns_are_those_of_one_whole_episode_each():
-    """An environment that ended early plays on until the last one ends, but earns nothing more."""
+def test_returns_are_those_of_one_whole_episode_each_and_the_player_remembers():
+    """An environment that ended early plays on until the last one ends, but earns no more."""
     starts = []
 
-    def act(observation):
+    def act(learned, memory, observation, reset):
         jax.debug.callback(lambda x: starts.append(np.asarray(x)), observation, ordered=True)
-        return counting.policy(observation)
+        return remembering.PLAYER.act(learned, memory, observation, reset)
 
-    returns = functional.returns(ENV, LIMIT, 20, act, jax.random.key(0))
+    player = Player(remembering.memory, act)
+    play = jax.jit(lambda key: functional.returns(ENV, LIMIT, 20, player, None, key))
+    returns = play(jax.random.key(0))
     jax.effects_barrier()
     tags = counting.tag_of(starts[0]).tolist()
     assert len(set(tags)) == 20
@@ -73,70 +78,119 @@ def test_returns_are_those_of_one_whole_episode_each():
 
 
 @pytest.mark.parametrize(("num_envs", "period"), [(1, 3), (3, 4), (5, 2)])
-def test_steps_made_are_the_fewest_vector_steps_that_reach_the_period(num_envs, period):
-    """After update i: (i + 1) * period, rounded up to whole vector steps; actions here say what exploration is told."""
+def test_only_the_steps_that_are_due_are_made_and_remembered(num_envs, period):
+    """After update i: (i + 1) * period, rounded up to whole vector steps.
 
-    @jax.jit
-    def update(state, key):
-        def act(observation, env_steps, key):
-            return jnp.full(num_envs, env_steps)
+    Actions here say what exploration is told. The agent remembers how often it was asked, and
+    counts its steps in an episode as it does on the host, in `test_actor.py`.
+    """
+    source = DeviceActor(ENV, LIMIT, num_envs, period)
 
-        return functional.collect(ENV, LIMIT, num_envs, period, state, act, key)
+    def act(memory, observation, reset, env_steps, key):
+        asked = memory["asked"] + 1
+        acted = remembering.answer(memory, observation, reset)
+        return Acted(
+            jnp.full(num_envs, env_steps),
+            {"asked": asked, **acted.memory},
+            {"asked": asked, **acted.extras},
+        )
 
-    state, total = functional.reset(ENV, num_envs, jax.random.key(0)), 0
+    def memory(num_envs):
+        return {"asked": jnp.zeros(num_envs, jnp.int32), **remembering.memory(num_envs)}
+
+    update = jax.jit(lambda state, key: source.next(state, act, key))
+    state = jax.jit(lambda key: source.init(memory, key))(jax.random.key(0))
+    total = 0
+    episodes = 0
     for i in range(12):
         before = total
-        state, steps = update(state, jax.random.key(i))
-        assert steps.valid.shape == (num_envs, -(-period // num_envs)), "the shape never changes"
+        state, steps, _ = update(state, jax.random.key(i))
+        steps = jax.tree.map(np.asarray, steps)
+        assert steps.valid.shape == (num_envs, ceil_div(period, num_envs)), "always the same"
         total += int(steps.valid.sum())
-        assert total == -(-(i + 1) * period // num_envs) * num_envs
+        assert total == ceil_div((i + 1) * period, num_envs) * num_envs
         assert (int(state.updates), int(state.vector_steps) * num_envs) == (i + 1, total)
+        np.testing.assert_array_equal(state.memory["asked"], [total // num_envs] * num_envs)
+        expected = list(range(before, total, num_envs))
         for lane in range(num_envs):
-            assert steps.a_tm1[lane][steps.valid[lane]].tolist() == list(
-                range(before, total, num_envs)
-            )
+            mine = steps.valid[lane]
+            assert steps.a_tm1[lane][mine].tolist() == expected
+            asked = [env_steps // num_envs + 1 for env_steps in expected]
+            assert steps.extras["asked"][lane][mine].tolist() == asked
+        seen = steps.s_tm1[steps.valid]
+        assert steps.extras["since_reset"].dtype == np.int32
+        np.testing.assert_array_equal(steps.extras["since_reset"][steps.valid], seen[:, 2])
+        np.testing.assert_array_equal(steps.extras["code"][steps.valid], seen[:, 2:])
+        for said in steps.extras.values():
+            assert not said[~steps.valid].any(), "zeros where no step was needed"
+        episodes += int(np.count_nonzero(seen[:, 2] == 0))
+    assert episodes > num_envs
 
 
 def roll_out(key):
-    """Make eight updates' steps in four environments with a policy that explores: drawn for all, then sliced."""
+    """Make eight updates' steps in four environments with a policy that explores.
 
-    def act(observation, env_steps, key):
-        return (
-            counting.policy(observation) + collectives.shard(jax.random.randint(key, (4,), 0, 3))
-        ) % 3
+    What it draws is drawn for all environments, then sliced. It adds up the rewards of each episode
+    in its memory, so that every end tells the return that it must be.
+    """
+    source = DeviceActor(ENV, LIMIT, 4, 6)
 
-    return jax.lax.scan(
-        lambda state, k: functional.collect(ENV, LIMIT, 4, 6, state, act, k),
-        functional.reset(ENV, 4, key),
-        jax.random.split(key, 8),
-    )[1]
+    def act(memory, observation, reset, env_steps, key):
+        drawn = collectives.shard(jax.random.randint(key, (4,), 0, 3))
+        action = (counting.policy(observation) + drawn) % 3
+        tag = observation[:, 0].astype(jnp.int32) * 2**16 + observation[:, 1].astype(jnp.int32)
+        earned = counting.reward(tag, observation[:, 2], action)
+        total = jnp.where(reset, 0.0, memory) + earned
+        return Acted(action, total, total)
+
+    def update(state, key):
+        state, steps, metrics = source.next(state, act, key)
+        return state, (steps, metrics)
+
+    state = source.init(lambda n: jnp.zeros(n), key)
+    return jax.lax.scan(update, state, jax.random.split(key, 8))[1]
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_steps_do_not_depend_on_the_number_of_devices(devices):
+def test_steps_and_returns_do_not_depend_on_the_number_of_devices(devices):
     key = jax.random.key(1)
-    alone = jax.jit(roll_out)(key)  # leaves [8, E, V, ...]
-    mapped = jax.pmap(roll_out, collectives.AXIS)(
+    alone, metrics = jax.jit(roll_out)(key)  # leaves [8, E, V, ...]
+    mapped, mapped_metrics = jax.pmap(roll_out, collectives.AXIS)(
         jnp.broadcast_to(key, (devices,))
     )  # [D, 8, E / D, V, ...]
     for name, whole, parts in zip(alone._fields, alone, mapped, strict=True):
         np.testing.assert_array_equal(
             np.concatenate(np.asarray(parts), axis=1), whole, err_msg=name
         )
-    assert len(np.unique(counting.tag_of(np.asarray(alone.s_tm1[0, :, 0])))) == 4, (
-        "environments differ"
-    )
+    firsts = counting.tag_of(np.asarray(alone.s_tm1[0, :, 0]))
+    assert len(np.unique(firsts)) == 4, "environments differ"
+    done = np.asarray((alone.terminated | alone.truncated) & alone.valid)
+    returns = np.where(done, alone.extras, 0).sum(axis=(1, 2))
+    for found in [metrics] + [
+        jax.tree.map(lambda x, d=d: x[d], mapped_metrics) for d in range(devices)
+    ]:
+        np.testing.assert_allclose(found[EPISODE_RETURN].total, returns, rtol=1e-5)
+        np.testing.assert_array_equal(found[EPISODE_RETURN].count, done.sum(axis=(1, 2)))
+    assert done.any()
 
 
 def test_gymnasiums_own_functional_environments_are_found():
     """CartPole-v1 ends after 500 steps; pushing left only, the pole falls within ten."""
-    envs = environments.find("phys2d/CartPole-v1", 4, 4, "serial")
+    envs = environments.Envs(env="phys2d/CartPole-v1", num_envs=4).find(4)
     assert isinstance(envs, environments.FunctionalEnvironments)
-    assert (envs.observation_space.shape, envs.num_actions, envs.source([0])) == ((4,), 2, None)
-    assert envs.metrics(envs.init(jax.random.key(0)))["train/episode_return"] == 0
-    left = jax.tree_util.Partial(
-        lambda params, observation: jnp.zeros(observation.shape[0], jnp.int32)
+    assert (envs.observation_space.shape, envs.num_actions) == ((4,), 2)
+    source = envs.source([0])
+    assert isinstance(source, DeviceActor)
+    key = jax.random.key(0)
+    state = jax.eval_shape(lambda key: source.init(lambda num_envs: jnp.zeros(num_envs), key), key)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves((state.envs, state.memory))} == {4}
+    left = Player(
+        lambda num_envs: (),
+        jax.jit(lambda learned, memory, seen, reset: (jnp.zeros(len(seen), jnp.int32), memory)),
     )
-    returns = envs.returns(left, None, 8, jax.random.key(0))
+    returns = envs.returns(left, None, 8, key)
     assert returns.shape == (8,)
     assert 8 <= returns.min() <= returns.max() <= 10
+    frames, so_far = envs.record(left, None, 0)
+    assert 9 <= len(frames) <= 12
+    assert so_far == [float(i) for i in range(len(frames))]
