@@ -10,7 +10,7 @@ nor |w|, so the problem stays the same, but one step length for each axis now su
 v, where w is v times the inverse root of a bound on the second derivative, variance / 2 +
 regularization (Böhning 1992). Correlated features, on which the plain method takes hundreds of
 iterations, then take a few dozen.
-Shapes: N images, D of a feature, K classes, R regularizations.
+Shapes: N images, D of a feature, K classes.
 """
 
 from typing import NamedTuple
@@ -84,63 +84,72 @@ def fit(features: jax.Array, labels: jax.Array, num_classes: int) -> Affine:
       The fitted model, the same at every call. Of equally accurate regularizations, the strongest
       is taken.
     """
-    order = np.random.default_rng(0).permutation(len(labels))
-    held_out, rest = np.split(order, [max(1, round(_HELD_OUT * len(labels)))])
-    nothing = Affine(jnp.zeros((features.shape[1], num_classes)), jnp.zeros(num_classes))
-    regularizations = jnp.array(_REGULARIZATIONS)
-    path = minimize(features[rest], labels[rest], nothing, regularizations)
-    accuracy_of = jax.vmap(_accuracy, (0, None, None))
-    best = jnp.argmax(accuracy_of(path, features[held_out], labels[held_out]))
-    start = jax.tree.map(lambda leaf: leaf[best], path)
-    found = minimize(features, labels, start, regularizations[best][None])
-    return jax.tree.map(lambda leaf: leaf[0], found)
+    count = len(labels)
+    order = np.random.default_rng(0).permutation(count)
+    held_out, rest = np.split(order, [max(1, round(_HELD_OUT * count))])
+    # Images that are held out weigh nothing: the same program then fits to the rest and to all.
+    weights = np.zeros(count, np.float32)
+    weights[rest] = 1 / len(rest)
+    model = Affine(jnp.zeros((features.shape[1], num_classes)), jnp.zeros(num_classes))
+    path = []
+    for regularization in _REGULARIZATIONS:
+        model = minimize(features, labels, weights, model, regularization)
+        path.append(model)
+    accuracies = [_accuracy(model, features[held_out], labels[held_out]) for model in path]
+    best = int(np.argmax(accuracies))
+    everyone = np.full(count, 1 / count, np.float32)
+    return minimize(features, labels, everyone, path[best], _REGULARIZATIONS[best])
 
 
 @jax.jit
 def minimize(
-    features: jax.Array, labels: jax.Array, start: Affine, regularizations: jax.Array
+    features: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    start: Affine,
+    regularization: jax.Array | float,
 ) -> Affine:
-    """The minimizers w [R, D, K] and b [R, K] for regularizations [R] above 0.
+    """The minimizer of the mean cross-entropy under one regularization.
 
-    Each is found from the one before it, the first from `start`.
+    Args:
+      features: [N, D].
+      labels: [N] integers in [0, K).
+      weights: [N], the shares of the images in the mean, of sum 1.
+      start: where to start, w [D, K] and b [K].
+      regularization: above 0.
     """
-    chex.assert_rank([features, labels, regularizations], [2, 1, 1])
-    variances = jnp.mean(jnp.square(features), axis=0)[:, None]  # [D, 1]
+    chex.assert_rank([features, labels, weights], [2, 1, 1])
+    variances = jnp.dot(weights, jnp.square(features), precision="highest")[:, None]  # [D, 1]
+    lengths = jax.lax.rsqrt(variances / 2 + regularization)
+
+    def objective(moved: Affine) -> jax.Array:
+        w = lengths * moved.w
+        # [K, N], as this layout reduces fastest.
+        logits = jnp.dot(w.T, features.T, precision="highest") + moved.b[:, None]
+        right = jnp.take_along_axis(logits, labels[None, :], axis=0)[0]
+        loss = jnp.sum(weights * (jax.nn.logsumexp(logits, axis=0) - right))
+        return loss + regularization / 2 * jnp.sum(jnp.square(w))
+
     optimizer = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(objective)
 
-    def next_minimizer(start: Affine, regularization: jax.Array) -> tuple[Affine, Affine]:
-        lengths = jax.lax.rsqrt(variances / 2 + regularization)
+    def unfinished(search: _Search) -> jax.Array:
+        gradient = optax.tree.norm(optax.tree.get(search.opt_state, "grad"))
+        fresh = search.iterations == 0  # no gradient is known yet
+        return fresh | ((search.iterations < _ITERATIONS) & (gradient > _TOLERANCE))
 
-        def objective(moved: Affine) -> jax.Array:
-            w = lengths * moved.w
-            # [K, N], as this layout reduces fastest.
-            logits = jnp.dot(w.T, features.T, precision="highest") + moved.b[:, None]
-            right = jnp.take_along_axis(logits, labels[None, :], axis=0)[0]
-            loss = jnp.mean(jax.nn.logsumexp(logits, axis=0) - right)
-            return loss + regularization / 2 * jnp.sum(jnp.square(w))
+    def iterate(search: _Search) -> _Search:
+        value, grad = value_and_grad(search.moved, state=search.opt_state)
+        updates, opt_state = optimizer.update(
+            grad, search.opt_state, search.moved, value=value, grad=grad, value_fn=objective
+        )
+        moved = optax.apply_updates(search.moved, updates)
+        return _Search(search.iterations + 1, moved, opt_state)
 
-        value_and_grad = optax.value_and_grad_from_state(objective)
-
-        def unfinished(search: _Search) -> jax.Array:
-            gradient = optax.tree.norm(optax.tree.get(search.opt_state, "grad"))
-            fresh = search.iterations == 0  # no gradient is known yet
-            return fresh | ((search.iterations < _ITERATIONS) & (gradient > _TOLERANCE))
-
-        def iterate(search: _Search) -> _Search:
-            value, grad = value_and_grad(search.moved, state=search.opt_state)
-            updates, opt_state = optimizer.update(
-                grad, search.opt_state, search.moved, value=value, grad=grad, value_fn=objective
-            )
-            moved = optax.apply_updates(search.moved, updates)
-            return _Search(search.iterations + 1, moved, opt_state)
-
-        moved = Affine(start.w / lengths, start.b)
-        first = _Search(0, moved, optimizer.init(moved))
-        moved = jax.lax.while_loop(unfinished, iterate, first).moved
-        found = Affine(lengths * moved.w, moved.b)
-        return found, found
-
-    return jax.lax.scan(next_minimizer, start, regularizations)[1]
+    moved = Affine(start.w / lengths, start.b)
+    first = _Search(0, moved, optimizer.init(moved))
+    found = jax.lax.while_loop(unfinished, iterate, first).moved
+    return Affine(lengths * found.w, found.b)
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""The linear probe: what it minimizes, what it is blind to, and what it can and cannot tell apart."""
+"""The linear probe: what it minimizes, what it is blind to, what it can and cannot tell apart."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,53 +20,81 @@ def clouds(n, d, classes, spread, seed=0):
 
 @pytest.fixture
 def data():
-    """Return train and test features and labels of three overlapping clouds, and the number of classes."""
+    """Return train and test features and labels of three clouds, and the number of classes."""
     return *clouds(400, 12, 3, 0.5), *clouds(300, 12, 3, 0.5, seed=1), 3
 
 
-def nothing(d, classes):
-    return linear_probe.Affine(jnp.zeros((d, classes)), jnp.zeros(classes))
+def standardized(n, d, classes):
+    features, labels = clouds(n, d, classes, 0.5)
+    return jnp.array((features - features.mean(0)) / features.std(0)), jnp.array(labels)
+
+
+def minimize(features, labels, classes, *regularizations, weights=None):
+    """Return the minimizers for some regularizations, each found from the one before it."""
+    count, d = features.shape
+    weights = np.full(count, 1 / count, np.float32) if weights is None else weights
+    start = linear_probe.Affine(jnp.zeros((d, classes)), jnp.zeros(classes))
+    path = [start]
+    for regularization in regularizations:
+        path.append(linear_probe.minimize(features, labels, weights, path[-1], regularization))
+    return path[1:]
 
 
 @pytest.mark.parametrize("regularization", [1.0, 1e-2, 1e-4])
 def test_the_objective_reaches_scikit_learns_minimum(regularization):
-    """scikit-learn minimizes C sum of losses + |w|^2 / 2: ours, divided by the regularization, at C = 1 / (N reg)."""
+    """scikit-learn minimizes C sum of losses + |w|^2 / 2.
+
+    This is ours, divided by the regularization, at C = 1 / (N regularization).
+    """
     features, labels = clouds(600, 10, 4, 0.5)
     features = (features - features.mean(0)) / features.std(0)
     theirs = LogisticRegression(C=1 / (600 * regularization), max_iter=2000, tol=1e-6).fit(
         features, labels
     )
-    ours = linear_probe.minimize(
-        jnp.array(features), jnp.array(labels), nothing(10, 4), jnp.array([regularization])
-    )
+    (ours,) = minimize(jnp.array(features), jnp.array(labels), 4, regularization)
     minimum = log_loss(labels, theirs.predict_proba(features)) + regularization / 2 * np.sum(
         theirs.coef_**2
     )
-    w, b = np.asarray(ours.w[0], float), np.asarray(ours.b[0], float)
-    logits = features @ w + b
+    w = np.asarray(ours.w, float)
+    logits = features @ w + np.asarray(ours.b, float)
     loss = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(600), labels])
     assert loss + regularization / 2 * np.sum(w**2) == pytest.approx(minimum, abs=1e-3)
 
 
 def test_a_path_of_regularizations_ends_where_each_alone_does():
-    features, labels = clouds(300, 6, 3, 0.5)
-    features, labels = jnp.array((features - features.mean(0)) / features.std(0)), jnp.array(labels)
-    path = linear_probe.minimize(features, labels, nothing(6, 3), jnp.array([1.0, 0.1, 0.01]))
-    alone = linear_probe.minimize(features, labels, nothing(6, 3), jnp.array([0.01]))
-    np.testing.assert_allclose(path.w[2], alone.w[0], atol=0.03)
-    sizes = jnp.sum(jnp.square(path.w), axis=(1, 2))
-    assert sizes[0] < sizes[1] < sizes[2], "the weaker the regularization, the larger the weights"
+    features, labels = standardized(600, 10, 4)
+    path = minimize(features, labels, 4, 1.0, 0.1, 0.01)
+    (alone,) = minimize(features, labels, 4, 0.01)
+    np.testing.assert_allclose(path[2].w, alone.w, atol=0.03)
+    strong, middle, weak = (float(jnp.sum(jnp.square(model.w))) for model in path)
+    assert strong < middle < weak, "the weaker the regularization, the larger the weights"
+
+
+def test_images_that_weigh_nothing_are_as_if_left_out():
+    """The mean over both halves, which are the same, is that of the first alone.
+
+    What stands in the other half then makes no difference.
+    """
+    half, half_labels = standardized(300, 10, 4)
+    features = jnp.concatenate([half, half])
+    labels = jnp.concatenate([half_labels, half_labels])
+    (expected,) = minimize(features, labels, 4, 0.01)
+    first_half = np.where(np.arange(600) < 300, 1 / 300, 0).astype(np.float32)
+    others = jnp.concatenate([half, -9 * half])
+    (found,) = minimize(others, labels, 4, 0.01, weights=first_half)
+    np.testing.assert_allclose(found.w, expected.w, atol=0.03)
+    (misled,) = minimize(others, labels, 4, 0.01)
+    assert not np.allclose(misled.w, expected.w, atol=0.1)
 
 
 def test_separable_classes_are_told_apart_and_random_labels_are_not():
     train, labels = clouds(400, 12, 3, 8.0)
     test, test_labels = clouds(300, 12, 3, 8.0, seed=1)
     assert linear_probe.accuracy(train, labels, test, test_labels, 3) == 1
-    chance, sigma = 1 / 3, np.sqrt(1 / 3 * 2 / 3 / 300)
-    random, random_test = (
-        np.random.default_rng(2).integers(0, 3, 400),
-        np.random.default_rng(3).integers(0, 3, 300),
-    )
+    chance = 1 / 3
+    sigma = np.sqrt(chance * (1 - chance) / 300)
+    random = np.random.default_rng(2).integers(0, 3, 400)
+    random_test = np.random.default_rng(3).integers(0, 3, 300)
     assert abs(linear_probe.accuracy(train, random, test, random_test, 3) - chance) < 3 * sigma
 
 
@@ -82,7 +110,7 @@ def test_the_scale_and_the_origin_of_a_feature_do_not_matter(data):
 
 
 def test_test_labels_change_nothing_but_the_score(data):
-    """Scored against other labels, the same guesses: over all constant labels, each guess is right exactly once."""
+    """Over all constant labels, each of the same guesses is right exactly once."""
     train, labels, test, test_labels, classes = data
     scores = [
         linear_probe.accuracy(train, labels, test, np.full_like(test_labels, c), classes)
@@ -99,26 +127,28 @@ def test_test_labels_change_nothing_but_the_score(data):
 
 
 def test_the_regularization_is_chosen_for_unseen_images(monkeypatch):
-    """Few images, many features, labels nearly random: alone, the weakest regularization has far larger weights."""
+    """Few images, many features, labels nearly random.
+
+    Alone, the weakest regularization has far larger weights.
+    """
     rng = np.random.default_rng(0)
-    features, labels = rng.normal(size=(60, 100)), rng.integers(0, 2, 60)
+    features = rng.normal(size=(60, 100))
+    labels = rng.integers(0, 2, 60)
     features[:, 0] += 2.0 * labels
     features = jnp.array(features - features.mean(0), jnp.float32)
-    chosen = linear_probe.fit(features, jnp.array(labels), 2)
+    chosen = linear_probe.fit(features, jnp.array(labels), 4)
     norms = []
     for regularization in linear_probe._REGULARIZATIONS:
         monkeypatch.setattr(linear_probe, "_REGULARIZATIONS", (regularization,))
-        norms.append(float(jnp.linalg.norm(linear_probe.fit(features, jnp.array(labels), 2).w)))
+        norms.append(float(jnp.linalg.norm(linear_probe.fit(features, jnp.array(labels), 4).w)))
     assert float(jnp.linalg.norm(chosen.w)) < norms[-1] / 2
     assert np.all(np.diff(norms) > 0)
 
 
 def test_constant_features_classes_without_images_and_fewer_images_than_features():
-    train, labels = clouds(30, 50, 2, 6.0)
-    test, test_labels = clouds(40, 50, 2, 6.0, seed=1)
+    train, labels = clouds(60, 100, 2, 6.0)
+    test, test_labels = clouds(40, 100, 2, 6.0, seed=1)
     train[:, :3], test[:, :3] = [0, 0.1, -1e6], [1e6, 3, 0]  # never seen to vary: they say nothing
     assert linear_probe.accuracy(train, labels + 1, test, test_labels + 1, 4) > 0.9
-    lonely = np.concatenate(
-        [labels[:-1], [3]]
-    )  # in the held-out fifth or in the rest, never in both
+    lonely = np.concatenate([labels[:-1], [3]])  # held out or not, never both
     assert linear_probe.accuracy(train, lonely, test, test_labels, 4) > 0.8
