@@ -1,4 +1,7 @@
-"""CIFAR-10 (Krizhevsky 2009): 50,000 color images of 32x32 pixels to train on, 10,000 to test, ten classes."""
+"""CIFAR-10 (Krizhevsky 2009): color images of 32x32 pixels in ten classes.
+
+50,000 are to train on, 10,000 to test.
+"""
 
 import codecs
 import io
@@ -13,14 +16,21 @@ from missing_bits.data.images import ImageSet, Split, in_memory
 from missing_bits.errors import UserError, require
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+BINARY = "cifar-10-batches-bin"
+PYTHON = "cifar-10-batches-py"
 _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 _PIXELS = 3 * 32 * 32
-_HELP = f"Unpack cifar-10-binary.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html) into it: {BINARY}/"
+_HELP = (
+    "Unpack cifar-10-binary.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html) into it: "
+    f"{BINARY}/"
+)
 
 
 def load(data_dir: str = "") -> ImageSet:
-    """The images, in their binary or their Python version, from `data_dir` or, if that is empty, the cache.
+    """The images, in their binary or their Python version.
+
+    Args:
+      data_dir: where the files are; empty for the cache.
 
     Raises:
       UserError: the files are not there, or damaged.
@@ -33,7 +43,10 @@ def load(data_dir: str = "") -> ImageSet:
         for suffix, read in ((".bin", _read_binary), ("", _read_pickle)):
             if (folder / f"test_batch{suffix}").exists():
                 parts = [read(folder / f"{name}{suffix}") for name in _TRAIN]
-                train = Split(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+                train = Split(
+                    np.concatenate([part.images for part in parts]),
+                    np.concatenate([part.labels for part in parts]),
+                )
                 return in_memory(train, read(folder / f"test_batch{suffix}"), CLASSES)
     raise UserError(f"CIFAR-10 is not in {place}. {_HELP}")
 
@@ -52,7 +65,8 @@ def _read_pickle(path: Path) -> Split:
     content = files.read(path, _HELP)
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        rows, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+        rows = np.asarray(batch[b"data"])
+        labels = np.asarray(batch[b"labels"])
     except Exception as error:  # a damaged pickle can raise anything
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}). {_HELP}") from error
     return _split(path, rows, labels)
@@ -67,10 +81,8 @@ def _split(path: Path, rows: np.ndarray, labels: np.ndarray) -> Split:
         and labels.max() < len(CLASSES)
     )
     require(bool(fits), f"{path} does not hold images of 32x32x3 bytes with labels 0 to 9. {_HELP}")
-    return Split(
-        np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)),
-        labels.astype(np.int32),
-    )
+    images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # [N, 32, 32, 3]
+    return Split(np.ascontiguousarray(images), labels.astype(np.int32))
 
 
 class _Unpickler(pickle.Unpickler):

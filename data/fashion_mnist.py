@@ -1,4 +1,7 @@
-"""Fashion-MNIST (Xiao et al. 2017): 60,000 gray images of 28x28 pixels to train on, 10,000 to test, ten classes."""
+"""Fashion-MNIST (Xiao et al. 2017): gray images of 28x28 pixels in ten classes.
+
+60,000 are to train on, 10,000 to test.
+"""
 
 import gzip
 import hashlib
@@ -39,28 +42,39 @@ _PATIENCE = 20  # seconds without an answer until a download is given up
 
 
 def load(data_dir: str = "") -> ImageSet:
-    """The images, from `data_dir` or, if that is empty, from Debian's package, the cache or the network.
+    """The images.
+
+    Args:
+      data_dir: where the files are; empty for Debian's package, the cache or the network.
 
     Raises:
       UserError: they are nowhere, or a file is not the published one.
     """
     cache = files.cache("fashion_mnist")
-    places = (DEBIAN, cache)
-    folder = Path(data_dir).expanduser() if data_dir else next((p for p in places if _in(p)), None)
-    if folder is None:
+    if data_dir:
+        folder = Path(data_dir).expanduser()
+    elif _in(DEBIAN):
+        folder = DEBIAN
+    elif _in(cache):
+        folder = cache
+    else:
         folder = download(cache)
     require(folder.is_dir(), f"--data-dir={folder} is not a folder; expected one with {_files()}.")
-    arrays = [read_idx(_find(folder, name), FILES[name]) for name in FILES]
-    (images, labels), (test_images, test_labels) = arrays[:2], arrays[2:]
-    train, test = (
-        Split(images[..., None], labels.astype(np.int32)),
-        Split(test_images[..., None], test_labels.astype(np.int32)),
-    )
-    return in_memory(train, test, CLASSES)
+    return in_memory(_split(folder, "train"), _split(folder, "t10k"), CLASSES)
+
+
+def _split(folder: Path, name: str) -> Split:
+    images = _array(folder, f"{name}-images-idx3-ubyte")
+    labels = _array(folder, f"{name}-labels-idx1-ubyte")
+    return Split(images[..., None], labels.astype(np.int32))
+
+
+def _array(folder: Path, name: str) -> np.ndarray:
+    return read_idx(_find(folder, name), FILES[name])
 
 
 def download(folder: Path) -> Path:
-    """Fetches the files that a folder lacks, each checked before it appears there; returns the folder."""
+    """Fetches the files that a folder lacks, each checked before it appears; returns the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, sha256 in FILES.items():
@@ -74,8 +88,9 @@ def download(folder: Path) -> Path:
             partial.replace(folder / f"{name}.gz")
     except OSError as error:  # urllib's errors are OSErrors too
         raise UserError(
-            f"Fashion-MNIST is not on this machine and could not be downloaded ({error}). Either run "
-            f"`apt-get install dataset-fashion-mnist`, or put {_files()} into a folder and give it as --data-dir."
+            f"Fashion-MNIST is not on this machine and could not be downloaded ({error}). "
+            f"Either run `apt-get install dataset-fashion-mnist`, or put {_files()} into a folder "
+            "and give it as --data-dir."
         ) from error
     return folder
 
@@ -98,7 +113,8 @@ def read_idx(path: Path, sha256: str) -> np.ndarray:
     whole = len(content) == start + math.prod(shape)
     require(
         whole,
-        f"{path} is damaged: {len(content)} bytes for an array of shape {shape}. Remove it and get it anew.",
+        f"{path} is damaged: {len(content)} bytes for an array of shape {shape}. "
+        "Remove it and get it anew.",
     )
     _check(path, content, sha256)
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
@@ -119,7 +135,8 @@ def _check(name: Path | str, content: bytes, sha256: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     require(
         found == sha256,
-        f"{name} is not the published file: its content has SHA-256 {found[:12]}..., not {sha256[:12]}...",
+        f"{name} is not the published file: its content has SHA-256 {found[:12]}..., "
+        f"not {sha256[:12]}...",
     )
 
 

@@ -26,6 +26,13 @@ class Split(NamedTuple):
     labels: np.ndarray | None  # int32 [N]
 
 
+class Moments(NamedTuple):
+    """Of pixels in [0, 1], for each channel."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images for training, and others that training never sees."""
@@ -42,26 +49,31 @@ class ImageSet:
         """Height, width and channels."""
         return self.train.images.shape[1:]
 
-    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of each channel of training pixels in [0, 1], the deviation at least 1/255.
+    def moments(self) -> Moments:
+        """Mean and deviation of each channel of training pixels in [0, 1].
 
-        Of images that are decoded when asked for, at most 1,000 are read, evenly spaced.
+        The deviation is at least 1/255. Of images that are decoded when asked for, at most 1,000
+        are read, evenly spaced.
         """
         return self._moments
 
     @cached_property
-    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        images, (count, *_, channels) = self.train.images, self.train.images.shape
+    def _moments(self) -> Moments:
+        images = self.train.images
+        count = images.shape[0]
+        channels = images.shape[3]
         used = count if isinstance(images, np.ndarray) else min(count, _CHUNK)
         indices = np.linspace(0, count - 1, used).round().astype(int)
         counts = np.zeros((channels, 256))
         for start in range(0, used, _CHUNK):
             pixels = images[indices[start : start + _CHUNK]].reshape(-1, channels)
             counts += [np.bincount(channel, minlength=256) for channel in pixels.T]
-        shares, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+        shares = counts / counts.sum(axis=1, keepdims=True)  # [channels, 256]
+        levels = np.arange(256) / 255
         mean = shares @ levels
-        std = np.sqrt(np.maximum(shares @ levels**2 - mean**2, 255.0**-2))
-        return tuple(mean.tolist()), tuple(std.tolist())
+        variance = shares @ levels**2 - mean**2
+        deviation = np.sqrt(np.maximum(variance, 255.0**-2))
+        return Moments(tuple(mean.tolist()), tuple(deviation.tolist()))
 
 
 def in_memory(train: Split, test: Split, classes: tuple[str, ...]) -> ImageSet:
@@ -75,7 +87,10 @@ def in_memory(train: Split, test: Split, classes: tuple[str, ...]) -> ImageSet:
 
 
 def one_in_five(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices for training and for testing where a set has no split of its own: a fifth, at random but fixed."""
+    """Indices for training and for testing: a fifth, at random but fixed.
+
+    For a set that has no split of its own.
+    """
     order = np.random.default_rng(0).permutation(count)
     tested = max(1, count // 5)
     return np.sort(order[tested:]), np.sort(order[:tested])

@@ -1,12 +1,14 @@
 """Images or passages of text with the classes they belong to: what fine-tuning needs of either."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from missing_bits.data import packing
-from missing_bits.data.load import load, load_text
+from missing_bits.data.documents import Document
+from missing_bits.data.images import Lazy
+from missing_bits.data.load import Images, load_text
 from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.errors import require
 
@@ -14,7 +16,7 @@ from missing_bits.errors import require
 class Examples(NamedTuple):
     """Examples of one purpose."""
 
-    inputs: Any  # images uint8 [N, H, W, C], perhaps decoded when asked for; or tokens int32 [N, L]
+    inputs: np.ndarray | Lazy  # images uint8 [N, H, W, C], or tokens int32 [N, L]
     labels: np.ndarray  # int32 [N]
 
 
@@ -33,14 +35,24 @@ def images(data: str, data_dir: str, image_size: int) -> Labeled:
     Raises:
       UserError: there is no such set, or it has no labels.
     """
-    found = load(data, data_dir, image_size)
+    found = Images(data, data_dir, image_size).load()
     labeled = found.train.labels is not None and found.test.labels is not None
     require(labeled, f"--data={data} has no labels; fine-tuning needs some in both splits.")
-    return Labeled(Examples(*found.train), Examples(*found.test), found.classes, found.digest)
+    return Labeled(
+        Examples(found.train.images, found.train.labels),
+        Examples(found.test.images, found.test.labels),
+        found.classes,
+        found.digest,
+    )
 
 
 def text(data: str, tokenizer: Tokenizer, length: int) -> Labeled:
-    """Passages of `length` tokens of the documents that `--data` names; training and test are of different documents.
+    """Passages of the documents that `--data` names, those for testing of other documents.
+
+    Args:
+      data: names text whose documents have classes.
+      tokenizer: what cuts it.
+      length: of a passage, in tokens.
 
     Raises:
       UserError: there is no such text, or its documents have no classes.
@@ -48,22 +60,24 @@ def text(data: str, tokenizer: Tokenizer, length: int) -> Labeled:
     corpus = load_text(data)
     require(
         len(corpus.classes) > 0,
-        f"--data={data} has no classes to tell apart; use stdlib, or txt:PATH of a folder with a subfolder per class.",
+        f"--data={data} has no classes to tell apart; "
+        "use stdlib, or txt:PATH of a folder with a subfolder per class.",
     )
-    splits = (
-        Examples(*packing.passages(documents, tokenizer, length, corpus.classes))
-        for documents in (corpus.train, corpus.test)
-    )
-    return Labeled(*splits, corpus.classes, corpus.digest)
+
+    def examples(documents: Sequence[Document]) -> Examples:
+        passages = packing.passages(documents, tokenizer, length, corpus.classes)
+        return Examples(passages.tokens, passages.labels)
+
+    return Labeled(examples(corpus.train), examples(corpus.test), corpus.classes, corpus.digest)
 
 
 def few(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -> np.ndarray:
-    """Indices of `per_class` examples of each class, drawn by `seed`; of all examples if `per_class` is 0.
+    """Indices of a few examples of each class, drawn by `seed`.
 
     Args:
       labels: int [N], of all examples.
       classes: their names.
-      per_class: how many of each, from 0.
+      per_class: how many of each; 0 for all examples.
       seed: another draw for each.
 
     Raises:
@@ -71,13 +85,14 @@ def few(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -
     """
     if per_class == 0:
         return np.arange(len(labels))
-    rng, drawn = np.random.default_rng((seed, 1)), []
+    rng = np.random.default_rng((seed, 1))
+    drawn = []
     for number, name in enumerate(classes):
         mine = np.flatnonzero(labels == number)
         require(
             len(mine) >= per_class,
-            f"--labels-per-class={per_class}, but class {name} has {len(mine)} examples to train on; ask for at most "
-            "that many, or for 0, which takes all there are.",
+            f"--labels-per-class={per_class}, but class {name} has {len(mine)} examples to train "
+            "on; ask for at most that many, or for 0, which takes all there are.",
         )
         drawn.append(rng.choice(mine, per_class, replace=False))
     return np.concatenate(drawn)

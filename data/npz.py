@@ -1,7 +1,8 @@
 """Images of one's own, as arrays in an .npz file.
 
-`images` uint8 [N, H, W, C] or [N, H, W], with C 1 or 3; optionally `labels`, integers [N]. For testing, `test_images`
-and `test_labels`; without them a fifth of the images, at random but the same in every run.
+`images` uint8 [N, H, W, C] or [N, H, W], with C 1 or 3; optionally `labels`, integers [N]. For
+testing, `test_images` and `test_labels`; without them a fifth of the images, at random but the same
+in every run.
 """
 
 import zipfile
@@ -27,45 +28,37 @@ def load(path: Path) -> ImageSet:
         "images" in arrays,
         f"{path} holds {', '.join(arrays) or 'nothing'} but no images; expected {_EXPECTED}.",
     )
-    images, labels = _images(path, "images", arrays["images"]), arrays.get("labels")
+    given = Split(_images(path, "images", arrays["images"]), arrays.get("labels"))
     for name in ("test_images", "test_labels"):
         ours = name.removeprefix("test_")
         if name in arrays:
             require(ours in arrays, f"{path} has {name} but no {ours}; give both or neither.")
     if "test_images" in arrays:
-        test_images, test_labels = (
-            _images(path, "test_images", arrays["test_images"]),
-            arrays.get("test_labels"),
-        )
-        require(
-            test_images.shape[1:] == images.shape[1:],
-            f"{path}: test_images are {_size(test_images)}, images are {_size(images)}; give both the same size.",
-        )
-        require(
-            (labels is None) == (test_labels is None),
-            f"{path} has labels but no test_labels; give both, or leave test_images out for a split of the images.",
-        )
+        train = given
+        test_images = _images(path, "test_images", arrays["test_images"])
+        test = Split(test_images, arrays.get("test_labels"))
+        _check_that_splits_match(path, train, test)
     else:
         require(
             "test_labels" not in arrays,
             f"{path} has test_labels but no test_images; give both or neither.",
         )
-        require(len(images) > 1, f"{path} holds one image; give at least 2: some are for testing.")
-        train, test = one_in_five(len(images))
-        _check_labels(path, "labels", labels, images)
-        test_images, images = images[test], images[train]
-        test_labels, labels = (None, None) if labels is None else (labels[test], labels[train])
-    _check_labels(path, "labels", labels, images)
-    _check_labels(path, "test_labels", test_labels, test_images)
-    if labels is None:
-        return in_memory(Split(images, None), Split(test_images, None), ())
+        _check_labels(path, "labels", given)
+        train, test = _divide(path, given)
+    _check_labels(path, "labels", train)
+    _check_labels(path, "test_labels", test)
+    if train.labels is None:
+        return in_memory(train, test, ())
     require(
-        len(np.unique(labels)) > 1,
-        f"{path}: all labels are {labels[0]}; give at least two classes, or no labels at all.",
+        len(np.unique(train.labels)) > 1,
+        f"{path}: all labels are {train.labels[0]}; "
+        "give at least two classes, or no labels at all.",
     )
-    classes, numbers = np.unique(np.concatenate([labels, test_labels]), return_inverse=True)
-    numbers = numbers.astype(np.int32)
-    train, test = Split(images, numbers[: len(images)]), Split(test_images, numbers[len(images) :])
+    classes = np.unique(np.concatenate([train.labels, test.labels]))
+    train, test = (
+        split._replace(labels=np.searchsorted(classes, split.labels).astype(np.int32))
+        for split in (train, test)
+    )
     return in_memory(train, test, tuple(map(str, classes)))
 
 
@@ -92,7 +85,8 @@ def _images(path: Path, name: str, images: np.ndarray) -> np.ndarray:
     if np.issubdtype(images.dtype, np.floating):
         nan = "hold NaN and " if np.isnan(images).any() else ""
         raise UserError(
-            f"{path}: {name} {nan}are {images.dtype}; expected uint8, 0 to 255: scale, round and convert."
+            f"{path}: {name} {nan}are {images.dtype}; expected uint8, 0 to 255: "
+            "scale, round and convert."
         )
     require(
         images.dtype == np.uint8, f"{path}: {name} are {images.dtype}; expected uint8, 0 to 255."
@@ -101,23 +95,53 @@ def _images(path: Path, name: str, images: np.ndarray) -> np.ndarray:
         images = images[..., None]
     require(
         images.ndim == 4 and images.shape[3] in (1, 3),
-        f"{path}: {name} have shape {images.shape}; expected [N, H, W, C] with C 1 or 3, or [N, H, W].",
+        f"{path}: {name} have shape {images.shape}; "
+        "expected [N, H, W, C] with C 1 or 3, or [N, H, W].",
     )
     require(images.size > 0, f"{path}: {name} have shape {images.shape}: there is no image in it.")
     return images
 
 
-def _check_labels(path: Path, name: str, labels: np.ndarray | None, images: np.ndarray) -> None:
+def _check_labels(path: Path, name: str, split: Split) -> None:
+    labels = split.labels
     if labels is None:
         return
     require(
         labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer),
         f"{path}: {name} are {labels.dtype} of shape {labels.shape}; expected integers [N].",
     )
+    count = len(split.images)
     require(
-        len(labels) == len(images),
-        f"{path}: {len(labels)} {name} for {len(images)} images; give one for each.",
+        len(labels) == count,
+        f"{path}: {len(labels)} {name} for {count} images; give one for each.",
     )
+
+
+def _check_that_splits_match(path: Path, train: Split, test: Split) -> None:
+    require(
+        train.images.shape[1:] == test.images.shape[1:],
+        f"{path}: test_images are {_size(test.images)}, images are {_size(train.images)}; "
+        "give both the same size.",
+    )
+    require(
+        (train.labels is None) == (test.labels is None),
+        f"{path} has labels but no test_labels; "
+        "give both, or leave test_images out for a split of the images.",
+    )
+
+
+def _divide(path: Path, given: Split) -> tuple[Split, Split]:
+    """Four fifths to train on, a fifth to test."""
+    count = len(given.images)
+    require(count > 1, f"{path} holds one image; give at least 2: some are for testing.")
+    train, test = (
+        Split(
+            given.images[indices],
+            None if given.labels is None else given.labels[indices],
+        )
+        for indices in one_in_five(count)
+    )
+    return train, test
 
 
 def _size(images: np.ndarray) -> str:

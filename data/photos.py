@@ -1,14 +1,18 @@
-"""Patches of the color photographs that scikit-image and scikit-learn bring along: the set that needs no file.
+"""Patches of photographs that scikit-image and scikit-learn bring along: they need no file.
 
-10,000 patches of 32x32 pixels to train on and 2,000 to test, evenly over ten photographs; the label is the photograph.
-Half-size copies give patches too. Left out: synthetic pictures, the second view of the motorcycle, gray pictures (a
-lack of color would give them away), and patches with hardly any contrast (sky, the rim of the retina).
+10,000 patches of 32x32 pixels to train on and 2,000 to test, evenly over ten color photographs; the
+label is the photograph. Half-size copies give patches too. Left out: synthetic pictures, the second
+view of the motorcycle, gray pictures (a lack of color would give them away), and patches with
+hardly any contrast (sky, the rim of the retina).
 
-Train and test show different places: each photograph is divided into blocks of 96x96 pixels; test patches lie within
-every fifth block, training patches keep 16 pixels away from those blocks.
+Train and test show different places: each photograph is divided into blocks of 96x96 pixels; test
+patches lie within every fifth block, training patches keep 16 pixels away from those blocks.
+
+Shapes: H, W of a photograph in pixels; h, w in cells of 8 by 8 pixels.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +39,8 @@ MARGIN = 16  # between what is trained on and what is tested, in pixels of the p
 _CELL = 8  # grid on which patches and blocks lie, in pixels
 _BLOCK = 96  # side of a block, in pixels
 _CONTRAST = 4.0  # least deviation of the most varied channel, of 255
-_TRAIN, _TEST = 1_000, 200  # patches of a photograph
+_TRAIN = 1_000  # patches of a photograph
+_TEST = 200
 
 
 class Windows(NamedTuple):
@@ -46,21 +51,29 @@ class Windows(NamedTuple):
     side: np.ndarray  # int [n], pixels: SIDE, or twice that for patches of the half-size copy
 
 
+class Places(NamedTuple):
+    """Where the patches of a photograph lie."""
+
+    train: Windows
+    test: Windows
+
+
 def load() -> ImageSet:
     """The patches."""
-    train, test = [], []
-    for name in PHOTOS:
-        photo = read(name)
-        for windows, patches in zip(places(photo), (train, test), strict=True):
-            patches.append(cut(photo, windows))
-    splits = [
-        Split(
-            np.concatenate(patches),
-            np.repeat(np.arange(len(PHOTOS), dtype=np.int32), [len(p) for p in patches]),
-        )
-        for patches in (train, test)
-    ]
-    return in_memory(*splits, tuple(PHOTOS))
+    photos = [read(name) for name in PHOTOS]
+    found = [places(photo) for photo in photos]
+    return in_memory(
+        _split(photos, [place.train for place in found]),
+        _split(photos, [place.test for place in found]),
+        tuple(PHOTOS),
+    )
+
+
+def _split(photos: Sequence[np.ndarray], windows: Sequence[Windows]) -> Split:
+    patches = [cut(photo, places) for photo, places in zip(photos, windows, strict=True)]
+    counts = [len(some) for some in patches]
+    labels = np.repeat(np.arange(len(photos), dtype=np.int32), counts)
+    return Split(np.concatenate(patches), labels)
 
 
 def read(name: str) -> np.ndarray:
@@ -68,47 +81,57 @@ def read(name: str) -> np.ndarray:
     package, _, below = PHOTOS[name].partition("/")
     found = importlib.util.find_spec(package)  # without the seconds that importing it takes
     try:
-        photo = np.asarray(
-            Image.open(Path(found.submodule_search_locations[0]) / below).convert("RGB")
-        )
+        file = Path(found.submodule_search_locations[0]) / below
+        photo = np.asarray(Image.open(file).convert("RGB"))
     except (OSError, AttributeError) as error:
         raise UserError(
             f"--data=photos needs the picture {PHOTOS[name]}; install this project's requirements."
         ) from error
-    height, width = (size // _CELL * _CELL for size in photo.shape[:2])
+    height = photo.shape[0] // _CELL * _CELL
+    width = photo.shape[1] // _CELL * _CELL
     return photo[:height, :width]
 
 
-def places(photo: np.ndarray) -> tuple[Windows, Windows]:
+def places(photo: np.ndarray) -> Places:
     """Where training and test patches of a photograph [H, W, 3] lie."""
-    pixels = photo.reshape(
-        photo.shape[0] // _CELL, _CELL, photo.shape[1] // _CELL, _CELL, 3
-    ).astype(np.float64)
-    sums, squares = (
-        np.einsum("iajbc->ijc", pixels),
-        np.einsum("iajbc,iajbc->ijc", pixels, pixels),
-    )  # [h, w, 3], of cells
-    rows, columns = (
-        np.arange(size) // (_BLOCK // _CELL) for size in sums.shape[:2]
-    )  # blocks of cells
-    tested = (rows[:, None] + 2 * columns[None, :]) % 5 == 2  # [h, w]
-    near = np.pad(tested, MARGIN // _CELL)
-    near = _slide(near, 2 * MARGIN // _CELL + 1).any(axis=(-2, -1))  # [h, w]
-    found = ([], [])
+    height = photo.shape[0] // _CELL
+    width = photo.shape[1] // _CELL
+    pixels = photo.reshape(height, _CELL, width, _CELL, 3).astype(np.float64)
+    sums = np.einsum("iajbc->ijc", pixels)  # [h, w, 3]
+    squares = np.einsum("iajbc,iajbc->ijc", pixels, pixels)  # [h, w, 3]
+
+    cells = _BLOCK // _CELL  # of a block's side
+    rows = np.arange(height)[:, None] // cells  # [h, 1]
+    columns = np.arange(width)[None, :] // cells  # [1, w]
+    tested = (rows + 2 * columns) % 5 == 2  # [h, w]
+    margin = MARGIN // _CELL
+    near = _slide(np.pad(tested, margin), 2 * margin + 1).any(axis=(-2, -1))  # [h, w]
+
+    train = []
+    test = []
     for side in (SIDE, 2 * SIDE):
-        mean, square = (
-            _slide(x, side // _CELL).sum(axis=(-2, -1)) / side**2 for x in (sums, squares)
-        )
+        cells = side // _CELL
+        mean = _slide(sums, cells).sum(axis=(-2, -1)) / side**2
+        square = _slide(squares, cells).sum(axis=(-2, -1)) / side**2
         varied = (square - np.square(mean)).max(axis=-1) >= _CONTRAST**2
-        inside = _slide(tested, side // _CELL).all(axis=(-2, -1))
-        outside = ~_slide(near, side // _CELL).any(axis=(-2, -1))
-        for windows, allowed in zip(found, (outside & varied, inside & varied), strict=True):
-            corners = np.argwhere(allowed) * _CELL
-            windows.append(np.column_stack([corners, np.full(len(corners), side)]))
-    return tuple(
-        Windows(*np.concatenate(windows)[_evenly(sum(map(len, windows)), wanted)].T)
-        for windows, wanted in zip(found, (_TRAIN, _TEST), strict=True)
-    )
+        inside = _slide(tested, cells).all(axis=(-2, -1))
+        outside = ~_slide(near, cells).any(axis=(-2, -1))
+        train.append(_windows(outside & varied, side))
+        test.append(_windows(inside & varied, side))
+    return Places(_some(np.concatenate(train), _TRAIN), _some(np.concatenate(test), _TEST))
+
+
+def _windows(allowed: np.ndarray, side: int) -> np.ndarray:
+    """Rows (top, left, side), in pixels, of the cells [h, w] where a window may begin."""
+    corners = np.argwhere(allowed) * _CELL
+    return np.column_stack([corners, np.full(len(corners), side)])
+
+
+def _some(windows: np.ndarray, wanted: int) -> Windows:
+    """As many of the windows [n, 3] as are wanted, evenly spaced."""
+    count = len(windows)
+    chosen = windows[np.linspace(0, count - 1, min(count, wanted)).astype(int)]
+    return Windows(chosen[:, 0], chosen[:, 1], chosen[:, 2])
 
 
 def cut(photo: np.ndarray, windows: Windows) -> np.ndarray:
@@ -117,16 +140,13 @@ def cut(photo: np.ndarray, windows: Windows) -> np.ndarray:
     half = np.rint(sum(quarters) / 4).astype(np.uint8)
     patches = []
     for top, left, side in zip(*windows, strict=True):
-        shrink = side // SIDE
-        source, top, left = (photo, half)[shrink - 1], top // shrink, left // shrink
-        patches.append(source[top : top + SIDE, left : left + SIDE])
+        if side == SIDE:
+            patches.append(photo[top : top + SIDE, left : left + SIDE])
+        else:
+            patches.append(half[top // 2 : top // 2 + SIDE, left // 2 : left // 2 + SIDE])
     return np.stack(patches)
 
 
 def _slide(cells: np.ndarray, side: int) -> np.ndarray:
     """All windows of side x side cells of [h, w, ...], the cells of a window last."""
     return np.lib.stride_tricks.sliding_window_view(cells, (side, side), axis=(0, 1))
-
-
-def _evenly(count: int, wanted: int) -> np.ndarray:
-    return np.linspace(0, count - 1, min(count, wanted)).astype(int)

@@ -1,9 +1,9 @@
 """The Python sources of the running interpreter's standard library, with some packages as classes.
 
-About 400 modules, 7 million characters. Left out: tests; what Linux distributions package apart or some versions lack;
-what the build of the interpreter writes; and what is a table rather than code, `encodings` (its 120 modules would stand
-in all splits with nearly the same lines) and `pydoc_data` (the corpus `topics`). The sources differ between versions of
-Python; the digest tells.
+About 400 modules, 7 million characters. Left out: tests; what Linux distributions package apart or
+some versions lack; what the build of the interpreter writes; and what is a table rather than code,
+`encodings` (its 120 modules would stand in all splits with nearly the same lines) and `pydoc_data`
+(the corpus `topics`). The sources differ between versions of Python; the digest tells.
 """
 
 import sysconfig
@@ -25,8 +25,10 @@ CLASSES = (
     "wsgiref",
     "xml",
 )
-"""Packages that have at least five modules with text in Python 3.11, 3.12 and 3.13: the label of a document is the
-package it is in."""
+"""Packages that have at least five modules with text in Python 3.11, 3.12 and 3.13.
+
+The label of a document is the package it is in.
+"""
 _TESTS = {"test", "tests", "idle_test"}
 _APART = {
     "idlelib",
@@ -58,7 +60,8 @@ def load() -> Corpus:
     ]
     require(
         bool(paths),
-        f"--data=stdlib finds no sources in {root}; use a Python with its library in files, or topics.",
+        f"--data=stdlib finds no sources in {root}; "
+        "use a Python with its library in files, or topics.",
     )
     return split_documents(
         Document(path.as_posix(), _read(root / path), _label(path)) for path in paths

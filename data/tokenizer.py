@@ -1,8 +1,9 @@
-"""Text to numbers and back: WordPiece (Wu et al. 2016, arXiv:1609.08144, section 4.1), or the bytes of UTF-8.
+"""Text to numbers and back: WordPiece, or the bytes of UTF-8.
 
-The vocabulary of WordPiece is trained on a corpus. Its words are what white space and punctuation part, in the case
-they have; a token that continues a word begins with "##". Words with rare letters, or of more than 100 characters, are
-unknown. Bytes need no training and know all text; their words go with the white space before them (GPT-2's rule).
+The vocabulary of WordPiece (Wu et al. 2016, arXiv:1609.08144, section 4.1) is trained on a corpus.
+Its words are what white space and punctuation part, in the case they have; a token that continues a
+word begins with "##". Words with rare letters, or of more than 100 characters, are unknown. Bytes
+need no training and know all text; their words go with the white space before them (GPT-2's rule).
 """
 
 import os
@@ -16,11 +17,13 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from missing_bits.errors import UserError, require
 
-os.environ.setdefault(
-    "TOKENIZERS_PARALLELISM", "false"
-)  # its threads would make the library warn at every fork
+# The library's threads would make it warn at every fork.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-PAD, UNK, SEP, MASK = 0, 1, 2, 3
+PAD = 0
+UNK = 1
+SEP = 2
+MASK = 3
 SPECIALS = 4
 """The number of special tokens: ordinary ones have ids from here on."""
 _SPECIALS = ("[PAD]", "[UNK]", "[SEP]", "[MASK]")
@@ -51,7 +54,8 @@ class Tokenizer:
 
         Args:
           text: any; the empty text has no tokens.
-          specials: whether "[MASK]" and the like stand for the special tokens, rather than for their characters.
+          specials: whether "[MASK]" and the like stand for the special tokens, rather than for
+            their characters.
         """
         self._library.encode_special_tokens = not specials
         return _encoded(self._library.encode(text))
@@ -66,7 +70,7 @@ class Tokenizer:
         return self._library.decode([int(number) for number in ids], skip_special_tokens=False)
 
     def token(self, number: int) -> str:
-        """How a token is spelled: "##ing", "[MASK]"; a byte as its character where it is printable ASCII, or "<0x0a>".
+        """How a token is spelled: "##ing", "[MASK]"; bytes as "a" (printable ASCII) or "<0x0a>".
 
         Args:
           number: the id, in [0, size).
@@ -96,8 +100,8 @@ class Tokenizer:
         ids = [library.token_to_id(special) for special in _SPECIALS]
         require(
             ids == [PAD, UNK, SEP, MASK],
-            f"The tokenizer is of another kind: {', '.join(_SPECIALS)} have the ids {ids}, expected 0 to 3; take the "
-            "file as training wrote it.",
+            f"The tokenizer is of another kind: {', '.join(_SPECIALS)} have the ids {ids}, "
+            "expected 0 to 3; take the file as training wrote it.",
         )
         return cls(library)
 
@@ -108,7 +112,8 @@ def train(texts: Iterable[str], kind: Literal["wordpiece", "bytes"], size: int) 
     Args:
       texts: what a vocabulary of WordPiece is to fit.
       kind: "wordpiece", or "bytes" for a token for each of the 256 bytes.
-      size: tokens in the vocabulary of WordPiece, the special ones included; fewer where the texts do not yield them.
+      size: tokens in the vocabulary of WordPiece, the special ones included; fewer where the texts
+        do not yield them.
     """
     return Tokenizer(_wordpiece(list(texts), size) if kind == "wordpiece" else _bytes())
 
@@ -118,14 +123,13 @@ def _wordpiece(texts: list[str], size: int) -> tokenizers.Tokenizer:
     counts = Counter()
     for text in texts:
         counts.update(text)
-    letters = sorted(
-        (c for c in counts if split.pre_tokenize_str(c)), key=lambda c: (-counts[c], c)
-    )
-    letters = letters[
-        : max(1, (size - SPECIALS) // 4)
-    ]  # at most half of the vocabulary, each at the start and within
-    # The library numbers tokens like "##a" in the order of a hash table, and so breaks ties at random. Given as special
-    # tokens they have numbers from the start. Letters that are never within a word (punctuation) need none.
+    letters = [letter for letter in counts if split.pre_tokenize_str(letter)]
+    letters.sort(key=lambda letter: (-counts[letter], letter))
+    # At most half of the vocabulary: each letter stands there at the start and within a word.
+    del letters[max(1, (size - SPECIALS) // 4) :]
+    # The library numbers tokens like "##a" in the order of a hash table, and so breaks ties at
+    # random. Given as special tokens they have numbers from the start. Letters that are never
+    # within a word (punctuation) need none.
     within = [_CONTINUES + c for c in letters if len(split.pre_tokenize_str("a" + c)) == 1]
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
@@ -148,22 +152,24 @@ def _wordpiece(texts: list[str], size: int) -> tokenizers.Tokenizer:
 def _bytes() -> tokenizers.Tokenizer:
     """The tokenizer in which a byte has the id SPECIALS + byte."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    own = {
-        ord(c): c for c in alphabet if ord(c) < 256
-    }  # the library writes most bytes as the character of that code,
-    others = sorted(
-        c for c in alphabet if ord(c) >= 256
-    )  # and the others, in their order, as characters from 256 on
-    spelled = own | dict(zip((byte for byte in range(256) if byte not in own), others, strict=True))
+    # The library writes most bytes as the character of that code, and the others, in their order,
+    # as characters from 256 on.
+    spelled = {ord(letter): letter for letter in alphabet if ord(letter) < 256}
+    others = sorted(letter for letter in alphabet if ord(letter) >= 256)
+    unspelled = [byte for byte in range(256) if byte not in spelled]
+    spelled |= dict(zip(unspelled, others, strict=True))
     vocabulary = {spelled[byte]: SPECIALS + byte for byte in range(256)}
     vocabulary |= {special: number for number, special in enumerate(_SPECIALS)}
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return _library(models.BPE(vocabulary, merges=[]), split, decoders.ByteLevel())
 
 
-def _library(model, split, decoder) -> tokenizers.Tokenizer:
+def _library(
+    model: models.Model, split: pre_tokenizers.PreTokenizer, decoder: decoders.Decoder
+) -> tokenizers.Tokenizer:
     library = tokenizers.Tokenizer(model)
-    library.pre_tokenizer, library.decoder = split, decoder
+    library.pre_tokenizer = split
+    library.decoder = decoder
     library.add_special_tokens(list(_SPECIALS))
     return library
 

@@ -1,7 +1,7 @@
-"""The help texts on the Python language that come with Python (`help("if")`): the corpus that needs no file.
+"""The help on the Python language that comes with Python (`help("if")`): it needs no file.
 
-About 80 topics, 400,000 characters of English prose with grammar and examples. They differ a little from one version of
-Python to the next; the digest tells.
+About 80 topics, 400,000 characters of English prose with grammar and examples. They differ a little
+from one version of Python to the next; the digest tells.
 """
 
 from pydoc_data.topics import topics

@@ -1,7 +1,8 @@
 """Text of one's own: a UTF-8 file, or a folder of them and of subfolders with a class each.
 
-In a folder, every file ending in .txt, .md, .rst or .py counts, at any depth; what is hidden does not. Files in the
-folder itself have no class; the class of a file below it is the first subfolder on the way. One class alone is none.
+In a folder, every file ending in .txt, .md, .rst or .py counts, at any depth; what is hidden does
+not. Files in the folder itself have no class; the class of a file below it is the first subfolder
+on the way. One class alone is none.
 """
 
 import os
@@ -14,10 +15,11 @@ _ENDINGS = (".txt", ".md", ".rst", ".py")
 
 
 def load(path: Path) -> Corpus:
-    """The text of a file, whatever its ending, or of the files in a folder, in order of their paths.
+    """The text of a file, whatever its ending, or of a folder's files, in order of their paths.
 
     Raises:
-      UserError: there is no such path, no text in it, a file that is not UTF-8, or a class of fewer than 3 documents.
+      UserError: there is no such path, no text in it, a file that is not UTF-8, or a class of fewer
+        than 3 documents.
     """
     require(
         path.exists(),
@@ -29,8 +31,8 @@ def load(path: Path) -> Corpus:
         ]
         require(
             bool(documents),
-            f"{path} holds no text files; expected some ending in {', '.join(_ENDINGS)}, at any depth. A file of "
-            "another ending must be named itself.",
+            f"{path} holds no text files; expected some ending in {', '.join(_ENDINGS)}, "
+            "at any depth. A file of another ending must be named itself.",
         )
     else:
         documents = [Document(path.name, _read(path), "")]
@@ -61,8 +63,8 @@ def _read(path: Path) -> str:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}; convert the file, for "
-            "example with iconv -f LATIN1 -t UTF-8."
+            f"{path} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}; "
+            "convert the file, for example with iconv -f LATIN1 -t UTF-8."
         ) from error
     except OSError as error:
         raise UserError(
