@@ -5,14 +5,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from missing_bits.envs import environments
+from missing_bits.envs.environments import Environments
+from missing_bits.envs.steps import Player
 from missing_bits.eval.evaluation import Evaluation, Headline, Learned
 from missing_bits.pictures import episodes as pictures_of_episodes
 
 
-def evaluation(
-    envs: environments.Environments, player: "environments.Player", episodes: int
-) -> Evaluation:
+def evaluation(envs: Environments, player: Player, episodes: int) -> Evaluation:
     """Plays with what was learned, and draws one episode.
 
     Args:

@@ -28,7 +28,10 @@ def one_step(config, updates=10, grads=(G_W, G_V)):
 
 
 def test_the_rate_rises_in_a_line_and_falls_in_a_cosine():
-    """Of 100 updates, 10 warm up: 0, 0.1, ... 1 at update 10; half way down at 55 is (1 + 0.2) / 2; 0.2 at the end."""
+    """Of 100 updates, 10 warm up: 0, 0.1, ... 1 at update 10.
+
+    Half way down, at 55, it is (1 + 0.2) / 2; at the end 0.2.
+    """
     rate = optimizers.schedule(Optimizer(learning_rate=1.0, warmup=0.1, end=0.2), 100)
     np.testing.assert_allclose(
         [rate(i) for i in (0, 1, 10, 55, 100)], [0, 0.1, 1, 0.6, 0.2], atol=1e-6
@@ -38,8 +41,9 @@ def test_the_rate_rises_in_a_line_and_falls_in_a_cosine():
 
 
 def test_lars_by_hand():
-    """The weight: g + 0.1 w = [0.3, 2.4], length 2.41868; times 0.02 * 5 / 2.41868, times the rate 0.5.
+    """The weight: g + 0.1 w = [0.3, 2.4], of length 2.41868.
 
+    It is multiplied by 0.02 * 5 / 2.41868 and by the rate 0.5.
     The bias has neither decay nor adaptation: 0.5 * 0.25 * g.
     """
     config = Optimizer(
@@ -82,17 +86,19 @@ def test_adamw_averages_gradients_and_their_squares():
     config = Optimizer(
         learning_rate=1.0, warmup=0.0, end=1.0, weight_decay=0.0, momentum=0.5, squares=0.75
     )
-    optimizer, params = optimizers.make(config, 10), {"v": jnp.asarray(V)}
+    optimizer = optimizers.make(config, 10)
+    params = {"v": jnp.asarray(V)}
     _, state = optimizer.update({"v": jnp.ones(1)}, optimizer.init(params), params)
     second, _ = optimizer.update({"v": jnp.full(1, 3.0)}, state, params)
     np.testing.assert_allclose(second["v"], [-7 / 3 / np.sqrt(39 / 7)], rtol=1e-5)
 
 
 def test_muon_moves_weights_along_orthogonal_matrices_as_far_as_adam():
-    """The polar factor of momentum, times 0.2 times the root of the longer side, roughly: five Newton-Schulz steps.
+    """The polar factor of momentum, times 0.2 times the root of the longer side, roughly.
 
-    Their polynomial takes singular values to about 1, between 0.6 and 1.3. The first momentum is the gradient scaled,
-    which the factor does not tell. A kernel of a convolution is the matrix from its window to its outputs.
+    The polynomial of five Newton-Schulz steps takes singular values to about 1, between 0.6 and
+    1.3. The first momentum is the gradient scaled, which the factor does not tell. A kernel of a
+    convolution is the matrix from its window to its outputs.
     """
     rng = np.random.default_rng(0)
     layers = {
@@ -114,9 +120,8 @@ def test_muon_moves_weights_along_orthogonal_matrices_as_far_as_adam():
             np.asarray(tree[module]["w"]).reshape(-1, tree[module]["w"].shape[-1])
             for tree in (moves, grads)
         )
-        u, lengths, v = np.linalg.svd(
-            move / (-0.5 * 0.2 * max(move.shape) ** 0.5), full_matrices=False
-        )
+        as_long = 0.2 * max(move.shape) ** 0.5
+        u, lengths, v = np.linalg.svd(move / (-0.5 * as_long), full_matrices=False)
         assert 0.6 < lengths.min() < lengths.max() < 1.3
         polar = np.linalg.svd(grad, full_matrices=False)
         alike = np.sum((u @ v) * (polar[0] @ polar[2])) / len(lengths)
@@ -298,7 +303,10 @@ LAYERS = {  # modules of an encoder and of what stands on it: steps down from th
 
 @pytest.mark.parametrize("decay", [1.0, 0.5, 0.75])
 def test_lower_layers_make_smaller_steps_by_hand(decay):
-    """Of 3 blocks the last has a factor d, the first d^3, and what embeds d^4; norm and classifier move in full."""
+    """Of 3 blocks the last has a factor d, the first d^3, and what embeds d^4.
+
+    Norm and classifier move in full.
+    """
     steps = {"classifier": {"linear": {"w": 0, "b": 0}}, "encoder": LAYERS}
     updates = jax.tree.map(lambda down: jnp.full((2, 2), 3.0 + down), steps)
     transform = optimizers.layerwise(decay, LAYERS)
@@ -308,7 +316,10 @@ def test_lower_layers_make_smaller_steps_by_hand(decay):
 
 
 def test_the_layers_of_real_encoders_are_counted_from_the_top():
-    """Every factor occurs where it should: 6 blocks of vit_micro, 2 of bert_tiny, each named as Haiku names it."""
+    """Every factor occurs where it should: 6 blocks of vit_micro, 2 of bert_tiny.
+
+    Each has the name that Haiku gives it.
+    """
     encoders = {
         "vision_transformer": (ImageEncoder("vit_micro", (8, 8, 1), (0.5,), (0.2,)), 6),
         "text_transformer": (TextEncoder("bert_tiny", 9, 5, ""), 2),

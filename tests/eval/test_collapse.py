@@ -12,7 +12,10 @@ from missing_bits.eval import collapse
 
 
 def test_effective_rank_by_hand():
-    """Singular values 3, 1 have shares 3/4, 1/4: exp(-3/4 log 3/4 - 1/4 log 1/4) = (4/3)^(3/4) 4^(1/4) = 1.7548."""
+    """Singular values 3, 1 have shares 3/4, 1/4.
+
+    exp(-3/4 log 3/4 - 1/4 log 1/4) = (4/3)^(3/4) 4^(1/4) = 1.7548.
+    """
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
     features = rotation[:, :2] @ np.diag([3.0, 1.0]) @ rotation[:2]  # [5, 5]
     assert collapse.effective_rank(jnp.array(features)) == pytest.approx(1.7548, abs=1e-3)
@@ -48,7 +51,10 @@ def test_multiples_of_one_feature_have_rank_one():
 
 
 def test_deviation_by_hand():
-    """(3, 4) and (4, -3) have directions (0.6, 0.8), (0.8, -0.6): deviations 0.1 and 0.7, mean 0.4, times sqrt(2)."""
+    """(3, 4) and (4, -3) have directions (0.6, 0.8), (0.8, -0.6).
+
+    They deviate by 0.1 and 0.7: mean 0.4, times sqrt(2).
+    """
     deviation = collapse.feature_deviation(jnp.array([[3.0, 4.0], [4.0, -3.0]]))
     assert deviation == pytest.approx(0.4 * np.sqrt(2))
 
@@ -65,17 +71,15 @@ def test_isotropic_features_fill_the_sphere():
 @pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices")
 def test_the_deviation_is_one_over_all_devices():
     """Each device has one direction: no deviation on any of them alone, full deviation over all."""
-    features = jnp.eye(4)[:, None, :] * jax.random.uniform(
-        jax.random.key(0), (4, 6, 1), minval=0.5
-    )  # [devices, N, D]
+    lengths = jax.random.uniform(jax.random.key(0), (4, 6, 1), minval=0.5)
+    features = jnp.eye(4)[:, None, :] * lengths  # [devices, N, D]
     alone = jax.vmap(collapse.feature_deviation)(features)
     together = jax.pmap(collapse.feature_deviation, axis_name=collectives.AXIS)(features)
     np.testing.assert_allclose(alone, 0, atol=1e-6)
     whole = collapse.feature_deviation(features.reshape(24, 4))
     np.testing.assert_allclose(together, np.full(4, whole), rtol=1e-6)
-    assert whole == pytest.approx(
-        np.sqrt(1 / 4 * 3 / 4) * 2
-    )  # deviation of a one among three zeros, times sqrt(4)
+    one_among_zeros = np.sqrt(1 / 4 * 3 / 4)
+    assert whole == pytest.approx(one_among_zeros * np.sqrt(4))
 
 
 def test_spread_of_features_that_fill_the_sphere_tells_both_measures_without_a_warning():
@@ -88,9 +92,10 @@ def test_spread_of_features_that_fill_the_sphere_tells_both_measures_without_a_w
 
 @pytest.mark.parametrize(("deviation", "warns"), [(0.09, True), (0.12, False)])
 def test_spread_warns_below_a_tenth_of_full_deviation(deviation, warns):
-    """Directions (cos a, +-sin a) deviate by 0 and by sin a: the mean sin a / 2, times sqrt(2), is sin(a) / sqrt(2).
+    """Directions (cos a, +-sin a) deviate by 0 and by sin a.
 
-    The sine is chosen such that this is `deviation`.
+    The mean sin(a) / 2, times sqrt(2), is sin(a) / sqrt(2): the sine is chosen such that this is
+    `deviation`.
     """
     sine = deviation * np.sqrt(2)
     features = np.array([[np.sqrt(1 - sine**2), sign * sine] for sign in (1, -1)] * 3, np.float32)

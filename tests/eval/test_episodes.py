@@ -1,9 +1,14 @@
 """What an evaluation says of its episodes, and the GIF of one."""
 
+import types
+
+import jax
 import numpy as np
 import pytest
 
+from missing_bits.envs.steps import Player
 from missing_bits.eval import episodes
+from missing_bits.eval.evaluation import Headline
 
 
 def test_summary_by_hand():
@@ -14,3 +19,26 @@ def test_summary_by_hand():
         "eval/return_min": 1.0,
         "eval/return_max": 6.0,
     }
+
+
+def test_an_evaluation_plays_with_what_was_learned_and_draws_an_episode(tmp_path):
+    player = Player(memory=lambda count: (), act=lambda *seen: (0, ()))
+    key = jax.random.key(3)
+    frames = [np.zeros((8, 8, 3), np.uint8)] * 2
+
+    def returns(by, learned, count, its_key):
+        assert (by, learned, its_key) == (player, "learned", key)
+        return np.arange(count, dtype=float)
+
+    def record(by, learned, seed):
+        assert (by, learned, seed) == (player, "learned", 5)
+        return frames, [0.0, 1.0]
+
+    envs = types.SimpleNamespace(returns=returns, record=record)
+    evaluation = episodes.evaluation(envs, player, 4)
+    assert evaluation.headline == Headline("eval/return_mean")
+    scores = evaluation.scores("learned", key, False)
+    assert scores == episodes.summary(np.array([0.0, 1.0, 2.0, 3.0]))
+    assert evaluation.baselines(key) == {}
+    evaluation.pictures("learned", 5, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["episode.gif"]

@@ -35,7 +35,16 @@ def data():
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.device_get(ENCODER.init(jax.random.key(0)))
+    return jax.device_get(jax.jit(ENCODER.init)(jax.random.key(0)))
+
+
+def probes_of(data, most=0):
+    return Probes(data, ENCODER, most, batch_size=90)
+
+
+@pytest.fixture(scope="module")
+def probes(data):
+    return probes_of(data)
 
 
 def test_features_are_the_encoders_outside_of_training(data, variables):
@@ -46,12 +55,10 @@ def test_features_are_the_encoders_outside_of_training(data, variables):
     assert features.shape[0] == 53
 
 
-def test_scores_and_baselines_by_name(data, variables):
-    probes = Probes(data, ENCODER)
+def test_scores_and_baselines_by_name(probes, variables):
     scores = probes.scores(variables)
-    assert set(scores) == {
-        "eval/knn_accuracy", "eval/linear_accuracy", "eval/effective_rank", "eval/feature_deviation",
-    }  # fmt: skip
+    names = ("knn_accuracy", "linear_accuracy", "effective_rank", "feature_deviation")
+    assert set(scores) == {f"eval/{name}" for name in names}
     assert scores["eval/linear_accuracy"] == 1.0
     baselines = probes.baselines(jax.random.key(1))
     assert set(baselines) == {
@@ -63,16 +70,16 @@ def test_scores_and_baselines_by_name(data, variables):
 
 
 def test_probes_learn_from_some_images_alone(data, variables):
-    """Wrong labels but for the 10 of 90 where the probes look, evenly spaced, the first and the last included."""
+    """Wrong labels but for the 10 of 90 where the probes look, evenly spaced from first to last."""
     chosen = np.array([0, 9, 19, 29, 39, 49, 59, 69, 79, 89])
     labels = 1 - data.train.labels
     labels[chosen] = data.train.labels[chosen]
     wrong = dataclasses.replace(data, train=Split(data.train.images, labels))
-    scores = Probes(wrong, ENCODER, most=10).scores(variables)
+    scores = probes_of(wrong, most=10).scores(variables)
     few = in_memory(Split(data.train.images[chosen], labels[chosen]), data.test, data.classes)
-    assert scores == Probes(few, ENCODER).scores(variables)
+    assert scores == probes_of(few).scores(variables)
     name = "eval/linear_accuracy"
-    assert scores[name] > 0.8 > 0.3 > Probes(wrong, ENCODER).scores(variables)[name]
+    assert scores[name] > 0.8 > 0.3 > probes_of(wrong).scores(variables)[name]
 
 
 @pytest.mark.parametrize("most", [-1, 9])
@@ -86,26 +93,26 @@ def test_enough_images_for_a_probe_are_not(most):
     Probing(most).check("")
 
 
-def test_test_labels_choose_nothing(data, variables):
+def test_test_labels_choose_nothing(data, probes, variables):
     """With the other class for every test label, each probe is right exactly where it was wrong."""
     flipped = dataclasses.replace(data, test=Split(data.test.images, 1 - data.test.labels))
-    scores = [Probes(which, ENCODER).scores(variables) for which in (data, flipped)]
+    scores = probes.scores(variables)
+    other = probes_of(flipped).scores(variables)
     for name in ("eval/knn_accuracy", "eval/linear_accuracy"):
-        assert scores[0][name] + scores[1][name] == pytest.approx(1)
+        assert scores[name] + other[name] == pytest.approx(1)
     for name in ("eval/effective_rank", "eval/feature_deviation"):
-        assert scores[0][name] == scores[1][name]
-    assert Probes(data, ENCODER).evaluation().headline == Headline("eval/knn_accuracy")
+        assert scores[name] == other[name]
 
 
 def test_without_labels_only_the_spread_is_told(data, variables):
     unlabeled = in_memory(Split(data.train.images, None), Split(data.test.images, None), ())
-    probes = Probes(unlabeled, ENCODER)
+    probes = probes_of(unlabeled)
     assert set(probes.scores(variables)) == {"eval/effective_rank", "eval/feature_deviation"}
     assert probes.evaluation().headline == Headline("eval/effective_rank")
     assert probes.baselines(jax.random.key(0)) == {}
 
 
-def test_a_collapse_warns(data, variables):
+def test_a_collapse_warns(probes, variables):
     """With almost nothing left of the images the features are nearly the same for all of them."""
     params = jax.tree.map(lambda p: p * 1e-4, variables.params)
     offsets = {
@@ -113,15 +120,15 @@ def test_a_collapse_warns(data, variables):
         for name, leaves in params.items()
     }
     with pytest.warns(UserWarning, match="features have collapsed: their deviation is 0.00"):
-        scores = Probes(data, ENCODER).scores(Variables(offsets, variables.state))
+        scores = probes.scores(Variables(offsets, variables.state))
     assert scores["eval/effective_rank"] < 1.5
     with warnings.catch_warnings(action="error"):
-        Probes(data, ENCODER).scores(variables)
+        probes.scores(variables)
 
 
-def test_an_evaluation_says_and_draws_what_the_probes_do(data, variables, tmp_path):
-    probes = Probes(data, ENCODER)
+def test_an_evaluation_says_and_draws_what_the_probes_do(probes, variables, tmp_path):
     evaluation = probes.evaluation()
+    assert evaluation.headline == Headline("eval/knn_accuracy")
     key = jax.random.key(1)
     assert evaluation.scores(variables, key, False) == probes.scores(variables)
     assert evaluation.baselines(key) == probes.baselines(key)
@@ -131,8 +138,12 @@ def test_an_evaluation_says_and_draws_what_the_probes_do(data, variables, tmp_pa
 
 @pytest.mark.parametrize(("count", "calls"), [(7, 3), (6, 2), (2, 1)])
 def test_batches_have_one_size_and_the_last_is_filled_with_zeros(count, calls):
-    """Of 7 examples, 3 at once: 3, 3, and 1 with two of zeros, whose rows are dropped; of 6, two full batches."""
-    examples, seen = np.arange(1, 2 * count + 1, dtype=np.int32).reshape(count, 2), []
+    """Of 7 examples, 3 at once: 3, 3, and 1 with two of zeros, whose rows are dropped.
+
+    Of 6, two full batches.
+    """
+    examples = np.arange(1, 2 * count + 1, dtype=np.int32).reshape(count, 2)
+    seen = []
 
     class Decoded:  # takes indices only, as images that are decoded when asked for
         shape = examples.shape

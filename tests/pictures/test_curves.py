@@ -1,0 +1,63 @@
+"""The picture of a learning curve."""
+
+import numpy as np
+from PIL import Image
+
+from missing_bits.eval import statistics
+from missing_bits.pictures import curves
+
+
+def draw(rows, path):
+    title = "dqn on CartPole-v1"
+    curves.draw(rows, "eval/return_mean", "env_steps", title, path, statistics.interval)
+
+
+def rows_of(seeds, steps=(100, 200, 300)):
+    rows = [
+        {"step": step, "seed": seed, "eval/return_mean": seed + step / 10}
+        for step in steps
+        for seed in seeds
+    ]
+    return [
+        *rows,
+        {"step": 100, "eval/return_mean": 1.0},
+        {"step": 50, "seed": 0, "train/loss": 1.0},
+    ]
+
+
+def ink(path):
+    """Return the picture's pixels that are not white, as a share."""
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return float(np.mean(np.asarray(picture.convert("L")) < 250))
+
+
+def test_a_learning_curve_is_drawn_for_one_and_for_several_seeds(tmp_path):
+    draw(rows_of([0]), tmp_path / "one.png")
+    draw(rows_of([0, 10, 20]), tmp_path / "three.png")
+    one = ink(tmp_path / "one.png")
+    assert 0.005 < one < ink(tmp_path / "three.png"), "seeds and a band, not only a line"
+
+
+def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):
+    """Every seed, and their mean where all have got to; rows of means are passed over."""
+    import matplotlib.pyplot as plt
+
+    drawn = []
+    monkeypatch.setattr(plt, "close", drawn.append)
+    rows = [*rows_of([0, 10]), {"step": 400, "seed": 0, "eval/return_mean": 7.0}]
+    draw(rows, tmp_path / "curve.png")
+    monkeypatch.undo()
+    (axes,) = drawn[0].axes
+    lines = {tuple(line.get_ydata()) for line in axes.get_lines()}
+    assert lines == {(10.0, 20.0, 30.0), (20.0, 30.0, 40.0), (15.0, 25.0, 35.0)}
+    assert all(tuple(line.get_xdata()) == (100, 200, 300) for line in axes.get_lines())
+    assert axes.get_title() == "dqn on CartPole-v1"
+    assert axes.get_xlabel() == "env steps"
+    assert axes.get_ylabel() == "return mean"
+    plt.close(drawn[0])
+
+
+def test_no_rows_no_picture(tmp_path):
+    draw([{"step": 1, "seed": 0, "train/loss": 1.0}], tmp_path / "curve.png")
+    assert not list(tmp_path.iterdir())
