@@ -1,5 +1,6 @@
 """Environments that cannot be made or used: one clear line each, which says what to do."""
 
+import re
 import sys
 
 import gymnasium as gym
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from missing_bits.envs import environments, gymnasium_envs
+from missing_bits.envs.gymnasium_envs import Recipe
 from missing_bits.errors import UserError
 from missing_bits.tests.envs import counting
 
@@ -15,7 +17,8 @@ class Spaces(gym.Env):
     """An environment of given spaces, which cannot do anything."""
 
     def __init__(self, observation_space, action_space=counting.ACTIONS):
-        self.observation_space, self.action_space = observation_space, action_space
+        self.observation_space = observation_space
+        self.action_space = action_space
 
 
 DICT = gym.spaces.Dict({"position": gym.spaces.Box(0, 1, (2,)), "goal": gym.spaces.Discrete(4)})
@@ -27,8 +30,25 @@ gym.register(
 )
 
 
-def find(env_id, vectorization="serial"):
-    return environments.find(env_id, 1, 1, vectorization)
+def find(env_id, **settings):
+    """Find environments as an agent does: settings are checked first."""
+    envs = environments.Envs(env=env_id, **settings)
+    envs.check("")
+    return envs.find(1)
+
+
+def complaint(env_id, **settings):
+    """Return the one line that these settings are refused with."""
+    with pytest.raises(UserError) as raised:
+        find(env_id, **settings)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["num_envs", "eval_episodes"])
+def test_counts_begin_at_one(name):
+    option = "--" + name.replace("_", "-")
+    assert f"{option} is 0; it must be at least 1" in complaint("CartPole-v1", **{name: 0})
 
 
 @pytest.mark.parametrize(
@@ -41,43 +61,33 @@ def find(env_id, vectorization="serial"):
     ],
 )
 def test_an_unknown_environment_names_the_closest(given, meant):
-    with pytest.raises(UserError, match=f"--env={given} .*Did you mean {meant}") as raised:
-        find(given)
-    assert "\n" not in str(raised.value)
+    assert re.search(f"--env={given} .*Did you mean {meant}", complaint(given))
 
 
 @pytest.mark.parametrize(
     "given", ["Zzzzzz-v0", "", "no spaces, please", "no_such_module:Thing-v0", "nowhere/CartPole"]
 )
 def test_what_resembles_nothing_says_where_to_look(given):
-    with pytest.raises(
-        UserError, match=f"--env={given} .*(pprint_registry|Did you mean)"
-    ) as raised:
-        find(given)
-    assert "\n" not in str(raised.value)
+    assert re.search(f"--env={given} .*(pprint_registry|Did you mean)", complaint(given))
 
 
 def test_continuous_actions_are_refused():
-    with pytest.raises(
-        UserError, match=r"Pendulum-v1 has a continuous action space .* needs discrete actions"
-    ):
-        find("Pendulum-v1")
+    said = complaint("Pendulum-v1")
+    assert re.search(r"Pendulum-v1 has a continuous action space .* needs discrete actions", said)
 
 
 def test_several_actions_at_once_are_refused():
-    with pytest.raises(
-        UserError,
-        match=r"TwoActions-v0 has the action space MultiDiscrete.* needs discrete actions",
-    ):
-        find("TwoActions-v0")
+    said = complaint("TwoActions-v0")
+    assert re.search(r"TwoActions-v0 has the action space MultiDiscrete.* discrete actions", said)
 
 
-@pytest.mark.parametrize("kind", ["Dict", "Matrix", "Discrete"])
-def test_observations_other_than_vectors_and_images_are_refused(kind):
-    with pytest.raises(
-        UserError, match=rf"{kind}Observations-v0 has the observation space .* needs a Box"
-    ):
-        find(f"{kind}Observations-v0")
+@pytest.mark.parametrize(
+    ("kind", "remedy"), [("Dict", "flatten"), ("Matrix", "flatten"), ("Discrete", "one_hot")]
+)
+def test_observations_other_than_vectors_and_images_name_the_wrapper_that_helps(kind, remedy):
+    said = complaint(f"{kind}Observations-v0")
+    assert re.search(f"{kind}Observations-v0 has the observation space .* needs a Box", said)
+    assert f"--wrappers {remedy} makes vectors" in said
 
 
 def test_box2d_that_is_not_installed_says_what_to_install(monkeypatch):
@@ -86,39 +96,37 @@ def test_box2d_that_is_not_installed_says_what_to_install(monkeypatch):
     ]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "Box2D", None)
-    with pytest.raises(UserError, match=r"LunarLander-v3 .* pip install -e '\.\[box2d\]'"):
-        find("LunarLander-v3")
+    said = complaint("LunarLander-v3")
+    assert re.search(r"LunarLander-v3 .* pip install -e '\.\[box2d\]'", said)
 
 
 def test_atari_that_is_not_installed_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
-    with pytest.raises(UserError, match=r"ALE/Pong-v5 needs ale-py.* pip install -e '\.\[atari\]'"):
-        find("ALE/Pong-v5")
+    said = complaint("ALE/Pong-v5")
+    assert re.search(r"ALE/Pong-v5 needs ale-py.* pip install -e '\.\[atari\]'", said)
 
 
 def test_an_unknown_vectorization_lists_the_known_ones():
-    with pytest.raises(
-        UserError, match=r"--vectorization=sync is unknown; .* serial, async, native"
-    ):
-        find("CartPole-v1", "sync")
+    said = complaint("CartPole-v1", vectorization="sync")
+    assert re.search("--vectorization=sync is unknown; .* serial, async, native", said)
 
 
 def test_native_needs_a_vector_class():
     with pytest.raises(
         UserError, match=r"Acrobot-v1 has no vector class of its own. Use --vectorization=serial"
     ):
-        gymnasium_envs.make_vector("Acrobot-v1", 2, 0, "train", "native")
+        gymnasium_envs.make_vector(Recipe("Acrobot-v1"), 2, 0, "train", "native")
 
 
 def test_environments_in_jax_have_no_vectorization():
-    with pytest.raises(UserError, match="phys2d/CartPole-v1 is JAX-native"):
-        find("phys2d/CartPole-v1", "async")
+    said = complaint("phys2d/CartPole-v1", vectorization="async")
+    assert "phys2d/CartPole-v1 is JAX-native" in said
 
 
 def test_actions_count_from_zero_whatever_the_environment_calls_its_first():
     """The counting MDP itself asserts that its actions are 2, 3 or 4."""
     assert find(counting.COUNTING).num_actions == 3
-    envs = gymnasium_envs.make_vector(counting.COUNTING, 3, 0, "train", "serial")
+    envs = gymnasium_envs.make_vector(Recipe(counting.COUNTING), 3, 0, "train", "serial")
     before = envs.reset()[0]
     _, rewards, *_ = envs.step(np.array([0, 1, 2]))
     tags = counting.tag_of(before)
@@ -130,3 +138,59 @@ def test_only_uint8_observations_are_stored_as_they_are():
     gym.register("Double-v0", lambda: Spaces(gym.spaces.Box(0, 1, (3,), np.float64)))
     assert environments.stored_dtype(find("Image-v0").observation_space.dtype) == np.uint8
     assert environments.stored_dtype(find("Double-v0").observation_space.dtype) == np.float32
+
+
+def test_arguments_reach_the_environment_and_gymnasium():
+    """On ice the lake is slippery; without, four ways lead to four certain places."""
+    envs = find("FrozenLake-v1", wrappers=("one_hot",), env_kwargs='{"is_slippery": false}')
+    stepper = envs.source([0])._steppers[0]
+    assert len(stepper.envs.envs[0].unwrapped.P[0][1]) == 1, "no chance in it"
+    five = '{"max_episode_steps": 5}'
+    for env_id in ("CartPole-v1", "phys2d/CartPole-v1"):
+        left = environments.Player(
+            lambda num_envs: (),
+            lambda learned, memory, seen, reset: (np.zeros(1, np.int32), memory),
+        )
+        _, returns = find(env_id, env_kwargs=five).record(left, None, 0)
+        assert returns == [float(i) for i in range(6)]
+    native = gymnasium_envs.make_vector(
+        Recipe("CartPole-v1", {"max_episode_steps": 5}), 2, 0, "train", "native"
+    )
+    for i in range(5):
+        *_, truncated, _ = native.step(np.zeros(2, int))
+        assert truncated.all() == (i == 4)
+
+
+@pytest.mark.parametrize("given", ["[1]", "gravity=5", "5", '"gravity"', "{'gravity': 5}"])
+def test_arguments_that_are_no_json_object_are_refused(given):
+    said = complaint("CartPole-v1", env_kwargs=given)
+    assert f"--env-kwargs={given} is no JSON object" in said
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "phys2d/CartPole-v1"])
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ('{"gravity": 5}', "gravity"),
+        ('{"id": "Acrobot-v1"}', "id"),
+        ('{"max_episode_steps": "a"}', ""),
+    ],
+)
+def test_arguments_that_the_environment_refuses_are_named(env_id, given, named):
+    said = complaint(env_id, env_kwargs=given)
+    assert f"--env-kwargs='{given}' does not suit {env_id}: " in said
+    assert named in said
+
+
+def test_arguments_that_the_vector_class_refuses_are_named():
+    with pytest.raises(UserError, match=r"--vectorization=native: .* CartPole-v1 .*gravity"):
+        gymnasium_envs.make_vector(Recipe("CartPole-v1", {"gravity": 5}), 2, 0, "train", "native")
+
+
+def test_values_that_import_code_are_known():
+    """They count only where they stand on the command line."""
+    assert environments.Envs().modules() == []
+    envs = environments.Envs(
+        env="my_package:Maze-v0", wrappers=("resize:8x8", "my_package.wrappers:small", "flatten")
+    )
+    assert envs.modules() == ["my_package:Maze-v0", "my_package.wrappers:small"]

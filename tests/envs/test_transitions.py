@@ -25,7 +25,7 @@ insert = jax.jit(uniform.insert)
 
 
 def empty():
-    """Make a replay with a lane for each environment of any test, so that one program serves all."""
+    """Make a replay with a lane for each environment of any test, so that one program does."""
     return uniform.init(LANES, (ROWS - 1) * LANES, (4,), jnp.float32)
 
 
