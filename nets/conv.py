@@ -15,12 +15,15 @@ Shapes: batch B, image H x W, kernel h x w, channels C in and O out, places of t
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from missing_bits.numeric import ceil_div
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CHUNK = 2048  # pixels of a result whose transposed copies stay in the cache
@@ -47,12 +50,11 @@ def conv2d(
     chex.assert_rank([x, w], 4)
     chex.assert_type([x, w], float)
     chex.assert_equal(x.shape[3], w.shape[2])
-    stride = (stride, stride) if isinstance(stride, int) else tuple(stride)
+    stride = _pair(stride)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], stride, padding)
-    return _conv2d(
-        x, w.astype(x.dtype), stride, tuple((int(before), int(after)) for before, after in padding)
-    )
+    around = tuple((int(before), int(after)) for before, after in padding)
+    return _conv2d(x, w.astype(x.dtype), stride, around)
 
 
 class Conv2D(hk.Module):
@@ -80,22 +82,33 @@ class Conv2D(hk.Module):
         name: str | None = None,
     ):
         super().__init__(name)
-        self._channels, self._with_bias, self._w_init = output_channels, with_bias, w_init
-        self._kernel_shape = (
-            (kernel_shape,) * 2 if isinstance(kernel_shape, int) else tuple(kernel_shape)
-        )
+        self._channels = output_channels
+        self._with_bias = with_bias
+        self._w_init = w_init
+        self._kernel_shape = _pair(kernel_shape)
         self._conv = functools.partial(conv2d, stride=stride, padding=padding)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolves x [B, H, W, C] and returns [B, H', W', O] of its type. Parameters are float32."""
-        shape = (*self._kernel_shape, x.shape[-1], self._channels)
-        w_init = self._w_init or hk.initializers.TruncatedNormal(
-            (shape[0] * shape[1] * shape[2]) ** -0.5
-        )
-        y = self._conv(x, hk.get_parameter("w", shape, init=w_init))
+        """Convolves x [B, H, W, C] to [B, H', W', O] of its type. Parameters are float32."""
+        height, width = self._kernel_shape
+        channels = x.shape[-1]
+        w_init = self._w_init
+        if w_init is None:
+            w_init = hk.initializers.TruncatedNormal((height * width * channels) ** -0.5)
+        w = hk.get_parameter("w", (height, width, channels, self._channels), init=w_init)
+        y = self._conv(x, w)
         if self._with_bias:
-            y += hk.get_parameter("b", shape[-1:], init=jnp.zeros).astype(y.dtype)[None, None, None]
+            b = hk.get_parameter("b", (self._channels,), init=jnp.zeros)
+            y += b.astype(y.dtype)[None, None, None]
         return y
+
+
+def _pair(number: int | Pair) -> Pair:
+    """One number for both axes, or one for each."""
+    if isinstance(number, int):
+        return number, number
+    height, width = number
+    return height, width
 
 
 def _stock(
@@ -130,62 +143,74 @@ def _forward(
     return _conv2d(x, w, stride, padding), (x, w)
 
 
+class _Axis(NamedTuple):
+    """A convolution along one axis, in pixels but for `places`."""
+
+    size: int  # of the image
+    kernel: int
+    stride: int
+    places: int  # of the window
+    before: int  # padding
+    after: int  # padding; negative: pixels that no window sees
+
+
+def _axis(size: int, kernel: int, stride: int, places: int, before: int) -> _Axis:
+    reach = (places - 1) * stride + kernel  # of all windows
+    return _Axis(size, kernel, stride, places, before, after=reach - before - size)
+
+
+def _of_separate_windows(x: jax.Array, dy: jax.Array, rows: _Axis, columns: _Axis) -> jax.Array:
+    """The gradient [h, w, C, O] of a kernel where no pixel is in two windows."""
+    around = [
+        (axis.before, axis.places * axis.stride - axis.size - axis.before, 0)
+        for axis in (rows, columns)
+    ]
+    x = lax.pad(x, jnp.float32(0), [(0, 0, 0), *around, (0, 0, 0)])
+    x = x.reshape(len(x), rows.places, rows.stride, columns.places, columns.stride, -1)
+    windows = x[:, :, : rows.kernel, :, : columns.kernel]
+    return jnp.einsum("bihjwc,bijo->hwco", windows, dy)
+
+
 def _backward(stride: Pair, padding: tuple[Pair, Pair], xw: Arrays, dy: jax.Array) -> Arrays:
     x, w = xw
-    sizes, places, kernel_shape = x.shape[1:3], dy.shape[1:3], w.shape[:2]
-    before = [pair[0] for pair in padding]
-    reach = [
-        (n - 1) * s + k for n, s, k in zip(places, stride, kernel_shape, strict=True)
-    ]  # of all windows
-    after = [
-        r - b - size for r, b, size in zip(reach, before, sizes, strict=True)
-    ]  # negative: pixels no window sees
+    rows = _axis(x.shape[1], w.shape[0], stride[0], dy.shape[1], padding[0][0])
+    columns = _axis(x.shape[2], w.shape[1], stride[1], dy.shape[2], padding[1][0])
 
     def to_x(dy: jax.Array, w: jax.Array) -> jax.Array:
         """Convolves dy, its places `stride` apart, with the turned kernel."""
+        turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
         around = [
-            (k - 1 - b, k - 1 - a) for k, b, a in zip(kernel_shape, before, after, strict=True)
+            (axis.kernel - 1 - axis.before, axis.kernel - 1 - axis.after)
+            for axis in (rows, columns)
         ]
-        return _stock(dy, w[::-1, ::-1].transpose(0, 1, 3, 2), (1, 1), around, lhs_dilation=stride)
+        return _stock(dy, turned, (1, 1), around, lhs_dilation=stride)
 
     def to_w(x: jax.Array, dy: jax.Array) -> jax.Array:
         """Sums the products of windows and dy."""
-        if all(
-            k <= s for k, s in zip(kernel_shape, stride, strict=True)
-        ):  # no pixel is in two windows
-            around = [
-                (b, n * s - size - b, 0)
-                for b, n, s, size in zip(before, places, stride, sizes, strict=True)
-            ]
-            x = lax.pad(x, jnp.float32(0), [(0, 0, 0), *around, (0, 0, 0)])
-            x = x.reshape(len(x), places[0], stride[0], places[1], stride[1], -1)
-            return jnp.einsum(
-                "bihjwc,bijo->hwco", x[:, :, : kernel_shape[0], :, : kernel_shape[1]], dy
-            )
+        if rows.kernel <= rows.stride and columns.kernel <= columns.stride:
+            return _of_separate_windows(x, dy, rows, columns)
 
         def add(dw: jax.Array, chunk: Arrays) -> tuple[jax.Array, None]:
             """Convolves x with dy as the kernel: channels for examples, examples for channels."""
-            x, dy = (
-                chunk[0].transpose(3, 1, 2, 0),
-                chunk[1].transpose(1, 2, 0, 3),
-            )  # [C, H, W, B], [H', W', B, O]
-            around = list(zip(before, after, strict=True))
-            return dw + _stock(x, dy, (1, 1), around, rhs_dilation=stride).transpose(
-                1, 2, 0, 3
-            ), None
+            x, dy = chunk
+            x = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
+            dy = dy.transpose(1, 2, 0, 3)  # [H', W', B, O]
+            around = [(rows.before, rows.after), (columns.before, columns.after)]
+            more = _stock(x, dy, (1, 1), around, rhs_dilation=stride)  # [C, h, w, O]
+            return dw + more.transpose(1, 2, 0, 3), None
 
-        chunk = min(
-            len(x), max(8, _CHUNK // (places[0] * places[1]))
-        )  # fewer than 8 do not fill the vector unit
-        chunks = -(-len(x) // chunk)
-        fill = (
-            (0, chunks * chunk - len(x)),
-            (0, 0),
-            (0, 0),
-            (0, 0),
-        )  # examples of zeros add nothing
-        xs = [jnp.pad(a, fill).reshape(chunks, chunk, *a.shape[1:]) for a in (x, dy)]
-        return lax.scan(add, jnp.zeros(w.shape), tuple(xs))[0]
+        # Fewer than 8 examples do not fill the vector unit.
+        examples = min(len(x), max(8, _CHUNK // (rows.places * columns.places)))
+
+        def chunked(a: jax.Array) -> jax.Array:
+            """Examples in chunks [chunks, examples, ...]; those of zeros at the end add nothing."""
+            chunks = ceil_div(len(a), examples)
+            fill = (0, chunks * examples - len(a))
+            padded = jnp.pad(a, (fill, (0, 0), (0, 0), (0, 0)))
+            return padded.reshape(chunks, examples, *a.shape[1:])
+
+        dw, _ = lax.scan(add, jnp.zeros(w.shape), (chunked(x), chunked(dy)))
+        return dw
 
     def stock_to_x(dy: jax.Array, w: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda x: _stock(x, w, stride, padding), x)(dy)[0]

@@ -30,13 +30,11 @@ class PatchDecoder(hk.Module):
         name: str | None = None,
     ):
         super().__init__(name)
-        self._grid, self._numbers, self._width, self._layers, self._heads = (
-            grid,
-            numbers,
-            width,
-            layers,
-            heads,
-        )
+        self._grid = grid
+        self._numbers = numbers
+        self._width = width
+        self._layers = layers
+        self._heads = heads
 
     def __call__(self, tokens: jax.Array, kept: jax.Array, hidden: jax.Array) -> jax.Array:
         """Predictions [B, M, P] of hidden patches.
@@ -52,13 +50,12 @@ class PatchDecoder(hk.Module):
         mask_token = hk.get_parameter(
             "mask_token", (self._width,), init=hk.initializers.TruncatedNormal(0.02)
         )
+        class_token = x[:, :1]
+        visible = x[:, 1:] + positions[kept]
+        guessed = mask_token[None, None] + positions[hidden]
         # The order of tokens means nothing to a transformer: the hidden ones can stand behind the
         # visible ones.
-        x = jnp.concatenate(
-            [x[:, :1], x[:, 1:] + positions[kept], mask_token[None, None] + positions[hidden]],
-            axis=1,
-        )
+        x = jnp.concatenate([class_token, visible, guessed], axis=1)
         x = transformer.Transformer(self._layers, self._heads)(x)
-        return hk.Linear(self._numbers, w_init=transformer.GLOROT, name="patches")(
-            x[:, -hidden.shape[1] :]
-        )
+        patches = hk.Linear(self._numbers, w_init=transformer.GLOROT, name="patches")
+        return patches(x[:, -hidden.shape[1] :])

@@ -1,4 +1,4 @@
-"""Layers that the networks share: batch normalization over all devices, and the projector of joint embeddings."""
+"""Layers that networks share: batch normalization over all devices, the projector of embeddings."""
 
 from collections.abc import Sequence
 
@@ -32,30 +32,35 @@ class BatchNorm(hk.Module):
         name: str | None = None,
     ):
         super().__init__(name)
-        self._scale_init, self._affine, self._decay = scale_init, affine, decay
+        self._scale_init = scale_init
+        self._affine = affine
+        self._decay = decay
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        """Normalizes x [B, ..., C] over all axes but the last; in training also moves the averages."""
-        size, axes = x.shape[-1:], tuple(range(x.ndim - 1))
+        """Normalizes x [B, ..., C] over all axes but the last; training also moves the averages."""
+        size = x.shape[-1:]
+        axes = tuple(range(x.ndim - 1))
         wide = x.astype(jnp.float32)
-        average = (
-            hk.get_state("mean", size, init=jnp.zeros),
-            hk.get_state("variance", size, init=jnp.ones),
-        )
+        average_mean = hk.get_state("mean", size, init=jnp.zeros)
+        average_variance = hk.get_state("variance", size, init=jnp.ones)
         if is_training:
             mean = collectives.mean(jnp.mean(wide, axes))  # [C]
             variance = collectives.mean(jnp.mean(jnp.square(wide - _over(mean, x)), axes))
-            for name, old, new in zip(("mean", "variance"), average, (mean, variance), strict=True):
-                hk.set_state(name, self._decay * old + (1 - self._decay) * new)
+            hk.set_state("mean", self._moved(average_mean, mean))
+            hk.set_state("variance", self._moved(average_variance, variance))
         else:
-            mean, variance = average
-        factor, offset = jax.lax.rsqrt(variance + 1e-5), 0.0
+            mean = average_mean
+            variance = average_variance
+        factor = jax.lax.rsqrt(variance + 1e-5)
+        offset = 0.0
         if self._affine:
-            factor *= hk.get_parameter(
-                "scale", size, init=hk.initializers.Constant(self._scale_init)
-            )
+            start = hk.initializers.Constant(self._scale_init)
+            factor *= hk.get_parameter("scale", size, init=start)
             offset = _over(hk.get_parameter("offset", size, init=jnp.zeros), x)
         return ((wide - _over(mean, x)) * _over(factor, x) + offset).astype(x.dtype)
+
+    def _moved(self, average: jax.Array, new: jax.Array) -> jax.Array:
+        return self._decay * average + (1 - self._decay) * new
 
 
 def _over(vector: jax.Array, x: jax.Array) -> jax.Array:
@@ -63,7 +68,7 @@ def _over(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class Projector(hk.Module):
-    """An MLP on features: linear, batch normalization, ReLU; the last layer linear alone, no biases.
+    """An MLP on features: linear, batch normalization, ReLU; the last layer linear; no biases.
 
     Args:
       sizes: widths of the layers, in units.

@@ -1,4 +1,7 @@
-"""Encoders of text in Haiku: token numbers [B, L] to tokens [B, L, D]; in the sizes of Turc et al. 2019."""
+"""Encoders of text in Haiku: token numbers [B, L] to tokens [B, L, D].
+
+Their sizes are those of Turc et al. 2019.
+"""
 
 import chex
 import haiku as hk
@@ -23,10 +26,11 @@ NAMES = tuple(_SIZES)
 
 
 class TextTransformer(hk.Module):
-    """BERT's encoder (Devlin et al. 2019) with normalization before each layer, and without segment embeddings.
+    """BERT's encoder (Devlin et al. 2019).
 
-    Positions enter as distances between tokens, in attention, so that rows may be of any length and
-    documents may begin anywhere in them.
+    Normalization stands before each layer, and there are no segment embeddings. Positions enter as
+    distances between tokens, in attention, so that rows may be of any length and documents may
+    begin anywhere in them.
 
     Args:
       width: of a token.
@@ -45,12 +49,10 @@ class TextTransformer(hk.Module):
         name: str | None = None,
     ):
         super().__init__(name)
-        self._width, self._layers, self._vocabulary, self._dropout = (
-            width,
-            layers,
-            vocabulary,
-            dropout,
-        )
+        self._width = width
+        self._layers = layers
+        self._vocabulary = vocabulary
+        self._dropout = dropout
 
     def __call__(self, tokens: jax.Array, segments: jax.Array, keys: jax.Array | None) -> jax.Array:
         """Tokens [B, L, D] of packed rows.
@@ -64,12 +66,16 @@ class TextTransformer(hk.Module):
         chex.assert_equal_shape([tokens, segments])
         near_zero = hk.initializers.TruncatedNormal(0.02)
         x = hk.Embed(self._vocabulary, self._width, w_init=near_zero, name="embed")(tokens)
-        stack = transformer.Transformer(self._layers, self._width // 64, self._dropout, _REACH)
+        heads = self._width // 64
+        stack = transformer.Transformer(self._layers, heads, self._dropout, _REACH)
         return stack(x, transformer.same_segment(segments), keys)
 
 
 class WordHead(hk.Module):
-    """Guesses tokens: a dense layer, GELU, normalization, and the embeddings once more (Press and Wolf 2017)."""
+    """Guesses tokens: a dense layer, GELU, normalization, and the embeddings once more.
+
+    The latter as in Press and Wolf 2017.
+    """
 
     def __call__(self, x: jax.Array, table: jax.Array) -> jax.Array:
         """Logits [..., V] of encoded tokens [..., D], for a table [V, D] of embeddings."""
@@ -91,12 +97,14 @@ def make(
       dropout: where keys are given, 0 up to 1.
       bfloat16: compute in bfloat16; parameters and results stay float32.
     """
-    network = hk.transform(
-        lambda *inputs: TextTransformer(*_SIZES[name], vocabulary, dropout)(*inputs)
-    )
-    policy = jmp.get_policy(
-        f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32"
-    )
+    width, layers = _SIZES[name]
+
+    def forward(tokens: jax.Array, segments: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        return TextTransformer(width, layers, vocabulary, dropout)(tokens, segments, keys)
+
+    network = hk.transform(forward)
+    compute = "bfloat16" if bfloat16 else "float32"
+    policy = jmp.get_policy(f"params=float32,compute={compute},output=float32")
 
     def apply(params: hk.Params, key: jax.Array | None, *inputs: jax.Array | None) -> jax.Array:
         return policy.cast_to_output(network.apply(policy.cast_to_compute(params), key, *inputs))
@@ -105,5 +113,8 @@ def make(
 
 
 def word_head() -> hk.Transformed:
-    """The head of masked language models: a Haiku transform of (encoded tokens, table of embeddings) to logits."""
+    """The head of masked language models.
+
+    It is a Haiku transform of (encoded tokens, table of embeddings) to logits.
+    """
     return hk.without_apply_rng(hk.transform(lambda x, table: WordHead()(x, table)))

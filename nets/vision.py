@@ -1,7 +1,6 @@
 """Encoders of images in Haiku: images [B, H, W, C] to features [B, D]."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import haiku as hk
 import jax
@@ -20,19 +19,19 @@ _SMALL = 64  # pixels: images with a shorter side get the stem for small images
 
 def _conv_norm(
     x: jax.Array, channels: int, kernel: int, stride: int, is_training: bool, scale: float = 1.0
-):
+) -> jax.Array:
     """A convolution and its batch normalization."""
     x = Conv2D(channels, kernel, stride, with_bias=False, w_init=_HE)(x)
     return BatchNorm(scale)(x, is_training)
 
 
 class ConvNet(hk.Module):
-    """A small network for images of about 28 pixels a side on few cores: 10 million operations for 28x28.
+    """A small network for images of about 28 pixels a side on few cores.
 
-    Three stages halve the side and double the width, each with one residual 3x3 convolution; a 1x1
-    convolution makes many features of few channels. Features are means over all places, normalized:
-    cosine similarity then compares what differs between images, and not the mean of all images that
-    a ReLU leaves.
+    It takes 10 million operations for 28x28. Three stages halve the side and double the width, each
+    with one residual 3x3 convolution; a 1x1 convolution makes many features of few channels.
+    Features are means over all places, normalized: cosine similarity then compares what differs
+    between images, and not the mean of all images that a ReLU leaves.
 
     Args:
       widths: channels of the stages.
@@ -44,7 +43,8 @@ class ConvNet(hk.Module):
         self, widths: Sequence[int] = (24, 48, 96), size: int = 384, name: str | None = None
     ):
         super().__init__(name)
-        self._widths, self._size = widths, size
+        self._widths = widths
+        self._size = size
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
         """Features [B, size] of images [B, H, W, C]."""
@@ -57,7 +57,7 @@ class ConvNet(hk.Module):
 
 
 class ResNet(hk.Module):
-    """Residual network (He et al. 2016), version 1 with the stride in the 3x3 convolution of a bottleneck.
+    """Residual network (He et al. 2016), version 1, a bottleneck's stride in its 3x3 convolution.
 
     The last normalization of a block starts at zero, so that the block starts as the identity
     (Goyal et al. 2017).
@@ -71,7 +71,8 @@ class ResNet(hk.Module):
 
     def __init__(self, blocks: Sequence[int], bottleneck: bool, name: str | None = None):
         super().__init__(name)
-        self._blocks, self._bottleneck = blocks, bottleneck
+        self._blocks = blocks
+        self._bottleneck = bottleneck
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
         """Features [B, 512 or 2048] of images [B, H, W, C].
@@ -86,7 +87,8 @@ class ResNet(hk.Module):
             x = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
         for stage, blocks in enumerate(self._blocks):
             for i in range(blocks):
-                x = self._block(x, 64 * 2**stage, 2 if stage > 0 and i == 0 else 1, is_training)
+                stride = 2 if stage > 0 and i == 0 else 1
+                x = self._block(x, 64 * 2**stage, stride, is_training)
         return jnp.mean(x, axis=(1, 2))
 
     @hk.transparent
@@ -118,17 +120,23 @@ class VisionTransformer(hk.Module):
         self, width: int, heads: int, layers: int = 12, patch: int = 0, name: str | None = None
     ):
         super().__init__(name)
-        self._width, self._heads, self._layers, self._patch = width, heads, layers, patch
+        self._width = width
+        self._heads = heads
+        self._layers = layers
+        self._patch = patch
 
     def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        """Features [B, 2 width] of images [B, H, W, C]: the class token beside the mean over patches."""
+        """Features [B, 2 width] of images [B, H, W, C], as `summary` makes them of tokens."""
         return summary(self.tokens(x))
 
     @hk.name_like("__call__")
     def tokens(
-        self, x: jax.Array, kept: jax.Array | None = None, mask: jax.Array | None = None,
+        self,
+        x: jax.Array,
+        kept: jax.Array | None = None,
+        mask: jax.Array | None = None,
         mask_token: jax.Array | None = None,
-    ) -> jax.Array:  # fmt: skip
+    ) -> jax.Array:
         """The class token and those of L patches, [B, 1 + L, width].
 
         Args:
@@ -140,13 +148,13 @@ class VisionTransformer(hk.Module):
         """
         side = patch_side(x.shape[1:], self._patch)
         patches = masking.patchify(x, side)  # [B, L, side side C]
-        rows, columns = x.shape[1] // side, x.shape[2] // side
-        positions = jnp.asarray(transformer.grid_positions(rows, columns, self._width), x.dtype)[
-            None
-        ]
+        rows = x.shape[1] // side
+        columns = x.shape[2] // side
+        grid = transformer.grid_positions(rows, columns, self._width)
+        positions = jnp.asarray(grid, x.dtype)[None]  # [1, L, width]
         if kept is not None:
             patches = jnp.take_along_axis(patches, kept[:, :, None], axis=1)
-            positions = positions[0][kept]
+            positions = positions[0][kept]  # [B, K, width]
         x = hk.Linear(self._width, w_init=transformer.GLOROT, name="embed")(patches)
         if mask is not None:
             x = jnp.where(mask[:, :, None], mask_token.astype(x.dtype)[None, None], x)
@@ -159,7 +167,7 @@ class VisionTransformer(hk.Module):
 
 
 def summary(tokens: jax.Array) -> jax.Array:
-    """Features [B, 2 D] of tokens [B, 1 + L, D]: the first, which is the class token, beside the others' mean."""
+    """Features [B, 2 D] of tokens [B, 1 + L, D]: the class token beside the others' mean."""
     return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, 1:], axis=1)], axis=1)
 
 
@@ -184,7 +192,13 @@ def has_patches(name: str) -> bool:
 
 
 def check(name: str, image_shape: tuple[int, int, int], patch: int = 0) -> None:
-    """Raises `UserError` if the network `name` cannot take images of a shape (H, W, C) in patches of a side."""
+    """Raises `UserError` for images (H, W, C) that do not divide into the patches of a network.
+
+    Args:
+      name: of the network.
+      image_shape: height, width, channels.
+      patch: side of a patch, in pixels; 0 for what suits the images.
+    """
     require(
         patch >= 0, f"--patch is {patch}; give a number of pixels, or 0 for what suits the images."
     )
@@ -210,14 +224,20 @@ def make(name: str, bfloat16: bool = False, patch: int = 0) -> hk.TransformedWit
       bfloat16: compute in bfloat16; parameters, statistics and features stay float32.
       patch: side of a vision transformer's patches, in pixels; 0 for what suits the images.
     """
-    network = hk.transform_with_state(
-        lambda images, is_training: _NETWORKS[name](patch)(images, is_training)
-    )
+
+    def forward(images: jax.Array, is_training: bool) -> jax.Array:
+        return _NETWORKS[name](patch)(images, is_training)
+
+    network = hk.transform_with_state(forward)
     policy = _policy(bfloat16)
 
     def apply(
-        params: Any, state: Any, key: Any, images: jax.Array, is_training: bool
-    ) -> tuple[jax.Array, Any]:
+        params: hk.Params,
+        state: hk.State,
+        key: jax.Array | None,
+        images: jax.Array,
+        is_training: bool,
+    ) -> tuple[jax.Array, hk.State]:
         params, images = policy.cast_to_compute((params, images))
         features, state = network.apply(params, state, key, images, is_training)
         return policy.cast_to_output(features), state
@@ -226,22 +246,24 @@ def make(name: str, bfloat16: bool = False, patch: int = 0) -> hk.TransformedWit
 
 
 def tokens_of(name: str, bfloat16: bool = False, patch: int = 0) -> Callable[..., jax.Array]:
-    """The function (params, images, kept, mask, mask_token) to float32 tokens of a vision transformer by name.
+    """A function (params, images, kept, mask, mask_token) to float32 tokens.
 
-    It shares its parameters with `make`; `VisionTransformer.tokens` tells what the arguments are.
+    They are those of a vision transformer by name, which shares its parameters with `make`;
+    `VisionTransformer.tokens` tells what the arguments are.
     """
-    network = hk.without_apply_rng(
-        hk.transform(lambda *inputs: _NETWORKS[name](patch).tokens(*inputs))
-    )
+
+    def forward(*inputs: jax.Array | None) -> jax.Array:
+        return _NETWORKS[name](patch).tokens(*inputs)
+
+    network = hk.without_apply_rng(hk.transform(forward))
     policy = _policy(bfloat16)
 
-    def apply(params: Any, *inputs: jax.Array | None) -> jax.Array:
+    def apply(params: hk.Params, *inputs: jax.Array | None) -> jax.Array:
         return policy.cast_to_output(network.apply(*policy.cast_to_compute((params, *inputs))))
 
     return apply
 
 
 def _policy(bfloat16: bool) -> jmp.Policy:
-    return jmp.get_policy(
-        f"params=float32,compute={'bfloat16' if bfloat16 else 'float32'},output=float32"
-    )
+    compute = "bfloat16" if bfloat16 else "float32"
+    return jmp.get_policy(f"params=float32,compute={compute},output=float32")
