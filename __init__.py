@@ -1,1 +1,1 @@
-"""Missing Bits: reinforcement learning and self-supervised learning on JAX, one readable file per method."""
+"""Missing Bits: reinforcement and self-supervised learning on JAX, one readable file per method."""

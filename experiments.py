@@ -1,7 +1,7 @@
 """The tables: what there is to train, and what else `run.py` can do.
 
-A row names a method's class and may carry settings: `--exp=lora` is fine-tuning with one of them. Entries
-are text, so that nothing is imported before it is asked for.
+A row names a method's class and may carry settings: `--exp=lora` is fine-tuning with one of them.
+Entries are text, so that nothing is imported before it is asked for.
 """
 
 import difflib
@@ -116,8 +116,8 @@ def find(name: str) -> Found:
     if name not in EXPERIMENTS:
         close = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.0)
         raise UserError(
-            f"--exp={name} is not an experiment. Did you mean {close[0]}? python run.py --list names "
-            "all; a class of your own is --exp=my_package.my_module:MyMethod."
+            f"--exp={name} is not an experiment. Did you mean {close[0]}? python run.py --list "
+            "names all; a class of your own is --exp=my_package.my_module:MyMethod."
         )
     row = EXPERIMENTS[name]
     return _import(name, row.where, row.settings)

@@ -1,7 +1,7 @@
 """The door: `python run.py --exp=NAME` trains; `--list` and `--help` tell what there is.
 
-`--exp=my_package.my_module:MyMethod` trains a method from outside this repository, `--config=FILE` reads
-options from a TOML file or an earlier run's config.json.
+`--exp=my_package.my_module:MyMethod` trains a method from outside this repository, `--config=FILE`
+reads options from a TOML file or an earlier run's config.json.
 """
 
 import importlib

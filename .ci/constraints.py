@@ -21,7 +21,7 @@ HEADER = """\
 
 
 def resolve(python: str, folder: str) -> dict[str, str]:
-    """Install everything, unconstrained, in a fresh environment; return each distribution's version."""
+    """Install everything, unconstrained, afresh; return each distribution's version."""
     subprocess.run([python, "-m", "venv", folder], check=True)
     pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check"]
     lines = (ROOT / "requirements-dev.txt").read_text().splitlines()

@@ -1,17 +1,17 @@
 """DQN: deep Q-networks, with the double estimator as an option.
 
-Mnih et al. 2015; van Hasselt et al. 2016. On two cores the default run takes under a minute and ends
-above 475, of 500 (docs/results/).
+Mnih et al. 2015; van Hasselt et al. 2016. On two cores the default run takes under a minute and
+ends above 475, of 500 (docs/results/).
 
     python run.py --exp=dqn
 
 Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly updated copy of the
-network (Mnih et al. 2015, algorithm 1). The double estimator lets the online network choose the action
-that the target values (van Hasselt et al. 2016, equation 4). Deviations from the paper, all but the last
-of them settings: Adam for RMSProp, n-step returns, soft target updates, a linear learning-rate decay;
-bounded features are scaled to [-1, 1].
-Shapes: E environments (on one device), V vector steps between two updates, B transitions in a batch, A
-actions.
+network (Mnih et al. 2015, algorithm 1). The double estimator lets the online network choose the
+action that the target values (van Hasselt et al. 2016, equation 4). Deviations from the paper, all
+but the last of them settings: Adam for RMSProp, n-step returns, soft target updates, a linear
+learning-rate decay; bounded features are scaled to [-1, 1].
+Shapes: E environments (on one device), V vector steps between two updates, B transitions in a
+batch, A actions.
 """
 
 from dataclasses import dataclass, fields

@@ -104,8 +104,8 @@ class Checkpoints:
             best = self._manager.best_step()
             require(
                 best is not None,
-                f"--run.from=best: no checkpoint in {self._folder} was saved at an evaluation. Leave "
-                "it out to resume from the last.",
+                f"--run.from=best: no checkpoint in {self._folder} was saved at an evaluation. "
+                "Leave it out to resume from the last.",
             )
             for update in [update for update in self._manager.all_steps() if update > best]:
                 self._set_aside(update, "checkpoints-after-best")
@@ -165,8 +165,8 @@ def _sweep(folder: Path) -> None:
 class _Quiet:
     """Keeps what orbax and tensorstore remark from the user until `close`; what matters they raise.
 
-    Tensorstore gives up reads and writes when one beside them has failed; their answers find orbax's
-    event loop closed, each with a traceback from a thread.
+    Tensorstore gives up reads and writes when one beside them has failed; their answers find
+    orbax's event loop closed, each with a traceback from a thread.
     """
 
     def __init__(self) -> None:

@@ -24,18 +24,18 @@ class RunConfig:
     num_seeds: int = 1
     """Seeds trained at once: seed, seed + 1, ..., sharded over the devices."""
     devices: int = 1
-    """Devices to use: they share one seed's environments and batch, or several seeds between them."""
+    """Devices to use: they share one seed's environments and batch, or several seeds."""
     resume: bool = False
     """Continue the run in --run.dir where its last checkpoint stands. A larger budget than the run
     was begun with extends it: schedules then are those of the larger budget from there on."""
     start: Annotated[Literal["last", "best"], tyro.conf.arg(name="from")] = "last"
-    """Checkpoint to resume from: the last, or the one with the best headline; later ones are set aside."""
+    """Checkpoint to resume from: the last, or the best by headline; later ones are set aside."""
     inner_steps: int = 0
     """Updates per jitted call; 0 for the most that serves (1 where the host acts in between)."""
     log_period: int = 0
-    """Budget units between rows of metrics, which are means over them; 0 for a fiftieth of the budget."""
+    """Budget units between rows of metrics, means over them; 0 for a fiftieth of the budget."""
     eval_period: int = 0
-    """Budget units between evaluations; 0 for what suits the method. The end is always evaluated."""
+    """Budget units between evaluations; 0 for what suits the method. The end always counts."""
     checkpoint_period: int = 0
     """Budget units between checkpoints; 0 for a fifth of the budget. The end is always saved."""
     compilation_cache: bool = True

@@ -105,7 +105,7 @@ class Acting(Protocol):
     """A method whose source asks the current state for actions."""
 
     def memory(self, envs: int) -> Any:
-        """What the agent remembers before its first observation, leaves [envs, ...]; () if nothing."""
+        """What the agent remembers before it has seen anything, leaves [envs, ...]; or ()."""
 
     def act(
         self,

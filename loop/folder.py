@@ -1,4 +1,4 @@
-"""The run folder: configuration, metrics, result. Every file in it is readable at any moment of the run."""
+"""The run folder: configuration, metrics, result. Every file is readable at any moment."""
 
 import fcntl
 import json
@@ -20,21 +20,24 @@ class RunFolder:
       resume: whether it must hold a run to continue; otherwise it must be new or empty.
 
     Raises:
-      UserError: it is in use by a live run, or holds something else than expected. Nothing in it is changed.
+      UserError: it is in use by a live run, or holds something else than expected. Nothing in it is
+      changed.
     """
 
     def __init__(self, path: Path, resume: bool) -> None:
         if resume:
             require(
                 (path / "config.json").is_file(),
-                f"--run.resume: there is no run in {path} (no config.json). Name the folder of an earlier run.",
+                f"--run.resume: there is no run in {path} (no config.json). Name the "
+                "folder of an earlier run.",
             )
         elif path.exists():
             require(path.is_dir(), f"--run.dir={path} is a file; name a folder.")
             # A run that was killed before its configuration stood leaves no more than these.
             require(
                 {p.name for p in path.iterdir()} <= {"lock", ".config.json.partial"},
-                f"--run.dir={path} is not empty. Continue its run with --run.resume, or name another folder.",
+                f"--run.dir={path} is not empty. Continue its run with --run.resume, or name "
+                "another folder.",
             )
         self.path = path
         try:
@@ -69,7 +72,7 @@ class RunFolder:
         self._replace(name, json.dumps(value, indent=2) + "\n")
 
     def keep_rows(self, step: int) -> None:
-        """Drops the rows of metrics.jsonl after `step`, which will be made again, and a torn line."""
+        """Drops the rows after `step`, which will be made again, and a torn line."""
         kept = [row for row in read_rows(self.path) if row["step"] <= step]
         self._replace("metrics.jsonl", _lines(kept))
 

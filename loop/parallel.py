@@ -74,6 +74,7 @@ class Layout:
         self.shares_row = len(seeds) == 1 and devices > 1
         self._mapped = len(seeds) > 1 or devices > 1
         self._keys = [jax.random.key(seed) for seed in seeds]
+        self._put = jax.pmap(_as_it_is, devices=self.devices)
 
     def check_split(self, experiment: Experiment, config: Any) -> None:
         """Raises `UserError` where devices cannot share one row's work evenly."""
@@ -93,7 +94,7 @@ class Layout:
             feed = ()
             if isinstance(source, DeviceSource):
                 feed = source.init(method.memory, jax.random.wrap_key_data(feed_key))
-            return Running(method.init(jax.random.wrap_key_data(key)), feed)
+            return _typed(Running(method.init(jax.random.wrap_key_data(key)), feed))
 
         laid = self._lay(init, (0, 0, 0))
         return laid(self._stream(_INIT), self._stream(_FEED_INIT), self._numbers(family))
@@ -149,7 +150,8 @@ class Layout:
     def empty_window(self, names: Sequence[str]) -> Window:
         """A window of some metrics in which nothing has been counted."""
         zero = np.zeros(self._leading(), np.float32)
-        return {name: Mean(zero, zero) for name in names}
+        # On the devices, as later windows are: of other arrays the program would be compiled anew.
+        return self.put_all({name: Mean(zero, zero) for name in names})
 
     def acting(self, family: Family) -> "Acting":
         """What answers to a host's observations."""
@@ -203,7 +205,7 @@ class Layout:
             return jax.device_put(tree, self.devices[0])
         if not jax.tree.leaves(tree):
             return tree
-        return jax.pmap(lambda x: x, devices=self.devices)(tree)
+        return self._put(tree)
 
     def _update(self, family: Family, source: Any) -> Callable[..., tuple[Running, Metrics]]:
         """One update of one row on one device."""
@@ -225,7 +227,7 @@ class Layout:
 
                 feed, batch, logged = source.next(feed, act, feed_key)
             state, metrics = method.step(running.state, batch, key)
-            return Running(state, feed), {**metrics, **logged}
+            return _typed(Running(state, feed)), {**metrics, **logged}
 
         return update
 
@@ -310,18 +312,21 @@ class Acting:
             memory: Any,
             observation: jax.Array,
             reset: jax.Array,
-            due: jax.Array,
             counts: jax.Array,
             key: jax.Array,
             numbers: jax.Array,
         ) -> Acted:
             key = jax.random.fold_in(jax.random.wrap_key_data(key), counts[1])
-            acted = family.at(numbers).act(learned, memory, observation, reset, counts[0], key)
+            return family.at(numbers).act(learned, memory, observation, reset, counts[0], key)
+
+        def answer_if_due(due: jax.Array, learned: Any, memory: Any, *seen: Any) -> Acted:
+            acted = answer(learned, memory, *seen)
             kept = jax.tree.map(lambda new, old: jnp.where(due, new, old), acted.memory, memory)
             return acted._replace(memory=kept)
 
         self._start = layout._lay(start, (0, 0))
-        self._answer = layout._lay(answer, (0,) * 8)
+        self._answer = layout._lay(answer, (0,) * 7)
+        self._answer_if_due = layout._lay(answer_if_due, (0,) * 8)
 
     def __call__(
         self,
@@ -341,27 +346,50 @@ class Acting:
           counts: int32 [rows, 2], environment steps and vector steps made; the latter number keys.
         """
         layout = self._layout
-        seen = layout._split_one(observation)
+        learned = self._learned(running.state)
         if self.memory is None:
-            self.memory = self._start(seen, self._numbers)
-        acted = self._answer(
-            self._learned(running.state),
-            self.memory,
-            seen,
-            layout._split_one(reset),
+            self.memory = layout.put_all(self._start(layout._split_one(observation), self._numbers))
+        if (
+            not layout._mapped
+        ):  # one row, always due: a host waits for every answer, so nothing more
+            acted = self._answer(
+                learned, self.memory, observation[0], reset[0], counts[0], self._keys, self._numbers
+            )
+            self.memory = acted.memory
+            extras = jax.tree.map(lambda x: np.asarray(x)[None], acted.extras)
+            return Acted(np.asarray(acted.action)[None], (), extras)
+        acted = self._answer_if_due(
             layout._per_row(due),
+            learned,
+            self.memory,
+            layout._split_one(observation),
+            layout._split_one(reset),
             layout._per_row(counts),
             self._keys,
             self._numbers,
         )
         self.memory = acted.memory
-        shape = observation.shape[:2]
+        envs = observation.shape[:2]
+        leading = len(layout._leading()) + 1  # axes before those of one environment's answer
 
         def on_host(x: jax.Array) -> np.ndarray:
-            here = np.asarray(x)
-            return here.reshape(*shape, *here.shape[len(layout._leading()) + 1 :])
+            return np.asarray(x).reshape(*envs, *x.shape[leading:])
 
         return Acted(on_host(acted.action), (), jax.tree.map(on_host, acted.extras))
+
+
+def _as_it_is(tree: Any) -> Any:
+    return tree
+
+
+def _typed(tree: Any) -> Any:
+    """Gives numbers without a type of their own, such as `where(x, 1.0, 0.0)`, the one they have.
+
+    As an argument of the next call, another type of number compiles the program anew.
+    """
+    return jax.tree.map(
+        lambda x: jax.lax.convert_element_type(x, x.dtype) if jax.typeof(x).weak_type else x, tree
+    )
 
 
 def _add(window: Mean, figure: jax.Array | Mean) -> Mean:

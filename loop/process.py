@@ -1,7 +1,7 @@
 """What a run may do to the process it runs in: nothing as a guest, or what serves it as the owner.
 
-`run.py` owns its process. A notebook, a test or a program that calls `loop.train.train` does not lend
-its signals, environment variables, warnings, logging or `jax.config`.
+`run.py` owns its process. A notebook, a test or a program that calls `loop.train.train` does not
+lend its signals, environment variables, warnings, logging or `jax.config`.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a person sees of a run: one live line on a terminal, plain lines elsewhere, and TensorBoard events."""
+"""What a person sees of a run: a live line on a terminal or plain lines, and TensorBoard events."""
 
 import os
 import struct
@@ -73,7 +73,7 @@ class Report:
             )
 
     def rows(self, rows: list[Row], rate: float) -> None:
-        """Shows rows of metrics: those with a seed go to TensorBoard, the last one onto the line."""
+        """Shows rows of metrics: those with a seed in TensorBoard, the last one on the line."""
         for row in rows:
             if "seed" in row:
                 figures = {name: value for name, value in row.items() if "/" in name}
@@ -106,7 +106,8 @@ class Report:
 class _Events:
     """A TensorBoard event file, on disk at every moment.
 
-    tensorboardX's own writer hands events to a thread; on a full disk that thread dies, and the run waits for it.
+    tensorboardX's own writer hands events to a thread; on a full disk that thread dies, and the run
+    waits for it.
 
     Args:
       folder: where the file goes; each session of a run has its own.

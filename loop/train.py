@@ -98,8 +98,8 @@ def train(
             return session.run_to_the_end()
         except OSError as error:
             raise UserError(
-                f"{error.filename or path} cannot be written: {error.strerror}. Free some space and "
-                "continue with --run.resume; nothing up to the last checkpoint is lost."
+                f"{error.filename or path} cannot be written: {error.strerror}. Free some space "
+                "and continue with --run.resume; nothing up to the last checkpoint is lost."
             ) from error
 
 
@@ -138,7 +138,8 @@ class _Session:
         most = self.host_source.inner_steps if self.host_source else _MOST_INNER_STEPS
         require(
             run.inner_steps <= most,
-            f"--run.inner-steps={run.inner_steps}; this method allows at most {most} updates per call.",
+            f"--run.inner-steps={run.inner_steps}; this method allows at most {most} updates per "
+            "call.",
         )
         self.inner_steps = min(run.inner_steps or most, self.end)
 
@@ -406,7 +407,7 @@ def _stacked(batches: list[Any], length: int) -> Any:
 
 
 def _mean(rows: Sequence[dict[str, float]], headline: str) -> dict[str, float]:
-    """Means over seeds of what all have; of the headline of several seeds also the 95 % interval."""
+    """Means over seeds of what all have, and the 95 % interval of the headline of several."""
     names = [
         name
         for name in rows[0]

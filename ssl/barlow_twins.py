@@ -4,14 +4,14 @@ Zbontar et al. 2021. Three minutes on two cores: kNN 77 %, raw pixels 54 % (docs
 
     python run.py --exp=barlow_twins
 
-C is the cross-correlation, over the batch, of the embeddings of two distorted views of the same images.
-The loss pulls C towards the identity (equation 1):
+C is the cross-correlation, over the batch, of the embeddings of two distorted views of the same
+images. The loss pulls C towards the identity (equation 1):
 
     loss = sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2
 
-The first sum asks for invariance to the distortions, the second for uncorrelated components. As in the
-authors' code, each view passes the network alone, and the loss is multiplied by 196 / D. Deviation from
-the paper: AdamW by default.
+The first sum asks for invariance to the distortions, the second for uncorrelated components. As in
+the authors' code, each view passes the network alone, and the loss is multiplied by 196 / D.
+Deviation from the paper: AdamW by default.
 Shapes: B images in a batch (on one device), H, W, C of an image, F features of the encoder, D of an
 embedding.
 """
@@ -154,10 +154,10 @@ class Resources(NamedTuple):
 
 
 def correlation(z_a: jax.Array, z_b: jax.Array) -> jax.Array:
-    """The cross-correlation (equation 2) of two embeddings over the batch of all devices, in float32.
+    """The cross-correlation of two embeddings over the batch of all devices (equation 2).
 
-    Deviations are biased, over as many images as divide the products: identical views have ones on
-    the diagonal.
+    In float32. Deviations are biased, over as many images as divide the products: identical views
+    have ones on the diagonal.
 
     Args:
       z_a: [B, D], of one view.
