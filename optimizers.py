@@ -90,18 +90,18 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     return optax.chain(decay, adapt, optax.trace(config.momentum), slow_vectors, step_size)
 
 
-def _weights(params: Any) -> Any:
+def _weights(params: optax.Params) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _vectors(params: Any) -> Any:
+def _vectors(params: optax.Params) -> Any:
     return jax.tree.map(lambda p: p.ndim <= 1, params)
 
 
 class Descent(NamedTuple):
     """What one step of descent leads to, and what it met on its way."""
 
-    params: Any
+    params: optax.Params
     opt_state: optax.OptState
     loss: jax.Array  # scalar, reduced over devices
     aux: Any  # what the loss returned beside it, on this device
@@ -111,7 +111,7 @@ class Descent(NamedTuple):
 def descend(
     loss: Callable[..., tuple[jax.Array, Any]],
     optimizer: optax.GradientTransformation,
-    params: Any,
+    params: optax.Params,
     opt_state: optax.OptState,
     *inputs: Any,
     reduce: Callable[[Any], Any] = collectives.mean,
@@ -140,7 +140,7 @@ def descend(
     return Descent(moved, opt_state, value, aux, optax.tree.norm(grads))
 
 
-def _takes(params: Any) -> Any:
+def _takes(params: optax.Params) -> Any:
     """Whether Muon or Adam moves each parameter: those of layers are called "w"."""
     return jax.tree_util.tree_map_with_path(
         lambda path, p: "muon" if p.ndim > 1 and path[-1] == jax.tree_util.DictKey("w") else "adam",
@@ -148,7 +148,7 @@ def _takes(params: Any) -> Any:
     )
 
 
-def _matrices(params: Any) -> Any:
+def _matrices(params: optax.Params) -> Any:
     """How each weight is a matrix: its last axis counts the outputs, the others the inputs."""
     return jax.tree.map(
         lambda p: contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1), params
@@ -160,7 +160,7 @@ def _as_long_as_adam(move: jax.Array) -> jax.Array:
     return 0.2 * max(move.size // move.shape[-1], move.shape[-1]) ** 0.5 * move
 
 
-def layerwise(decay: float, encoder: Any) -> optax.GradientTransformation:
+def layerwise(decay: float, encoder: optax.Params) -> optax.GradientTransformation:
     """Smaller steps for lower layers of a transformer (Clark et al. 2020, "ELECTRA", appendix).
 
     It is the last to transform. With n blocks, updates of what embeds are multiplied by

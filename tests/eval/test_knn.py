@@ -26,15 +26,16 @@ def slow(train, train_labels, test, test_labels, k, temperature):
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 1000),
-    n=st.sampled_from([1, 7, 101]),
-    m=st.sampled_from([1, 5, 53]),
-    k=st.sampled_from([1, 3, 20]),
+    sizes=st.sampled_from([(1, 5, 3), (7, 1, 20), (101, 53, 1), (101, 53, 20)]),
     temperature=st.sampled_from([0.07, 1.0]),
 )
-def test_accuracy_equals_a_slow_version(seed, n, m, k, temperature):
+def test_accuracy_equals_a_slow_version(seed, sizes, temperature):
+    n, m, k = sizes
     rng = np.random.default_rng(seed)
-    train, test = rng.normal(size=(n, 6)).astype("f"), rng.normal(size=(m, 6)).astype("f")
-    labels, test_labels = rng.integers(0, 4, n), rng.integers(0, 4, m)
+    train = rng.normal(size=(n, 6)).astype("f")
+    test = rng.normal(size=(m, 6)).astype("f")
+    labels = rng.integers(0, 4, n)
+    test_labels = rng.integers(0, 4, m)
     found = knn.accuracy(train, labels, test, test_labels, k, temperature)
     assert found == pytest.approx(slow(train, labels, test, test_labels, k, temperature))
 
@@ -55,7 +56,8 @@ def test_votes_by_hand(temperature, winner):
 
 
 def test_a_tiny_temperature_stays_finite_and_asks_the_nearest_alone():
-    train, labels = np.array([[1.0, 0.0], [0.9, 0.1], [0.9, -0.1]]), np.array([0, 1, 1])
+    train = np.array([[1.0, 0.0], [0.9, 0.1], [0.9, -0.1]])
+    labels = np.array([0, 1, 1])
     assert knn.accuracy(train, labels, np.array([[1.0, 0.0]]), np.array([0]), 3, 1e-4) == 1
 
 
@@ -63,19 +65,19 @@ def test_a_tiny_temperature_stays_finite_and_asks_the_nearest_alone():
 def clouds():
     """Return three overlapping clouds: train and test features and labels."""
     rng = np.random.default_rng(0)
-    labels, test_labels = rng.integers(0, 3, 203), rng.integers(0, 3, 97)
+    labels = rng.integers(0, 3, 203)
+    test_labels = rng.integers(0, 3, 97)
     centers = 1.2 * rng.normal(size=(3, 8))
-    train, test = (
-        centers[which] + rng.normal(size=(len(which), 8)) for which in (labels, test_labels)
-    )
+    train = centers[labels] + rng.normal(size=(203, 8))
+    test = centers[test_labels] + rng.normal(size=(97, 8))
     return train, labels, test, test_labels
 
 
 def test_lengths_of_features_do_not_count(clouds):
     train, labels, test, test_labels = clouds
-    lengths, test_lengths = (
-        np.random.default_rng(1).uniform(0.01, 100, (len(x), 1)) for x in (train, test)
-    )
+    rng = np.random.default_rng(1)
+    lengths = rng.uniform(0.01, 100, (len(train), 1))
+    test_lengths = rng.uniform(0.01, 100, (len(test), 1))
     accuracy = knn.accuracy(train, labels, test, test_labels)
     assert 0.5 < accuracy < 1
     assert knn.accuracy(train * lengths, labels, test * test_lengths, test_labels) == accuracy
@@ -84,10 +86,8 @@ def test_lengths_of_features_do_not_count(clouds):
 @pytest.mark.parametrize("rows", [1, 10, 97, 10_000])
 def test_a_search_in_parts_finds_the_same(clouds, monkeypatch, rows):
     train, labels, test, test_labels = clouds
-    accuracy, indices = (
-        knn.accuracy(train, labels, test, test_labels),
-        knn.neighbors(train, test, 4),
-    )
+    accuracy = knn.accuracy(train, labels, test, test_labels)
+    indices = knn.neighbors(train, test, 4)
     monkeypatch.setattr(knn, "_SIMILARITIES", rows * len(train))
     np.testing.assert_array_equal(knn.neighbors(train, test, 4), indices)
     assert knn.accuracy(train, labels, test, test_labels) == accuracy
@@ -109,5 +109,6 @@ def test_more_neighbors_than_images_are_all_of_them(clouds):
 
 
 def test_a_feature_of_zeros_is_no_trouble_and_an_unknown_class_is_never_right():
-    train, labels = np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([0, 1])
+    train = np.array([[0.0, 0.0], [1.0, 0.0]])
+    labels = np.array([0, 1])
     assert knn.accuracy(train, labels, np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([7, 1])) == 0.5

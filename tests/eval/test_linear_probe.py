@@ -148,7 +148,8 @@ def test_the_regularization_is_chosen_for_unseen_images(monkeypatch):
 def test_constant_features_classes_without_images_and_fewer_images_than_features():
     train, labels = clouds(60, 100, 2, 6.0)
     test, test_labels = clouds(40, 100, 2, 6.0, seed=1)
-    train[:, :3], test[:, :3] = [0, 0.1, -1e6], [1e6, 3, 0]  # never seen to vary: they say nothing
+    train[:, :3] = [0, 0.1, -1e6]  # never seen to vary: they say nothing
+    test[:, :3] = [1e6, 3, 0]
     assert linear_probe.accuracy(train, labels + 1, test, test_labels + 1, 4) > 0.9
     lonely = np.concatenate([labels[:-1], [3]])  # held out or not, never both
     assert linear_probe.accuracy(train, lonely, test, test_labels, 4) > 0.8
