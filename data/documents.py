@@ -121,8 +121,9 @@ def split_documents(documents: Iterable[Document]) -> Corpus:
 
     The documents, deduped, are split as wholes: at random but always the same, a tenth of each
     class (at least one) for testing and as many for validation. Of 100 such splits, that counts
-    whose two tenths of the documents are nearest to tenths of the characters. Documents without a label are
-    split as one more class; where there are fewer than three of them, all are for training.
+    whose two tenths of the documents are nearest to tenths of the characters. Documents without a
+    label are split as one more class; where there are fewer than three of them, all are for
+    training.
 
     Raises:
       UserError: a class has fewer than three documents.

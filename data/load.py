@@ -86,11 +86,6 @@ class Images:
         return module.load()
 
 
-def load(data: str, data_dir: str = "", image_size: int = 0) -> ImageSet:
-    """The set of images that `--data` names; see `Images`."""
-    return Images(data, data_dir, image_size).load()
-
-
 def check_text(data: str, prefix: str = "") -> None:
     """Raises `UserError` if `--data` names no text.
 

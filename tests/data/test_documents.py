@@ -54,7 +54,10 @@ def test_dedupe_keeps_every_paragraph_once_and_in_order(contents):
 
 
 def test_blocks_by_hand():
-    """400 lines of 10 characters: a block is 10 lines, the fifth of ten blocks is for validation, the tenth to test."""
+    """400 lines of 10 characters: a block is 10 lines.
+
+    The fifth of ten blocks is for validation, the tenth to test.
+    """
     lines = [f"line {i:04}\n" for i in range(400)]
     corpus = split_blocks(
         [Document("a", "".join(lines[:45]), ""), Document("b", "".join(lines[45:]), "")]
@@ -80,7 +83,8 @@ def test_blocks_by_hand():
 def test_documents_are_cut_at_the_nearest_ends_of_lines():
     lines = [str(i) * (i % 7 + 1) + "\n" for i in range(2000)]
     corpus = split_blocks([Document("a", "".join(lines), "")])
-    block, end = len("".join(lines)) / 40, 0
+    block = len("".join(lines)) / 40
+    end = 0
     for split, number in [
         (corpus.train, 4),
         (corpus.validation, 5),
@@ -146,7 +150,8 @@ def test_classes_are_split_by_tenths_of_whole_documents():
 
 
 def test_a_class_is_split_the_same_without_the_others():
-    alone, together = split_documents(TENTHS[20:]), split_documents(TENTHS)
+    alone = split_documents(TENTHS[20:])
+    together = split_documents(TENTHS)
     for one, other in zip(splits(alone), splits(together), strict=True):
         assert list(one) == [document for document in other if document.label == "q"]
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from idx files: found, checked, downloaded. No test needs the files or a network."""
+"""Fashion-MNIST from idx files: found, checked, downloaded. No test needs them or a network."""
 
 import gzip
 import hashlib
@@ -27,8 +27,11 @@ def published(monkeypatch, tmp_path):
     contents = {}
     for name in fashion_mnist.FILES:
         count = 30 if "train" in name else 10
-        shape, top = ((count, 28, 28), 256) if "images" in name else ((count,), 10)
-        contents[name] = idx(rng.integers(0, top, shape, np.uint8))
+        if "images" in name:
+            array = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        else:
+            array = rng.integers(0, 10, (count,), np.uint8)
+        contents[name] = idx(array)
     for name, content in contents.items():
         monkeypatch.setitem(fashion_mnist.FILES, name, hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")

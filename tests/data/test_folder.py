@@ -16,7 +16,9 @@ from missing_bits.data import folder
 from missing_bits.data.source import BatchSource, Order
 from missing_bits.errors import UserError
 
-RED, GREEN, BLUE = (200, 10, 20), (20, 200, 10), (10, 20, 200)
+RED = (200, 10, 20)
+GREEN = (20, 200, 10)
+BLUE = (10, 20, 200)
 
 
 def save(path, color, size=(20, 14), **options):
@@ -150,7 +152,8 @@ def test_undecodable_pictures_are_skipped_and_counted(pictures):
 
 def test_a_file_that_fails_later_is_gray(pictures):
     found = folder.load(pictures, 8)
-    before, gone = everything(found.train), pathlib.Path(found.train.images._files[3])
+    before = everything(found.train)
+    gone = pathlib.Path(found.train.images._files[3])
     gone.unlink()
     with pytest.warns(UserWarning, match=f"{gone.name} cannot be decoded any more"):
         after = everything(found.train)
@@ -194,10 +197,12 @@ def test_mistakes_are_told_in_one_line(tmp_path):
 def test_batches_are_pure_and_moments_cheap(pictures):
     found = folder.load(pictures, 8)
     assert found.moments()[0] == pytest.approx(np.mean([RED, BLUE], axis=0) / 255, abs=0.01)
-    images, source = everything(found.train), BatchSource(found.train, [1, 2], 5)
+    images = everything(found.train)
+    source = BatchSource(found.train, [1, 2], 5)
     assert source.inner_steps == 1
     for update in (0, 1, 7, 8, 2):
-        batch, indices = source.next(None, update), Order(16, [1, 2], 5)(update)
+        batch = source.next(None, update)
+        indices = Order(16, [1, 2], 5)(update)
         assert (batch.images == images[indices]).all()
         assert (batch.labels == found.train.labels[indices]).all()
     source.close()

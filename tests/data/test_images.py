@@ -10,10 +10,8 @@ def test_moments_of_pixels_in_the_unit_interval():
     images = np.zeros((2, 1, 2, 3), np.uint8)
     images[..., 0] = [[[0, 255]], [[255, 0]]]  # mean 1/2, deviation 1/2
     images[..., 1] = [[[51, 51]], [[51, 51]]]  # mean 1/5, deviation 0: told as 1/255
-    images[..., 2] = [
-        [[0, 0]],
-        [[0, 204]],
-    ]  # mean (4/5)/4 = 1/5, deviation (4/5) sqrt(1/4 * 3/4) = 0.2 sqrt(3)
+    # Mean (4/5)/4 = 1/5, deviation (4/5) sqrt(1/4 * 3/4) = 0.2 sqrt(3).
+    images[..., 2] = [[[0, 0]], [[0, 204]]]
     split = Split(images, None)
     mean, std = in_memory(split, split, ()).moments()
     assert mean == pytest.approx((0.5, 0.2, 0.2))
@@ -30,7 +28,10 @@ def test_moments_over_more_images_than_are_taken_at_once():
 
 def test_moments_of_lazy_images_read_few_of_them_and_once():
     class Lazy:
-        shape, asked = (100_000, 1, 1, 1), []
+        shape = (100_000, 1, 1, 1)
+
+        def __init__(self):
+            self.asked = []
 
         def __getitem__(self, indices):
             self.asked += list(indices)
@@ -45,10 +46,8 @@ def test_moments_of_lazy_images_read_few_of_them_and_once():
 
 
 def test_digest_tells_images_labels_and_splits_apart():
-    images, labels = (
-        np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1),
-        np.array([0, 1, 0, 1], np.int32),
-    )
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
+    labels = np.array([0, 1, 0, 1], np.int32)
     split = Split(images, labels)
     others = [
         Split(images.reshape(1, 2, 2, 1), labels),

@@ -1,4 +1,4 @@
-"""Few labels: how many of each class, which for which seed; and what must be labeled to be fine-tuned on."""
+"""Few labels: how many of each class, which for which seed; and what must be labeled at all."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,10 @@ def test_so_many_of_each_class_and_none_twice(counts, per_class, seed):
 
 
 def test_seeds_draw_their_own_and_any_example_can_be_drawn():
-    """Over 100 seeds every one of 30 cats is among the 4 drawn: each is missed by all with chance (26 / 30)^100."""
+    """Over 100 seeds every one of 30 cats is among the 4 drawn.
+
+    Each is missed by all with chance (26 / 30)^100.
+    """
     draws = [labeled.few(LABELS, CLASSES, 4, seed) for seed in range(100)]
     assert len({tuple(draw) for draw in draws}) == 100
     assert set(np.concatenate(draws).tolist()) == set(range(len(LABELS)))
@@ -73,7 +76,10 @@ def test_images_without_labels_are_refused(tmp_path):
 
 
 def test_text_is_cut_into_passages_of_whole_documents(tmp_path):
-    """Ten files a class, of 24 bytes that no other file has: three passages of 8 tokens each, one file to test."""
+    """Ten files a class, of 24 bytes that no other file has, one of them to test.
+
+    Each has three passages of 8 tokens.
+    """
     for number, name in enumerate(("poems", "recipes")):
         (tmp_path / name).mkdir()
         for i in range(10):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from missing_bits.data.load import Images, load
+from missing_bits.data.load import Images
 from missing_bits.errors import UserError
 
 
@@ -41,7 +41,7 @@ from missing_bits.errors import UserError
 )
 def test_mistakes_are_told_in_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
-        load(*arguments)
+        Images(*arguments).load()
     assert "\n" not in str(caught.value)
 
 
@@ -60,17 +60,17 @@ def test_options_are_checked_before_anything_is_read():
 def test_a_path_may_hold_colons_and_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     np.savez(tmp_path / "a:b.npz", images=np.zeros((5, 2, 2), np.uint8))
-    assert load("npz:~/a:b.npz").shape == (2, 2, 1)
+    assert Images("npz:~/a:b.npz").load().shape == (2, 2, 1)
 
 
 def test_digits_come_through_the_door():
-    assert load("digits").classes == tuple("0123456789")
+    assert Images("digits").load().classes == tuple("0123456789")
 
 
 def test_imagenet_is_a_folder_of_a_usual_size(tmp_path):
     for part, name in itertools.product(("train", "val"), ("n01", "n02")):
         (tmp_path / part / name).mkdir(parents=True)
         Image.fromarray(np.full((300, 250, 3), 7, np.uint8)).save(tmp_path / part / name / "a.png")
-    found = load("imagenet", str(tmp_path))
+    found = Images("imagenet", str(tmp_path)).load()
     assert (found.shape, found.classes) == ((224, 224, 3), ("n01", "n02"))
-    assert load("imagenet", str(tmp_path), 96).shape == (96, 96, 3)
+    assert Images("imagenet", str(tmp_path), 96).load().shape == (96, 96, 3)

@@ -9,6 +9,7 @@ from missing_bits.data import packing, tokenizer
 from missing_bits.data.documents import Document
 from missing_bits.data.tokenizer import PAD, SEP, SPECIALS, Encoded
 from missing_bits.errors import UserError
+from missing_bits.numeric import ceil_div
 
 
 def encoded(words):
@@ -51,12 +52,8 @@ def test_rows_hold_the_documents_and_nothing_else(documents, length):
             packing.pack(documents, length)
         return
     packed = packing.pack(documents, length)
-    assert (
-        packed.tokens.shape
-        == packed.segments.shape
-        == packed.words.shape
-        == (-(-total // length), length)
-    )
+    for array in packed:
+        assert array.shape == (ceil_div(total, length), length)
     padded = packed.segments == 0
     assert padded.ravel().tolist() == [False] * total + [True] * (-total % length)
     np.testing.assert_array_equal(padded, packed.words == -1)
@@ -69,7 +66,10 @@ def test_rows_hold_the_documents_and_nothing_else(documents, length):
 @settings(max_examples=60, deadline=None)
 @given(documents=DOCUMENTS, length=st.integers(1, 12))
 def test_segments_and_words_are_documents_and_words(documents, length):
-    """In every row: equal numbers where, and only where, document or word are the same; counting up from 1 and 0."""
+    """In every row numbers are equal where, and only where, document or word are the same.
+
+    They count up from 1 and 0.
+    """
     owners = []  # for each token, its document and word
     for number, document in enumerate(documents):
         owners += [(number, word) for word in document.words.tolist()] + [(number, "SEP")]
@@ -78,10 +78,8 @@ def test_segments_and_words_are_documents_and_words(documents, length):
     packed = packing.pack(documents, length)
     for row in range(len(packed.tokens)):
         mine = owners[row * length : (row + 1) * length]
-        segments, words = (
-            packed.segments[row, : len(mine)].tolist(),
-            packed.words[row, : len(mine)].tolist(),
-        )
+        segments = packed.segments[row, : len(mine)].tolist()
+        words = packed.words[row, : len(mine)].tolist()
         seen = list(dict.fromkeys(number for number, _ in mine))
         assert segments == [1 + seen.index(number) for number, _ in mine]
         seen = list(dict.fromkeys(mine))

@@ -90,8 +90,12 @@ def test_digits():
 
 
 def test_digits_are_enlarged_bilinearly():
-    """A new pixel lies a quarter of an old one beside the nearest: 3/4 of that and 1/4 of the next, in each axis."""
-    first, found = load_digits().images[0], digits.load()  # levels 0 to 16
+    """A new pixel lies a quarter of an old one beside the nearest.
+
+    It is 3/4 of that and 1/4 of the next, in each axis.
+    """
+    first = load_digits().images[0]  # levels 0 to 16
+    found = digits.load()
     grown = [image for split in (found.train, found.test) for image in split.images[..., 0]]
     inner = 9 * first[2, 3] + 3 * first[2, 4] + 3 * first[3, 3] + first[3, 4]
     corner = np.rint(first[0, 0] * 255 / 16)

@@ -117,7 +117,8 @@ def test_rare_letters_take_at_most_half_of_the_vocabulary():
 def test_special_tokens_are_characters_unless_asked_for(kind, request):
     tokens = request.getfixturevalue(kind)
     text = "the [MASK] cat[MASK]s"
-    without, within = tokens.encode(text), tokens.encode(text, specials=True)
+    without = tokens.encode(text)
+    within = tokens.encode(text, specials=True)
     assert min(without.ids) >= SPECIALS
     assert within.ids.tolist().count(MASK) == 2
     place = within.ids.tolist().index(MASK)

@@ -3,7 +3,8 @@
 import pytest
 
 from missing_bits.data import txt
-from missing_bits.data.load import is_text, load, load_text
+from missing_bits.data.images import ImageSet
+from missing_bits.data.load import Images, is_text, load_text
 from missing_bits.errors import UserError
 
 PROSE = "".join(f"This is line {i} of a text.\n" for i in range(40))
@@ -124,6 +125,10 @@ def test_what_is_text_goes_by_the_name():
     assert not any(map(is_text, ("photos", "npz:txt", "topic", "")))
 
 
+def load_images(data: str) -> ImageSet:
+    return Images(data).load()
+
+
 @pytest.mark.parametrize(
     ("door", "data", "message"),
     [
@@ -142,8 +147,12 @@ def test_what_is_text_goes_by_the_name():
         (load_text, "stdlib:x", r"Did you mean stdlib\?"),
         (load_text, "txt:", "--data=txt: names no path; write txt:PATH"),
         (load_text, "", "is not text"),
-        (load, "topics", "--data=topics is text, not a set of images; it may be photos, digits"),
-        (load, "txt:x", "--data=txt:x is text, not a set of images"),
+        (
+            load_images,
+            "topics",
+            "--data=topics is text, not a set of images; it may be photos, digits",
+        ),
+        (load_images, "txt:x", "--data=txt:x is text, not a set of images"),
     ],
 )
 def test_the_door_tells_text_from_images(door, data, message):
