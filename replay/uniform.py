@@ -1,15 +1,17 @@
 """Uniform n-step replay (Lin 1992; Mnih et al. 2015) as a pytree of arrays in device memory.
 
-Each environment is a lane with its own ring of rows, so insertion, sampling, vmap over seeds and shards over
-devices are the same code. A row is one environment step: the observation, the action taken there and what came
-of it; its successor's observation is the next row's, so no observation is stored twice. When an episode ends,
-one more row holds its final observation: truncation bootstraps from it, and n-step returns stop at it.
+Each environment is a lane with its own ring of rows, so insertion, sampling, vmap over seeds and
+shards over devices are the same code. A row is one environment step: the observation, the action
+taken there and what came of it; its successor's observation is the next row's, so no observation is
+stored twice. When an episode ends, one more row holds its final observation: truncation bootstraps
+from it, and n-step returns stop at it.
 
-A transition can be sampled once it is complete: n steps old, or its episode over. The n-step return is formed at
-sampling time, so the tail of an episode gives n, n-1, ..., 1-step transitions, each with its own discount.
+A transition can be sampled once it is complete: n steps old, or its episode over. The n-step return
+is formed at sampling time, so the tail of an episode gives n, n-1, ..., 1-step transitions, each
+with its own discount.
 
-Shapes: E lanes (environments on this device), V steps inserted at once, T rows in a ring, B transitions sampled,
-n steps of return.
+Shapes: E lanes (environments on this device), V steps inserted at once, T rows in a ring, B
+transitions sampled, n steps of return.
 """
 
 from typing import NamedTuple
@@ -20,25 +22,25 @@ import jax.numpy as jnp
 
 from missing_bits import collectives
 from missing_bits.envs.steps import Steps
+from missing_bits.numeric import ceil_div
 
-STEP, TERMINAL, TRUNCATED, FINAL = range(
-    4
-)  # what a row is; FINAL holds an observation and starts no transition
+# What a row is; FINAL holds an observation and starts no transition.
+STEP, TERMINAL, TRUNCATED, FINAL = range(4)
 _CANDIDATES = 4  # rows drawn at once per sample; all four are unfit in about one batch of a hundred
 
 
 class Transitions(NamedTuple):
-    """n-step transitions; `discount_t` is gamma^k times 0 if terminal, with k <= n the steps `r_t` sums over."""
+    """n-step transitions, of k <= n steps where the episode ends before."""
 
     s_tm1: jax.Array  # [B, ...]
     a_tm1: jax.Array  # [B] int32
-    r_t: jax.Array  # [B] float32
-    discount_t: jax.Array  # [B] float32
+    r_t: jax.Array  # [B] float32: the discounted sum of k rewards
+    discount_t: jax.Array  # [B] float32: gamma^k, or 0 if s_t is terminal
     s_t: jax.Array  # [B, ...]
 
 
 class Replay(NamedTuple):
-    """The rings. Row i of a lane lies at place i modulo T; row `head` holds the latest successor observation."""
+    """The rings. Row i of a lane lies at place i modulo T; row `head` is the latest successor."""
 
     observation: jax.Array  # [E, T, ...]
     action: jax.Array  # [E, T] int32
@@ -53,12 +55,12 @@ def init(lanes: int, capacity: int, observation_shape: tuple[int, ...], dtype: j
 
     Args:
       lanes: environments on this device.
-      capacity: rows that can be sampled from, over all lanes. Every step takes one and every finished episode
-        one more.
+      capacity: rows that can be sampled from, over all lanes. Every step takes one and every
+        finished episode one more.
       observation_shape: the shape of one observation.
       dtype: how observations are stored (images as uint8).
     """
-    rows = -(-capacity // lanes) + 1  # the row at `head` is not complete, hence one more
+    rows = ceil_div(capacity, lanes) + 1  # the row at `head` is not complete, hence one more
     return Replay(
         observation=jnp.zeros((lanes, rows, *observation_shape), dtype),
         action=jnp.zeros((lanes, rows), jnp.int32),
@@ -70,7 +72,15 @@ def init(lanes: int, capacity: int, observation_shape: tuple[int, ...], dtype: j
 
 
 def insert(replay: Replay, steps: Steps) -> Replay:
-    """Appends `steps` to their lanes, over the oldest rows once a ring is full; V must not exceed T / 2."""
+    """Appends `steps` to their lanes, over the oldest rows once a ring is full.
+
+    Args:
+      replay: the rings.
+      steps: [E, V, ...]; rows that are not valid are left out.
+
+    Raises:
+      ValueError: V is T / 2 or more; `valid` could then be such that a ring overtakes itself.
+    """
     lanes, rows = replay.action.shape
     chex.assert_equal_shape(
         [steps.a_tm1, steps.r_t, steps.terminated, steps.truncated, steps.valid]
@@ -81,43 +91,47 @@ def insert(replay: Replay, steps: Steps) -> Replay:
             f"{steps.a_tm1.shape[1]} steps at once do not fit in rings of {rows} rows."
         )
     done = (steps.terminated | steps.truncated) & steps.valid
-    taken = (
-        steps.valid.astype(jnp.int32) + done
-    )  # rows each step fills: one, and one for a final observation
+    # The rows that each step fills: one, and one more for a final observation.
+    taken = steps.valid.astype(jnp.int32) + done
     ends = replay.head[:, None] + jnp.cumsum(taken, axis=1)  # [E, V]
     here = ends - taken
     lane = jnp.arange(lanes)[:, None]
     place = jnp.where(steps.valid, here % rows, rows)  # out of bounds is dropped
     after = jnp.where(steps.valid, (here + 1) % rows, rows)
-    kind = jnp.where(
-        steps.terminated, TERMINAL, jnp.where(steps.truncated, TRUNCATED, STEP)
-    ).astype(jnp.uint8)
-    dtype = replay.observation.dtype
+    after_end = jnp.where(done, after, rows)
+    alive = jnp.where(steps.truncated, TRUNCATED, STEP)
+    kind = jnp.where(steps.terminated, TERMINAL, alive).astype(jnp.uint8)
+    before = steps.s_tm1.astype(replay.observation.dtype)
+    successor = steps.s_t.astype(replay.observation.dtype)
+    observation = replay.observation.at[lane, place].set(before, mode="drop")
+    kinds = replay.kind.at[lane, place].set(kind, mode="drop")
     return Replay(
-        observation=replay.observation.at[lane, place]
-        .set(steps.s_tm1.astype(dtype), mode="drop")
-        .at[lane, after]
-        .set(steps.s_t.astype(dtype), mode="drop"),
+        observation=observation.at[lane, after].set(successor, mode="drop"),
         action=replay.action.at[lane, place].set(steps.a_tm1, mode="drop"),
         reward=replay.reward.at[lane, place].set(steps.r_t, mode="drop"),
-        kind=replay.kind.at[lane, place]
-        .set(kind, mode="drop")
-        .at[lane, jnp.where(done, after, rows)]
-        .set(FINAL, mode="drop"),
+        kind=kinds.at[lane, after_end].set(FINAL, mode="drop"),
         head=ends[:, -1],
         episode_start=jnp.maximum(replay.episode_start, jnp.max(jnp.where(done, ends, 0), axis=1)),
     )
 
 
 def complete(replay: Replay, lane: jax.Array, row: jax.Array, n: int) -> jax.Array:
-    """Whether an n-step transition starts at `row` (counted since the start of the run) of `lane`; any shape."""
-    stored = (
-        (row < replay.head[lane])
-        & (row >= replay.head[lane] - replay.kind.shape[1] + 1)
-        & (row >= 0)
-    )
-    whole = (row < replay.episode_start[lane]) | (row + n <= replay.head[lane])
-    return stored & whole & (replay.kind[lane, row % replay.kind.shape[1]] != FINAL)
+    """Whether an n-step transition starts at `row` of `lane`, whose shapes broadcast.
+
+    Args:
+      replay: the rings.
+      lane: int32.
+      row: int32, counted since the start of the run.
+      n: steps of return.
+
+    Returns:
+      bool.
+    """
+    rows = replay.kind.shape[1]
+    head = replay.head[lane]
+    stored = (row < head) & (row >= head - rows + 1) & (row >= 0)
+    whole = (row < replay.episode_start[lane]) | (row + n <= head)
+    return stored & whole & (replay.kind[lane, row % rows] != FINAL)
 
 
 def transitions(
@@ -127,9 +141,8 @@ def transitions(
     rows = replay.kind.shape[1]
     at = (row[:, None] + jnp.arange(n)[None]) % rows  # [B, n]
     kind = replay.kind[lane[:, None], at]
-    going = jnp.cumprod(
-        jnp.pad(kind[:, :-1] == STEP, ((0, 0), (1, 0)), constant_values=True), axis=1
-    )  # [B, n]
+    not_ended = jnp.pad(kind[:, :-1] == STEP, ((0, 0), (1, 0)), constant_values=True)
+    going = jnp.cumprod(not_ended, axis=1)  # [B, n]
     powers = discount ** jnp.arange(n, dtype=jnp.float32)[None]
     terminal = jnp.any((kind == TERMINAL) & (going > 0), axis=1)
     steps = jnp.sum(going, axis=1)  # [B] k: rewards summed
@@ -142,13 +155,22 @@ def transitions(
     )
 
 
-def sample(replay: Replay, key: jax.Array, batch_size: int, n: int, discount: float) -> Transitions:
-    """Draws complete transitions with replacement: every lane equally often, uniformly within a lane.
+class _Draw(NamedTuple):
+    """The rows of a batch, some of which may have to be drawn again."""
 
-    The b-th of B samples comes from the b-th B-th part of all lanes, on whichever device that lies, so the batch
-    does not depend on the number of devices. Rows that start no transition are drawn again, which leaves the
-    others equally likely. From a lane with fewer than n steps there is nothing to draw: what comes back for it is
-    arbitrary, and the caller must not learn from it.
+    key: jax.Array
+    row: jax.Array  # [B] int32
+    missing: jax.Array  # [B] bool
+
+
+def sample(replay: Replay, key: jax.Array, batch_size: int, n: int, discount: float) -> Transitions:
+    """Draws complete transitions with replacement: every lane equally often, uniformly within a
+    lane.
+
+    The b-th of B samples comes from the b-th B-th part of all lanes, on whichever device that lies,
+    so the batch does not depend on the number of devices. Rows that start no transition are drawn
+    again, which leaves the others equally likely. From a lane with fewer than n steps there is
+    nothing to draw: what comes back for it is arbitrary, and the caller must not learn from it.
 
     Args:
       replay: this device's lanes.
@@ -160,7 +182,8 @@ def sample(replay: Replay, key: jax.Array, batch_size: int, n: int, discount: fl
     Returns:
       This device's B / devices transitions.
     """
-    devices, (lanes, rows) = collectives.size(), replay.kind.shape
+    devices = collectives.size()
+    lanes, rows = replay.kind.shape
     first_key, again_key = jax.random.split(key)
     bits = collectives.shard(jax.random.bits(first_key, (batch_size, 1 + _CANDIDATES)))
     index = jnp.arange(batch_size // devices)
@@ -170,23 +193,20 @@ def sample(replay: Replay, key: jax.Array, batch_size: int, n: int, discount: fl
 
     def pick(row: jax.Array, missing: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Fills in the first candidate that is fit, where a row is missing."""
-        candidates = (
-            replay.head[lane][:, None] - 1 - (bits % stored[:, None]).astype(jnp.int32)
-        )  # [B, candidates]
+        back = (bits % stored[:, None]).astype(jnp.int32)
+        candidates = replay.head[lane][:, None] - 1 - back  # [B, candidates]
         fit = complete(replay, lane[:, None], candidates, n)
         first = jnp.take_along_axis(candidates, jnp.argmax(fit, axis=1)[:, None], axis=1)[:, 0]
         found = jnp.any(fit, axis=1)
         return jnp.where(missing & found, first, row), missing & ~found
 
-    def again(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        key, row, missing = carry
-        key, draw_key = jax.random.split(key)
-        return key, *pick(
-            row, missing, collectives.shard(jax.random.bits(draw_key, (batch_size, _CANDIDATES)))
-        )
+    def again(draw: _Draw) -> _Draw:
+        key, draw_key = jax.random.split(draw.key)
+        bits = collectives.shard(jax.random.bits(draw_key, (batch_size, _CANDIDATES)))
+        row, missing = pick(draw.row, draw.missing, bits)
+        return _Draw(key, row, missing)
 
     row, missing = pick(jnp.zeros_like(lane), replay.head[lane] >= n, bits[:, 1:])
-    _, row, _ = jax.lax.while_loop(
-        lambda carry: jnp.any(carry[2]), again, (again_key, row, missing)
-    )
+    draw = _Draw(again_key, row, missing)
+    row = jax.lax.while_loop(lambda draw: jnp.any(draw.missing), again, draw).row
     return transitions(replay, lane, row, n, discount)
