@@ -6,7 +6,7 @@ PYTHON ?= python
 install:  ## the suite and what developing it takes, into the current environment
 	$(PYTHON) -m pip install -r requirements-dev.txt
 
-test:  ## all tests; with many cores, pytest -n auto is faster
+test:  ## all tests, in two processes; with many cores, pytest -n auto is faster
 	$(PYTHON) -m pytest
 
 lint:
