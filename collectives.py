@@ -1,7 +1,8 @@
 """Reductions over the devices that share one update; without such devices, each is the identity.
 
-`loop/parallel.py` maps an update over devices and binds the axis `AXIS`. Code below the loop calls these
-functions and never asks how it is mapped, so it can be tested alone, on one device, outside of any map.
+`loop/parallel.py` maps an update over devices and binds the axis `AXIS`. Code below the loop calls
+these functions and never asks how it is mapped, so it can be tested alone, on one device, outside
+of any map.
 """
 
 from typing import TypeVar
@@ -40,8 +41,8 @@ def total(tree: T) -> T:
 def shard(x: jax.Array) -> jax.Array:
     """This device's rows of an array that every device computed whole.
 
-    Drawing random numbers for the global batch and keeping one's own rows makes a result independent of
-    how many devices share the work.
+    Drawing random numbers for the global batch and keeping one's own rows makes a result
+    independent of how many devices share the work.
 
     Args:
       x: [B, ...], the same on every device, B a multiple of the number of devices.

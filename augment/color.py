@@ -1,8 +1,9 @@
 """Operations on the colors of one image, as in torchvision's tensor versions.
 
-Images are float32 in [0, 1] with channels first, [C, H, W]: rows of pixels fill vector registers, triples do not.
-Anything but three channels counts as gray: it is its own luma and has no hue. Random choices are parameters, never
-branches: under vmap both sides of a branch run. A factor of 1 and a shift of 0 leave an image as it is, exactly.
+Images are float32 in [0, 1] with channels first, [C, H, W]: rows of pixels fill vector registers,
+triples do not. Anything but three channels counts as gray: it is its own luma and has no hue.
+Random choices are parameters, never branches: under vmap both sides of a branch run. A factor of 1
+and a shift of 0 leave an image as it is, exactly.
 """
 
 from collections.abc import Sequence
@@ -26,17 +27,17 @@ def luma(image: jax.Array) -> jax.Array:
 
 
 def brightness(factor: jax.Array) -> jax.Array:
-    """Weights for `blend`, [3]: multiply by `factor`, at least 0."""
+    """Weights for `blend`, [3]: multiply by `factor`."""
     return jnp.stack([factor, jnp.zeros_like(factor), jnp.zeros_like(factor)])
 
 
 def contrast(factor: jax.Array) -> jax.Array:
-    """Weights for `blend`, [3]: multiply what differs from the mean luma by `factor`, at least 0."""
+    """Weights for `blend`, [3]: multiply what differs from the mean luma by `factor`."""
     return jnp.stack([factor, jnp.zeros_like(factor), 1 - factor])
 
 
 def saturation(factor: jax.Array) -> jax.Array:
-    """Weights for `blend`, [3]: multiply what differs from the pixel's luma by `factor`, at least 0."""
+    """Weights for `blend`, [3]: multiply what differs from the pixel's luma by `factor`."""
     return jnp.stack([factor, 1 - factor, jnp.zeros_like(factor)])
 
 
@@ -57,39 +58,47 @@ def blend(image: jax.Array, weights: jax.Array) -> jax.Array:
 def hue(image: jax.Array, shift: jax.Array) -> jax.Array:
     """Turns the colors of an image [3, H, W] round the circle by `shift` turns, in [-0.5, 0.5].
 
-    Hue, chroma and value are those of HSV. Each channel is the value, less the chroma times a distance on the circle
-    from the hue to the channel's own, cut to [0, 1].
+    Hue, chroma and value are those of HSV. Each channel is the value, less the chroma times a
+    distance on the circle from the hue to the channel's own, cut to [0, 1].
     """
     chex.assert_shape(image, (3, None, None))
     image = jax.lax.optimization_barrier(image)  # as in `blend`
-    red, green, blue = image[:1], image[1:2], image[2:]
+    red, green, blue = jnp.split(image, 3)
     value = jnp.max(image, axis=0, keepdims=True)
     chroma = value - jnp.min(image, axis=0, keepdims=True)
-    # Where XLA computes a channel twice, the two may differ in the last bit: order them, and never ask which one equals
-    # the largest. At a tie either sector gives the same hue.
-    is_red, is_green = (red >= green) & (red >= blue), green >= blue
+    # Where XLA computes a channel twice, the two may differ in the last bit: order them, and never
+    # ask which one equals the largest. At a tie either sector gives the same hue.
+    is_red = (red >= green) & (red >= blue)
+    is_green = green >= blue
     across = jnp.where(is_red, green - blue, jnp.where(is_green, blue - red, red - green))
     sector = jnp.where(is_red, 0.0, jnp.where(is_green, 2.0, 4.0))
     sixths = sector + across / jnp.where(chroma == 0, 1, chroma) + 6 * shift
     sixths = sixths - 6 * jnp.floor(sixths / 6)  # [1, H, W] in [0, 6)
     # Red: 2 - |h - 3|. Green: |h - 2| - 1. Blue: |h - 4| - 1.
-    sign, center, offset = (
-        np.array(of_channels, np.float32)[:, None, None]
-        for of_channels in ((-1, 1, 1), (3, 2, 4), (2, -1, -1))
-    )
+    sign = _of_channels(-1, 1, 1)
+    center = _of_channels(3, 2, 4)
+    offset = _of_channels(2, -1, -1)
     distance = sign * jnp.abs(sixths - center) + offset  # [3, H, W]
     return jnp.where(shift == 0, image, value - chroma * jnp.clip(distance, 0, 1))
+
+
+def _of_channels(red: float, green: float, blue: float) -> np.ndarray:
+    """A number for each channel, [3, 1, 1]."""
+    return np.array([red, green, blue], np.float32)[:, None, None]
 
 
 def jitter(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
     """Changes brightness, contrast, saturation and hue, one after the other.
 
-    Hue costs most: it is computed once, with places for the three others before and after it, half of them unused.
+    Hue costs most: it is computed once, with places for the three others before and after it, half
+    of them unused.
 
     Args:
       image: [C, H, W].
-      factors: [4], of BRIGHTNESS, CONTRAST and SATURATION (at least 0), and HUE (a shift, in turns).
-      order: [4] the operations in the order they take, a permutation. Of a gray image [2], of the first two alone.
+      factors: [4], of BRIGHTNESS, CONTRAST and SATURATION (at least 0), and HUE (a shift, in
+        turns).
+      order: [4] the operations in the order they take, a permutation. Of a gray image [2], of the
+        first two alone.
     """
     weights = [brightness(factors[BRIGHTNESS]), contrast(factors[CONTRAST])]
     if image.shape[0] != 3:
@@ -117,9 +126,11 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
 
     Args:
       images: [..., H, W, C], float in [0, 1]: channels last, as networks take them.
-      mean: [C], std: [C], of pixels in [0, 1].
+      mean: [C], of pixels in [0, 1].
+      std: [C], of pixels in [0, 1].
     """
     ones = (1,) * (images.ndim - 1)
-    mean, std = (jnp.asarray(m, images.dtype).reshape(*ones, -1) for m in (mean, std))
-    chex.assert_equal(mean.shape[-1], images.shape[-1])
-    return (images - mean) / std
+    means = jnp.asarray(mean, images.dtype).reshape(*ones, -1)
+    deviations = jnp.asarray(std, images.dtype).reshape(*ones, -1)
+    chex.assert_equal(means.shape[-1], images.shape[-1])
+    return (images - means) / deviations

@@ -1,7 +1,7 @@
 """Operations on the geometry of one image: crops, resampling, flips, shifts.
 
-Resampling is separable: two matrix products with a matrix [pixels out, pixels in] per axis, into which the crop, the
-antialiasing filter and the flip are folded.
+Resampling is separable: two matrix products with a matrix [pixels out, pixels in] per axis, into
+which the crop, the antialiasing filter and the flip are folded.
 """
 
 import math
@@ -33,8 +33,8 @@ def crop_box(
 ) -> Box:
     """Draws a crop as torchvision's RandomResizedCrop does (Szegedy et al. 2015).
 
-    Its area is uniform, its aspect ratio log-uniform; the first of ten tries that fits into the image counts, and if
-    none does, the largest central crop of an allowed ratio.
+    Its area is uniform, its aspect ratio log-uniform; the first of ten tries that fits into the
+    image counts, and if none does, the largest central crop of an allowed ratio.
 
     Args:
       uniforms: [CROP_DRAWS] in [0, 1).
@@ -44,25 +44,19 @@ def crop_box(
       ratio: least and largest width / height.
     """
     chex.assert_shape(uniforms, (CROP_DRAWS,))
-    areas, ratios, (top, left) = (
-        uniforms[:_TRIES],
-        uniforms[_TRIES : 2 * _TRIES],
-        uniforms[2 * _TRIES :],
-    )
+    areas, ratios, (top, left) = jnp.split(uniforms, [_TRIES, 2 * _TRIES])
     area = height * width * (scale[0] + (scale[1] - scale[0]) * areas)
     aspect = jnp.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * ratios)
-    widths, heights = (
-        jnp.round(jnp.sqrt(area * aspect)),
-        jnp.round(jnp.sqrt(area / aspect)),
-    )  # [tries]
+    widths = jnp.round(jnp.sqrt(area * aspect))  # [tries]
+    heights = jnp.round(jnp.sqrt(area / aspect))  # [tries]
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    found, first = jnp.any(fits), jnp.argmax(fits)
+    found = jnp.any(fits)
+    first = jnp.argmax(fits)
     whole = min(max(width / height, ratio[0]), ratio[1])  # the allowed ratio nearest to the image's
-    most_wide, most_high = (
-        min(width, max(1, round(height * whole))),
-        min(height, max(1, round(width / whole))),
-    )
-    h, w = jnp.where(found, heights[first], most_high), jnp.where(found, widths[first], most_wide)
+    most_wide = min(width, max(1, round(height * whole)))
+    most_high = min(height, max(1, round(width / whole)))
+    h = jnp.where(found, heights[first], most_high)
+    w = jnp.where(found, widths[first], most_wide)
     return Box(
         top=jnp.where(found, jnp.floor(top * (height - h + 1)), (height - most_high) // 2),
         left=jnp.where(found, jnp.floor(left * (width - w + 1)), (width - most_wide) // 2),
@@ -107,7 +101,9 @@ def resample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array
 
 
 def random_shift(keys: jax.Array, images: jax.Array, pad: int) -> jax.Array:
-    """Shifts images by a few whole pixels, repeating their edges (DrQ: Yarats et al. 2021, section 4.1).
+    """Shifts images by a few whole pixels, repeating their edges.
+
+    As in DrQ (Yarats et al. 2021, section 4.1).
 
     Args:
       keys: [B], one per image.
@@ -130,17 +126,17 @@ def random_shift(keys: jax.Array, images: jax.Array, pad: int) -> jax.Array:
 def _resampling(
     start: jax.Array, length: jax.Array, size: int, out: int, flip: jax.Array
 ) -> jax.Array:
-    """The matrix [out, size] that resizes pixels [start, start + length) of `size` to `out`, bilinearly.
+    """The matrix [out, size] that resizes pixels [start, start + length) of `size` to `out`.
 
-    A pixel of the result weighs the pixels around its center by a triangle, as wide as the larger of a pixel before
-    and after; the weights within the crop sum to one.
+    It is bilinear: a pixel of the result weighs the pixels around its center by a triangle, as wide
+    as the larger of a pixel before and after; the weights within the crop sum to one.
     """
-    i, j = jnp.arange(out, dtype=jnp.float32), jnp.arange(size, dtype=jnp.float32)
+    i = jnp.arange(out, dtype=jnp.float32)
+    j = jnp.arange(size, dtype=jnp.float32)
     i = jnp.where(flip, out - 1 - i, i)
     scale = length / out
     center = start + (i + 0.5) * scale
-    weights = jnp.maximum(
-        0, 1 - jnp.abs(j[None, :] + 0.5 - center[:, None]) / jnp.maximum(1, scale)
-    )
+    distance = jnp.abs(j[None, :] + 0.5 - center[:, None])
+    weights = jnp.maximum(0, 1 - distance / jnp.maximum(1, scale))
     weights = jnp.where(((j >= start) & (j < start + length))[None, :], weights, 0)
     return weights / jnp.sum(weights, axis=1, keepdims=True)

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+from jax.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 
 from missing_bits.encoders.images import ImageEncoder
@@ -27,9 +29,7 @@ _KINDS: dict[str, type[AnyEncoder]] = {"images": ImageEncoder, "text": TextEncod
 
 def kind_of(encoder: AnyEncoder) -> str:
     """What an encoder encodes: "images" or "text"."""
-    return next(
-        kind for kind, encoder_class in _KINDS.items() if isinstance(encoder, encoder_class)
-    )
+    return next(kind for kind, of_kind in _KINDS.items() if isinstance(encoder, of_kind))
 
 
 def save(
@@ -37,9 +37,11 @@ def save(
     encoder: AnyEncoder,
     variables: Variables,
     facts: Mapping[str, Any],
-    head: Any = None,
+    head: hk.Params | None = None,
 ) -> None:
-    """Writes variables as safetensors, with a card: what is in it, in its header and beside it as JSON.
+    """Writes variables as safetensors, with a card that says what is in it.
+
+    The card stands in the file's header and beside it as JSON.
 
     Args:
       path: the .safetensors file; its folder is made.
@@ -51,9 +53,8 @@ def save(
     tensors = {}
     for kind, tree in {**variables._asdict(), "head": head or {}}.items():
         for module, leaves in tree.items():
-            tensors |= {
-                f"{kind}:{module}:{name}": np.asarray(leaf) for name, leaf in leaves.items()
-            }
+            for name, leaf in leaves.items():
+                tensors[f"{kind}:{module}:{name}"] = np.asarray(leaf)
     card = {"kind": kind_of(encoder), "encoder": dataclasses.asdict(encoder), **facts}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(safetensors.numpy.save(tensors, metadata={"card": json.dumps(card)}))
@@ -65,13 +66,18 @@ class Loaded(NamedTuple):
 
     encoder: AnyEncoder
     variables: Variables
-    head: dict[str, Any]
+    head: hk.Params
     """Parameters of the head that was saved with it; empty without one."""
     card: dict[str, Any]
 
-    def __call__(self, inputs: Any) -> jax.Array:
-        """Features [B, D] of images [B, H, W, C], uint8 or float in [0, 1], or of padded tokens int [B, L]."""
-        return self.encoder.apply(self.variables, jnp.asarray(inputs))[0]
+    def __call__(self, inputs: ArrayLike) -> jax.Array:
+        """Features [B, D] of inputs.
+
+        Args:
+          inputs: images [B, H, W, C], uint8 or float in [0, 1], or padded tokens, int [B, L].
+        """
+        features, _ = self.encoder.apply(self.variables, jnp.asarray(inputs))
+        return features
 
 
 def load(run: str | Path, seed: int | None = None) -> Loaded:
@@ -86,24 +92,7 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
     """
     path = Path(run)
     if path.suffix != ".safetensors":
-        require(
-            path.is_dir(),
-            f"{path} is no folder of a run. Name one that a finished run has left, under runs/.",
-        )
-        found = sorted(
-            (path / "encoder").glob("seed*.safetensors"),
-            key=lambda p: int(p.stem.removeprefix("seed")),
-        )
-        require(
-            bool(found),
-            f"{path} holds no encoder: it is of another kind, or its run has not finished. Finish it with "
-            "--run.resume, or name the folder of a finished pretraining.",
-        )
-        path = found[0] if seed is None else path / "encoder" / f"seed{seed}.safetensors"
-        require(
-            path in found,
-            f"{run} has no encoder of seed {seed}; it has {', '.join(p.stem for p in found)}.",
-        )
+        path = _file_in(path, seed)
     trees: dict[str, dict[str, dict[str, np.ndarray]]] = {"params": {}, "state": {}, "head": {}}
     try:
         with safe_open(path, "numpy") as file:
@@ -111,15 +100,44 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 kind, module, leaf = name.split(":")
                 trees[kind].setdefault(module, {})[leaf] = file.get_tensor(name)
-        fields = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in card["encoder"].items()
-        }
-        encoder = _KINDS[card["kind"]](**fields)
+        encoder = _KINDS[card["kind"]](**_fields(card["encoder"]))
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}. Name the folder of a finished run.") from error
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged or was not written by this suite: {error}.") from error
     return Loaded(encoder, Variables(trees["params"], trees["state"]), trees["head"], card)
+
+
+def _file_in(folder: Path, seed: int | None) -> Path:
+    """The encoder's file in the folder of a run: that of a seed, or that of the first."""
+    require(
+        folder.is_dir(),
+        f"{folder} is no folder of a run. Name one that a finished run has left, under runs/.",
+    )
+    found = sorted(
+        (folder / "encoder").glob("seed*.safetensors"),
+        key=lambda path: int(path.stem.removeprefix("seed")),
+    )
+    require(
+        bool(found),
+        f"{folder} holds no encoder: it is of another kind, or its run has not finished. Finish it "
+        "with --run.resume, or name the folder of a finished pretraining.",
+    )
+    if seed is None:
+        return found[0]
+    path = folder / "encoder" / f"seed{seed}.safetensors"
+    require(
+        path in found,
+        f"{folder} has no encoder of seed {seed}; it has {', '.join(p.stem for p in found)}.",
+    )
+    return path
+
+
+def _fields(written: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder's fields as a card has written them: JSON has lists for tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
+    }
 
 
 def load_for(encoder: ImageEncoder, run: str) -> Variables:
@@ -131,10 +149,15 @@ def load_for(encoder: ImageEncoder, run: str) -> Variables:
     loaded = load(run)
     require(
         isinstance(loaded.encoder, ImageEncoder),
-        f"--init-from={run} holds an encoder of {kind_of(loaded.encoder)}; this run needs one of images.",
+        f"--init-from={run} holds an encoder of {kind_of(loaded.encoder)}; this run needs one of "
+        "images.",
     )
-    for what in ("network", "image_shape", "patch"):
-        have, want = getattr(loaded.encoder, what), getattr(encoder, what)
+    found = loaded.encoder
+    for what, have, want in (
+        ("network", found.network, encoder.network),
+        ("image_shape", found.image_shape, encoder.image_shape),
+        ("patch", found.patch, encoder.patch),
+    ):
         require(
             have == want,
             f"--init-from={run} holds an encoder whose {what} is {have}; this run needs {want}.",

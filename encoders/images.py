@@ -16,7 +16,10 @@ from missing_bits.nets import vision
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """An encoder of images with its normalization: all that its file must say besides its variables."""
+    """An encoder of images with its normalization.
+
+    These fields are all that its file must say besides its variables.
+    """
 
     network: str
     """A name that `vision.make` knows."""
@@ -38,7 +41,9 @@ class ImageEncoder:
     def num_features(self) -> int:
         """D, the width of a feature."""
         variables = jax.eval_shape(self.init, jax.random.key(0))
-        return jax.eval_shape(self.apply, variables, jnp.zeros((2, *self.image_shape)))[0].shape[1]
+        images = jnp.zeros((2, *self.image_shape))
+        features, _ = jax.eval_shape(self.apply, variables, images)
+        return features.shape[1]
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""

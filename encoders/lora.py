@@ -13,21 +13,24 @@ training, merged parameters cost no more than those of the original network.
 """
 
 import math
-from typing import Any
+from typing import TypeAlias
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from missing_bits.errors import require
+Adapters: TypeAlias = dict[str, dict[str, jax.Array]]
+"""{module: {"a": [rows, rank], "b": [rank, out]}}."""
 
 
-def init(key: jax.Array, params: Any, rank: int) -> dict[str, dict[str, jax.Array]]:
-    """Makes an adapter for each weight `w` of two or more axes: those of linear layers and convolutions.
+def init(key: jax.Array, params: hk.Params, rank: int) -> Adapters:
+    """Makes an adapter for each weight `w` of two or more axes.
 
-    A kernel [..., in, out] counts as a matrix whose rows are all axes but the last. Biases,
-    parameters of normalization and embeddings bear other names and get no adapter. As in the paper
-    (section 4.1), A is Gaussian and B zero, so that training starts from the original network; the
-    deviation 1 / sqrt(rows) keeps the scale of inputs.
+    These are the weights of linear layers and convolutions. A kernel [..., in, out] counts as a
+    matrix whose rows are all axes but the last. Biases, parameters of normalization and embeddings
+    bear other names and get no adapter. As in the paper (section 4.1), A is Gaussian and B zero, so
+    that training starts from the original network; the deviation 1 / sqrt(rows) keeps the scale of
+    inputs.
 
     Args:
       key: a random key.
@@ -36,7 +39,7 @@ def init(key: jax.Array, params: Any, rank: int) -> dict[str, dict[str, jax.Arra
         allowed, and wasted.
 
     Returns:
-      {module: {"a": [rows, rank], "b": [rank, out]}}, of the type of the weights.
+      Adapters of the type of the weights.
     """
     adapters = {}
     adapted = sorted(
@@ -44,13 +47,14 @@ def init(key: jax.Array, params: Any, rank: int) -> dict[str, dict[str, jax.Arra
     )
     for i, module in enumerate(adapted):
         w = params[module]["w"]
-        rows, out = math.prod(w.shape[:-1]), w.shape[-1]
+        rows = math.prod(w.shape[:-1])
+        out = w.shape[-1]
         a = jax.random.normal(jax.random.fold_in(key, i), (rows, rank), w.dtype) / math.sqrt(rows)
         adapters[module] = {"a": a, "b": jnp.zeros((rank, out), w.dtype)}
     return adapters
 
 
-def merge(params: Any, adapters: Any, scale: float) -> dict[str, Any]:
+def merge(params: hk.Params, adapters: Adapters, scale: float | jax.Array) -> hk.Params:
     """Adds the adapters to the weights: W + scale A B. All other parameters stay the same objects.
 
     Args:
@@ -67,8 +71,3 @@ def merge(params: Any, adapters: Any, scale: float) -> dict[str, Any]:
         product = adapter["a"] @ adapter["b"]  # [rows, out]
         merged[module] = {**params[module], "w": w + scale * product.reshape(w.shape)}
     return merged
-
-
-def check(rank: int) -> None:
-    """Raises `UserError` for a rank below 1."""
-    require(rank >= 1, f"--lora-rank is {rank}; it must be at least 1.")

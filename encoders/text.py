@@ -1,8 +1,8 @@
 """Encoders of text: a network by name, with its tokenizer."""
 
 from dataclasses import dataclass
-from typing import Any
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +12,10 @@ from missing_bits.nets import text
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """An encoder of text with its tokenizer: all that its file must say besides its variables."""
+    """An encoder of text with its tokenizer.
+
+    These fields are all that its file must say besides its variables.
+    """
 
     network: str
     """A name that `text.make` knows."""
@@ -32,7 +35,7 @@ class TextEncoder:
         """D, the width of a feature."""
         return self.table(jax.eval_shape(self.init, jax.random.key(0)).params).shape[1]
 
-    def table(self, params: Any) -> jax.Array:
+    def table(self, params: hk.Params) -> jax.Array:
         """The embeddings [V, D] of tokens in this encoder's parameters."""
         return params["text_transformer/embed"]["embeddings"]
 
@@ -43,7 +46,7 @@ class TextEncoder:
 
     def apply(
         self, variables: Variables, tokens: jax.Array, is_training: bool = False
-    ) -> tuple[jax.Array, Any]:
+    ) -> tuple[jax.Array, hk.State]:
         """Features of texts: means over their tokens.
 
         Args:
@@ -66,9 +69,16 @@ class TextEncoder:
         segments: jax.Array,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Encoded tokens [B, L, D], float32, of packed rows; the arguments are those of `text.TextTransformer`."""
+        """Encoded tokens [B, L, D], float32, of packed rows.
+
+        Args:
+          variables: of this encoder.
+          tokens: int [B, L].
+          segments: int [B, L], which document of its row a token belongs to.
+          keys: random keys [B] for dropout; None for none.
+        """
         return self._network.apply(variables.params, None, tokens, segments, keys)
 
     @property
-    def _network(self) -> Any:
+    def _network(self) -> hk.Transformed:
         return text.make(self.network, self.vocabulary, self.dropout, self.bfloat16)

@@ -1,7 +1,12 @@
-"""The look of all pictures: colors, tiles of images, a page with a title, saving."""
+"""The look of all pictures: colors, tiles of images, a page with a title, saving.
+
+The first colors are those of Okabe and Ito, which color-blind readers can tell apart.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import chex
 import jax
@@ -31,7 +36,14 @@ _NARROWEST = 480  # pixels: room for the texts above
 
 
 def tiles(images: jax.Array) -> np.ndarray:
-    """Images [n, H, W, C] as RGB uint8 [n, f H, f W, 3], enlarged by a whole factor f to about `_TILE`."""
+    """Images as RGB, enlarged by a whole factor f to about `_TILE`: every pixel stays a square.
+
+    Args:
+      images: [n, H, W, C], uint8, or floats in [0, 1]; gray or RGB.
+
+    Returns:
+      [n, f H, f W, 3] uint8.
+    """
     images = np.asarray(images)
     chex.assert_rank(images, 4)
     if images.dtype != np.uint8:
@@ -42,30 +54,56 @@ def tiles(images: jax.Array) -> np.ndarray:
 
 
 def blank(height: int, width: int) -> np.ndarray:
+    """A white canvas [height, width, 3]."""
     return np.full((height, width, 3), 255, np.uint8)
 
 
 def rgb(color: str) -> tuple[int, ...]:
+    """A color such as #0072b2 as three bytes."""
     return tuple(bytes.fromhex(color[1:]))
 
 
-def save(canvas: np.ndarray, title: str, heads: Sequence[tuple[int, str, str]], path: Path) -> None:
-    """Writes a canvas [height, width, 3], pixel by pixel, below a title and a line of texts (x in pixels, color)."""
-    margin, top = 16, 66 if heads else 44
-    height, width = canvas.shape[0] + margin + top, max(canvas.shape[1] + 2 * margin, _NARROWEST)
+def paste(page: np.ndarray, tile: np.ndarray, top: int, left: int) -> None:
+    """Puts a tile [height, width, 3] into a page, its upper left corner at (top, left)."""
+    height, width = tile.shape[:2]
+    page[top : top + height, left : left + width] = tile
+
+
+class Head(NamedTuple):
+    """A text above a canvas."""
+
+    x: int
+    """Where it begins, in pixels from the left of the canvas."""
+    text: str
+    color: str
+
+
+def save(canvas: np.ndarray, title: str, heads: Sequence[Head], path: Path) -> None:
+    """Writes a canvas, pixel by pixel, below a title and a line of texts.
+
+    Args:
+      canvas: [height, width, 3] uint8.
+      title: above all.
+      heads: the texts, if any.
+      path: the PNG file to write.
+    """
+    margin = 16
+    top = 66 if heads else 44
+    height = canvas.shape[0] + margin + top
+    width = max(canvas.shape[1] + 2 * margin, _NARROWEST)
     plt = pyplot()
     figure = plt.figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=WHITE)
     figure.figimage(canvas, margin, margin, origin="upper")
     figure.text(margin / width, 1 - 14 / height, title, fontsize=12, color=INK, va="top")
-    for x, text, color in heads:
-        figure.text(
-            (margin + x) / width, 1 - 42 / height, text, fontsize=9.5, color=color, va="top"
-        )
+    for head in heads:
+        left = (margin + head.x) / width
+        figure.text(left, 1 - 42 / height, head.text, fontsize=9.5, color=head.color, va="top")
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
 
 
-def pyplot():
+def pyplot() -> ModuleType:
+    """matplotlib.pyplot, drawing to files alone; imported late, because it takes a while."""
     import matplotlib
 
     matplotlib.use("Agg")

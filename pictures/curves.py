@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from missing_bits.pictures import canvas
+
 
 def draw(
     rows: Iterable[Mapping[str, Any]],
@@ -15,7 +17,9 @@ def draw(
     path: Path,
     interval: Callable[..., tuple[float, float]],
 ) -> None:
-    """Draws a metric of the per-seed rows over the budget: each seed, and their mean with its 95 % interval.
+    """Draws a metric of the per-seed rows over the budget.
+
+    Each seed is drawn, and their mean with its 95 % interval.
 
     Args:
       rows: rows of metrics.jsonl; those without the metric or a seed are passed over.
@@ -31,21 +35,16 @@ def draw(
             seeds.setdefault(row["seed"], {})[row["step"]] = row[metric]
     if not seeds:
         return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = canvas.pyplot()
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     steps = sorted(set.intersection(*(set(curve) for curve in seeds.values())))
-    values = np.array(
-        [[curve[step] for step in steps] for curve in seeds.values()]
-    )  # [seeds, points]
+    curves = [[curve[step] for step in steps] for curve in seeds.values()]
+    values = np.array(curves)  # [seeds, points]
     if len(seeds) > 1:
         for curve in values:
             axes.plot(steps, curve, color="C0", alpha=0.25, linewidth=1)
-        low, high = zip(*(interval(column) for column in values.T), strict=True)
-        axes.fill_between(steps, low, high, color="C0", alpha=0.2, linewidth=0)
+        ends = np.array([interval(column) for column in values.T])  # [points, 2]
+        axes.fill_between(steps, ends[:, 0], ends[:, 1], color="C0", alpha=0.2, linewidth=0)
         label = f"mean of {len(seeds)} seeds, 95 % interval"
     else:
         label = f"seed {next(iter(seeds))}"

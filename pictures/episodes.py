@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from missing_bits.numeric import ceil_div
+
 _FRAMES = 250  # at most
 _WIDTH = 300  # pixels
 
 
 def gif(frames: Sequence[np.ndarray], returns: Sequence[float], path: Path) -> None:
-    """Writes an episode as a GIF with its return so far in the corner; nothing where there are no frames.
+    """Writes an episode as a GIF with its return so far in the corner.
+
+    Nothing is written where there are no frames.
 
     Args:
       frames: RGB [height, width, 3] uint8, one before the first step and one after each.
@@ -21,21 +25,17 @@ def gif(frames: Sequence[np.ndarray], returns: Sequence[float], path: Path) -> N
 
     if not frames:
         return
-    stride = max(1, -(-(len(frames) - 1) // (_FRAMES - 1)))
-    kept = [*range(0, len(frames) - 1, stride), len(frames) - 1]
-    font, pictures = ImageFont.load_default(size=16), []
+    last = len(frames) - 1
+    stride = max(1, ceil_div(last, _FRAMES - 1))
+    kept = [*range(0, last, stride), last]
+    font = ImageFont.load_default(size=16)
+    pictures = []
     for i in kept:
         picture = Image.fromarray(np.asarray(frames[i]))
         picture = picture.resize((_WIDTH, round(picture.height * _WIDTH / picture.width)))
         draw = ImageDraw.Draw(picture)
-        draw.text(
-            (6, 4),
-            f"step {i}   return {returns[i]:g}",
-            font=font,
-            fill="white",
-            stroke_width=2,
-            stroke_fill="black",
-        )
+        text = f"step {i}   return {returns[i]:g}"
+        draw.text((6, 4), text, font=font, fill="white", stroke_width=2, stroke_fill="black")
         pictures.append(picture.quantize(64))
     durations = [40] * (len(pictures) - 1) + [1500]  # milliseconds; the last frame stays
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)

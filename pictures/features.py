@@ -1,4 +1,8 @@
-"""Pictures of features and of what is made of them: correlations, maps, confusions."""
+"""Pictures of features and of what is made of them: correlations, maps, confusions.
+
+Each function writes one PNG file.
+Shapes: N features, D of a feature or embedding.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +11,7 @@ import chex
 import jax
 import numpy as np
 
+from missing_bits.numeric import ceil_div
 from missing_bits.pictures import canvas
 
 _COMPONENTS = 256  # of a correlation that are shown
@@ -15,7 +20,12 @@ _POINTS = 1_500  # of a map, at most
 
 
 def correlation(c: jax.Array, path: Path) -> None:
-    """Draws a cross-correlation matrix [D, D], or its leading block where it is large, and sums up all of it."""
+    """Draws a cross-correlation matrix, or its leading block where it is large, and sums it up.
+
+    Args:
+      c: [D, D].
+      path: the file to write.
+    """
     c = np.asarray(c, np.float32)
     chex.assert_shape(c, (len(c), len(c)))
     diagonal = np.diagonal(c)
@@ -41,9 +51,9 @@ def feature_map(
 ) -> None:
     """Draws features as points in the plane (t-SNE), colored by class.
 
-    Fewer than 10 features, or features that are all the same, are drawn by two principal components instead. The
-    same sample of at most 1,500 features is drawn at every call; of more classes than there are pairs of a
-    color and a marker (60), the first ones.
+    Fewer than 10 features, or features that are all the same, are drawn by two principal components
+    instead. The same sample of at most 1,500 features is drawn at every call; of more classes than
+    there are pairs of a color and a marker (60), the first ones.
 
     Args:
       features: [N, D].
@@ -53,9 +63,8 @@ def feature_map(
     """
     chex.assert_shape(labels, (len(features),))
     labels = np.asarray(labels)
-    looks = [(color, marker) for marker in canvas.MARKERS for color in canvas.COLORS][
-        : len(classes)
-    ]
+    all_looks = [(color, marker) for marker in canvas.MARKERS for color in canvas.COLORS]
+    looks = all_looks[: len(classes)]
     drawable = np.flatnonzero(labels < len(looks))
     drawn = np.random.default_rng(0).permutation(drawable)[:_POINTS]
     points, method = _plane(np.asarray(features, np.float64)[drawn])
@@ -66,19 +75,28 @@ def feature_map(
     for label, (color, marker) in enumerate(looks):
         mine = points[labels == label]
         axes.scatter(
-            *mine.T, s=size, c=color, marker=marker, alpha=0.8, linewidth=0, label=classes[label]
+            mine[:, 0],
+            mine[:, 1],
+            s=size,
+            c=color,
+            marker=marker,
+            alpha=0.8,
+            linewidth=0,
+            label=classes[label],
         )
     of = "" if len(drawn) == len(features) else f" of {len(features):,}"
-    axes.set(
-        title=f"Test features by class: {method} of {len(drawn):,}{of} images", xticks=[], yticks=[]
-    )
+    axes.set_title(f"Test features by class: {method} of {len(drawn):,}{of} images")
+    axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     for side in axes.spines.values():
         side.set_color("#bbbbbb")
     some = "" if len(looks) == len(classes) else f"first {len(looks)} of {len(classes):,} classes"
-    columns = -(-len(looks) // 24)
     legend = figure.legend(
-        loc="outside right upper", frameon=False, title=some, ncols=columns, markerscale=1.6
+        loc="outside right upper",
+        frameon=False,
+        title=some,
+        ncols=ceil_div(len(looks), 24),
+        markerscale=1.6,
     )
     for handle in legend.legend_handles:
         handle.set_alpha(1)
@@ -97,10 +115,10 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     """
     chex.assert_equal_shape([labels, guesses])
     count = len(classes)
-    counts = np.bincount(labels * count + guesses, minlength=count**2).reshape(
-        count, count
-    )  # [class, guess]
-    shares = (100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[:_CLASSES, :_CLASSES]
+    counts = np.bincount(labels * count + guesses, minlength=count**2)
+    counts = counts.reshape(count, count)  # [class, guess]
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = shares[:_CLASSES, :_CLASSES]
     shown = classes[:_CLASSES]
     plt = canvas.pyplot()
     side = 2.2 + 0.5 * len(shown)
@@ -108,14 +126,8 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.5:
-            axes.text(
-                column,
-                row,
-                f"{share:.0f}",
-                ha="center",
-                va="center",
-                color="white" if share > 55 else canvas.INK,
-            )
+            color = canvas.WHITE if share > 55 else canvas.INK
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=color)
     ticks = np.arange(len(shown))
     axes.set(xticks=ticks, yticks=ticks, yticklabels=shown, xlabel="taken for", ylabel="class")
     axes.set_xticks(ticks, shown, rotation=45, ha="right")
@@ -129,22 +141,19 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
 def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:
     """Points [N, 2] that stand for features [N, D], and the name of the method."""
     features = features / max(float(np.abs(features).max()), 1e-30)  # t-SNE finds its own scale
-    centerd = features - features.mean(axis=0, keepdims=True)
-    squares, axes = np.linalg.eigh(centerd @ centerd.T)  # [N], [N, N], ascending
+    centered = features - features.mean(axis=0, keepdims=True)
+    squares, axes = np.linalg.eigh(centered @ centered.T)  # [N], [N, N], ascending
     components = axes[:, ::-1] * np.sqrt(np.maximum(squares[::-1], 0))[None, :]
     components = np.pad(components, ((0, 0), (0, max(0, 2 - len(features)))))
-    if (
-        len(features) < 10 or squares[-1] < 1e-12 * features.size
-    ):  # few, or the same but for rounding
+    same_but_for_rounding = squares[-1] < 1e-12 * features.size
+    if len(features) < 10 or same_but_for_rounding:
         return components[:, :2], "principal components"
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     start = components[:, :2] / components[:, 0].std() * 1e-4  # as small as its authors start
-    tsne = TSNE(
-        init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0
-    )
-    with threadpool_limits(
-        1
-    ):  # OpenMP's threads spin while they wait: on busy cores that takes ten times longer
+    perplexity = min(30, (len(features) - 1) / 3)
+    tsne = TSNE(init=start, perplexity=perplexity, max_iter=500, random_state=0)
+    # OpenMP's threads spin while they wait: on busy cores that takes ten times longer.
+    with threadpool_limits(1):
         return tsne.fit_transform(components[:, :50]), "t-SNE"

@@ -1,4 +1,9 @@
-"""Pictures of images: pairs of views, reconstructions, nearest neighbors."""
+"""Pictures of images: pairs of views, reconstructions, nearest neighbors.
+
+Each function writes one PNG file. Images are uint8, or floats in [0, 1]; gray or RGB. They are
+enlarged by whole factors, so every pixel stays a square.
+Shapes: n images, Q queries, k neighbors, H, W, C of an image.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +12,7 @@ import chex
 import jax
 import numpy as np
 
+from missing_bits.numeric import ceil_div
 from missing_bits.pictures import canvas
 
 
@@ -14,24 +20,31 @@ def pairs(x_a: jax.Array, x_b: jax.Array, path: Path) -> None:
     """Draws two views of each of n images, side by side on a card, four cards in a row.
 
     Args:
-      x_a, x_b: [n, H, W, C], views of the same images in the same order.
+      x_a: [n, H, W, C], first views.
+      x_b: [n, H, W, C], second views of the same images in the same order.
       path: the file to write.
     """
     _cards([x_a, x_b], 4, "Two views of an image on each card", path)
 
 
 def reconstructions(images: jax.Array, masked: jax.Array, restored: jax.Array, path: Path) -> None:
-    """Draws each of n images as it is, masked, and reconstructed, side by side on a card, three cards in a row.
+    """Draws each of n images as it is, masked, and reconstructed, side by side on a card.
+
+    Three cards stand in a row.
 
     Args:
-      images, masked, restored: [n, H, W, C], in the same order.
+      images: [n, H, W, C].
+      masked: [n, H, W, C], in the same order.
+      restored: [n, H, W, C], in the same order.
       path: the file to write.
     """
     _cards([images, masked, restored], 3, "Original, masked and reconstructed", path)
 
 
 def neighbors(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: Path) -> None:
-    """Draws a row per test image: the image itself, then its nearest training images, framed by their class.
+    """Draws a row per test image: the image itself, then its nearest training images.
+
+    Frames tell whether these are of its class.
 
     Args:
       queries: [Q, H, W, C], test images.
@@ -41,47 +54,58 @@ def neighbors(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: P
     """
     chex.assert_shape(right, shown.shape[:2])
     chex.assert_equal_shape([queries, shown[:, 0]])
-    left, tiles = canvas.tiles(queries), canvas.tiles(shown.reshape(-1, *shown.shape[2:]))
-    height, width = left.shape[1:3]
-    edge, gap, aside = 4, 6, 30
-    frame_height, frame_width = height + 2 * edge, width + 2 * edge
     count, k = right.shape
+    left = canvas.tiles(queries)
+    tiles = canvas.tiles(shown.reshape(-1, *shown.shape[2:]))
+    height, width = left.shape[1:3]
+    edge = 4
+    gap = 6
+    aside = 30
+    frame_height = height + 2 * edge
+    frame_width = width + 2 * edge
     start = frame_width + aside
     page = canvas.blank(count * (frame_height + gap) - gap, start + k * (frame_width + gap) - gap)
     for row in range(count):
         y = row * (frame_height + gap)
-        page[y + edge : y + edge + height, edge : edge + width] = left[row]
+        canvas.paste(page, left[row], y + edge, edge)
         for column in range(k):
             x = start + column * (frame_width + gap)
-            page[y : y + frame_height, x : x + frame_width] = canvas.rgb(
-                canvas.RIGHT if right[row, column] else canvas.WRONG
-            )
-            page[y + edge : y + edge + height, x + edge : x + edge + width] = tiles[
-                row * k + column
-            ]
+            color = canvas.RIGHT if right[row, column] else canvas.WRONG
+            page[y : y + frame_height, x : x + frame_width] = canvas.rgb(color)
+            canvas.paste(page, tiles[row * k + column], y + edge, x + edge)
     heads = [
-        (0, "test image", canvas.INK),
-        (start, f"{k} nearest training images:", canvas.INK),
-        (start + 180, "its class", canvas.RIGHT),
-        (start + 245, "another", canvas.WRONG),
+        canvas.Head(0, "test image", canvas.INK),
+        canvas.Head(start, f"{k} nearest training images:", canvas.INK),
+        canvas.Head(start + 180, "its class", canvas.RIGHT),
+        canvas.Head(start + 245, "another", canvas.WRONG),
     ]
     canvas.save(page, "Nearest neighbors by cosine similarity", heads, path)
 
 
 def _cards(images: Sequence[jax.Array], most: int, title: str, path: Path) -> None:
-    """Writes n cards, at most so many in a row; each shows one image of each of k sets [n, H, W, C], in order."""
+    """Writes n cards; each shows one image of each of k sets, side by side.
+
+    Args:
+      images: the sets, [n, H, W, C] each.
+      most: cards in a row, at most.
+      title: of the page.
+      path: the file to write.
+    """
     chex.assert_equal_shape(images)
     sets = [canvas.tiles(x) for x in images]
     count, height, width = sets[0].shape[:3]
-    edge, gap = 5, 14
-    card_height, card_width = height + 2 * edge, edge + len(sets) * (width + edge)
+    edge = 5
+    gap = 14
+    card_height = height + 2 * edge
+    card_width = edge + len(sets) * (width + edge)
     columns = min(most, count)
-    rows = -(-count // columns)
+    rows = ceil_div(count, columns)
     page = canvas.blank(rows * (card_height + gap) - gap, columns * (card_width + gap) - gap)
     for i in range(count):
-        y, x = i // columns * (card_height + gap), i % columns * (card_width + gap)
+        row, column = divmod(i, columns)
+        y = row * (card_height + gap)
+        x = column * (card_width + gap)
         page[y : y + card_height, x : x + card_width] = canvas.rgb(canvas.CARD)
         for k, tiles in enumerate(sets):
-            left = x + edge + k * (width + edge)
-            page[y + edge : y + edge + height, left : left + width] = tiles[i]
+            canvas.paste(page, tiles[i], y + edge, x + edge + k * (width + edge))
     canvas.save(page, title, [], path)

@@ -12,7 +12,7 @@ import safetensors.numpy
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
-from missing_bits.encoders.variables import Variables, encoder_of
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
 
 ENCODER = ImageEncoder("convnet", (28, 28, 1), (0.3,), (0.2,))
@@ -77,11 +77,6 @@ def test_a_head_lies_beside_an_encoder_of_images(tmp_path):
     loaded = files.load(tmp_path / "one.safetensors")
     jax.tree.map(np.testing.assert_array_equal, loaded.head, HEAD)
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
-
-
-def test_the_encoders_part_of_what_a_method_has_learned():
-    learned = {"encoder": {"a": 1}, "projector": {"b": 2}}, {"encoder": {"c": 3}, "projector": {}}
-    assert encoder_of(learned) == Variables({"a": 1}, {"c": 3})
 
 
 def test_the_card_lies_beside_the_file_and_within_it(run):

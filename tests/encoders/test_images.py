@@ -45,7 +45,9 @@ def test_every_network_can_be_chosen():
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(UserError, match=r"^--student.network=vgg is unknown; it is one of convnet,"):
+    with pytest.raises(
+        UserError, match=r"^--student.network=vgg is unknown; it is one of convnet,"
+    ):
         Encoder(network="vgg").check("student.")
     with pytest.raises(UserError, match=r"^--patch is -1; give a number of pixels, or 0"):
         Encoder(patch=-1).check("")

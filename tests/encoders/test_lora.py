@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from missing_bits.encoders import lora
-from missing_bits.errors import UserError
 from missing_bits.nets import conv
 from missing_bits.nets.transformer import Transformer
 
@@ -173,10 +172,3 @@ def test_the_start_depends_on_the_key_and_not_on_the_order_of_modules():
     for module, adapter in adapters.items():
         np.testing.assert_array_equal(adapter["a"], turned[module]["a"])
         assert not np.any(np.asarray(adapter["a"]) == np.asarray(other[module]["a"]))
-
-
-@pytest.mark.parametrize("rank", [0, -4])
-def test_a_rank_below_one_is_refused(rank):
-    lora.check(1)
-    with pytest.raises(UserError, match=rf"rank is {rank}; it must be at least 1"):
-        lora.check(rank)
