@@ -2,15 +2,16 @@
 
     python run.py --exp=finetune --init-from=RUN
 
-A linear classifier on the encoder's features, normalized over the batch (He et al. 2022, appendix A.1), under the
-cross-entropy. Beside it moves the whole encoder (`full`, perhaps with smaller steps in lower layers), nothing else
-(`linear`), or low-rank matrices that are added to the encoder's weights (`lora`: Hu et al. 2021), which are merged into
-them when the encoder is handed over.
+A linear classifier on the encoder's features, normalized over the batch (He et al. 2022, appendix
+A.1), under the cross-entropy. Beside it moves the whole encoder (`full`, perhaps with smaller steps
+in lower layers), nothing else (`linear`), or low-rank matrices that are added to the encoder's
+weights (`lora`: Hu et al. 2021), which are merged into them when the encoder is handed over.
 `--from-scratch` starts the same network anew: what to compare with.
 Shapes: B examples in a batch (on one device), F features of the encoder, K classes.
 """
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,17 +26,23 @@ from missing_bits import collectives, optimizers
 from missing_bits.augment import views
 from missing_bits.augment.views import Views
 from missing_bits.data import labeled
-from missing_bits.data.labeled import Examples
+from missing_bits.data.labeled import Examples, Labeled
 from missing_bits.data.load import is_text
 from missing_bits.data.source import BatchSource
 from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.encoders import files, lora
+from missing_bits.encoders.files import AnyEncoder
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_positive
+from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.eval.probes import in_batches
+from missing_bits.losses import classification
+from missing_bits.metrics import Metrics
 from missing_bits.nets.layers import BatchNorm
-from missing_bits.pictures import features as features_pictures
+from missing_bits.options import row
+from missing_bits.pictures import features as pictures_of_features
+from missing_bits.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,15 @@ class Config:
     """Fine-tuning with few labels. Periods and budgets count updates."""
 
     data: str = ""
-    """Labeled images or text, as for pretraining; empty for what the run of --init-from has learned from."""
+    """Labeled images or text, as for pretraining; empty for what the run of --init-from has learned
+    from."""
     data_dir: str = ""
     """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
     image_size: int = 0
     """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
     init_from: str = ""
-    """Folder of the run whose encoder to start from (of its first seed), or one of its .safetensors files. Needed."""
+    """Folder of the run whose encoder to start from (of its first seed), or one of its .safetensors
+    files. Needed."""
     from_scratch: bool = False
     """Take only the network of that run and start it anew: what to compare with."""
     labels_per_class: int = 10
@@ -59,14 +68,16 @@ class Config:
     batch_size: int = 50
     """Examples per update, over all devices."""
     method: Literal["full", "linear", "lora"] = "full"
-    """What moves beside the classifier: the whole encoder, nothing, or low-rank additions to its weights."""
+    """What moves beside the classifier: the whole encoder, nothing, or low-rank additions to its
+    weights."""
     layer_decay: float = 1.0
-    """full, transformers: factor on the step size from each layer to the one below, above 0, at most 1."""
+    """full, transformers: factor on the step size from each layer to the one below, above 0, at
+    most 1."""
     lora_rank: int = 8
     """lora: rank of the additions."""
-    lora_alpha: float = 16.0
+    lora_alpha: float = row(16.0)
     """lora: the additions are multiplied by this / rank."""
-    classifier_rate: float = 10.0
+    classifier_rate: float = row(10.0)
     """Factor on the step size of the classifier, which starts anew."""
     views: Views = Views(crop_scale=(0.5, 1.0), jitter=0.0, gray=0.0, solarize=(0.0, 0.0))
     """How images are distorted."""
@@ -76,188 +87,262 @@ class Config:
 
 _TESTED = 250  # test examples at once
 PRESETS: dict[str, dict[str, Any]] = {"digits": {"views": {"flip": 0.0}}}
+TINY = {"updates": 12, "batch_size": 16}  # and `init_from`, the folder of a run
+
+
+class Params(NamedTuple):
+    """What moves; a part that does not is {}."""
+
+    classifier: Any
+    encoder: Any  # full
+    adapters: Any  # lora
+
+
+class Statistics(NamedTuple):
+    """Moving averages of batch normalization."""
+
+    classifier: Any
+    encoder: Any
+
+
+class Learned(NamedTuple):
+    """What a run has learned."""
+
+    params: Params
+    frozen: Any
+    statistics: Statistics
+
+
+class Tuned(NamedTuple):
+    """Both networks as they are used: additions are merged."""
+
+    encoder: Variables
+    classifier: Variables
 
 
 class State(NamedTuple):
     """Everything a run knows."""
 
-    params: dict[str, Any]  # what moves: "classifier", and "encoder" or "adapters" or nothing else
-    frozen: dict[str, Any]  # what does not: the "encoder", unless it moves
-    statistics: dict[
-        str, Any
-    ]  # moving averages of batch normalization, of "encoder" and "classifier"
+    params: Params
+    frozen: Any  # the encoder's parameters, {} where they move
+    statistics: Statistics
     opt_state: optax.OptState
+
+
+class Networks(NamedTuple):
+    """An encoder and the classifier on its features."""
+
+    encoder: AnyEncoder
+    classifier: hk.TransformedWithState
+
+    def logits(
+        self, tuned: Tuned, inputs: jax.Array, encoder_moves: bool, is_training: bool
+    ) -> tuple[jax.Array, Statistics]:
+        """Logits [B, K] of images or passages, and new statistics.
+
+        Args:
+          tuned: variables.
+          inputs: images [B, H, W, C] or tokens [B, L].
+          encoder_moves: whether the encoder normalizes by the batch and gathers its statistics.
+          is_training: whether the classifier does.
+        """
+        features, encoder = self.encoder.apply(tuned.encoder, inputs, encoder_moves)  # [B, F]
+        params, state = tuned.classifier
+        logits, classifier = self.classifier.apply(params, state, None, features, is_training)
+        return logits, Statistics(classifier, encoder)
+
+
+class Resources(NamedTuple):
+    """What rows share."""
+
+    networks: Networks
+    loaded: Variables  # of the run
+    data: Labeled
+    evaluation: Evaluation  # of `Tuned`
 
 
 class Finetune:
     """The method, as functions on `State`."""
 
-    unit, unit_per_update, evaluations, small = "updates", 1, 4, False
-    headline, split_over_devices = "eval/accuracy", ("batch_size",)
+    subject = "data"
 
-    def __init__(self, config: Config) -> None:
-        check(config)
-        self.config, self.budget = config, config.updates
+    @staticmethod
+    def check(config: Config) -> None:
+        """Raises `UserError` for settings that cannot run."""
+        require(
+            bool(config.init_from),
+            "--exp=finetune needs --init-from: the folder of a finished pretraining, under runs/. "
+            "--from-scratch still takes its network.",
+        )
+        require_positive(
+            config, "updates", "batch_size", "lora_rank", "lora_alpha", "classifier_rate"
+        )
+        require(
+            config.labels_per_class >= 0,
+            f"--labels-per-class is {config.labels_per_class}; it must be at least 0.",
+        )
+        decay = config.layer_decay
+        require(0 < decay <= 1, f"--layer-decay is {decay}; it must be above 0, at most 1.")
+        require(
+            decay == 1 or config.method == "full",
+            f"--layer-decay is for --method=full; with {config.method} the encoder's weights do "
+            "not move.",
+        )
+
+    @staticmethod
+    def resources(config: Config) -> Resources:
+        """The encoder, labeled data of its kind, the classifier, and what judges them."""
         loaded = files.load(config.init_from)
-        self.encoder, self.start = loaded.encoder, None if config.from_scratch else loaded.variables
-        self.data = _read(config, loaded)
-        self.data_digest = self.data.digest
-        self.classifier = hk.transform_with_state(self._classifier)
-        faster = optax.masked(optax.scale(config.classifier_rate), _of_the_classifier)
-        self.optimizer = optax.chain(optimizers.make(config.optimizer, config.updates), faster)
+        data = _read(config, loaded)
+        networks = Networks(
+            loaded.encoder,
+            hk.transform_with_state(lambda features, train: _classifier(data, features, train)),
+        )
+        return Resources(networks, loaded.variables, data, _evaluation(networks, data))
+
+    def __init__(self, config: Config, resources: Resources) -> None:
+        self.config = config
+        self.data = resources.data
+        self.data_digest = resources.data.digest
+        self.networks = resources.networks
+        self.encoder = resources.networks.encoder
+        self.loaded = resources.loaded
+        self.plan = Plan(config.updates)
+        self.evaluation = resources.evaluation.of(self.tuned)
+        self.view = config.views.first
+        faster = Params(classifier=True, encoder=False, adapters=False)
+        self.optimizer = optax.chain(
+            optimizers.make(config.optimizer, config.updates),
+            optax.masked(optax.scale(config.classifier_rate), faster),
+        )
         if config.layer_decay < 1:
-            smaller = optimizers.layerwise(config.layer_decay, loaded.variables.params)
+            smaller = optimizers.layerwise(config.layer_decay, resources.loaded.params)
             self.optimizer = optax.chain(self.optimizer, smaller)
-        self._classify = jax.jit(lambda learned, inputs: self.logits(*learned, inputs, False)[0])
 
-    def _classifier(self, features: jax.Array, is_training: bool) -> jax.Array:
-        return hk.Linear(len(self.data.classes))(BatchNorm(affine=False)(features, is_training))
-
-    def source(self, seeds: Any) -> BatchSource:
+    def source(self, seeds: Sequence[int]) -> BatchSource:
         """Batches of the few labeled examples, each seed its own."""
-        (_, labels), classes = self.data.train, self.data.classes
-        pools = [labeled.few(labels, classes, self.config.labels_per_class, seed) for seed in seeds]
-        return BatchSource(self.data.train, seeds, self.config.batch_size, pools)
+        count = self.config.labels_per_class
+        train = self.data.train
+        pools = [labeled.few(train.labels, self.data.classes, count, seed) for seed in seeds]
+        return BatchSource(train, seeds, self.config.batch_size, pools)
 
     def init(self, key: jax.Array) -> State:
         """The state before the first update."""
+        config = self.config
         encoder_key, classifier_key, adapter_key = jax.random.split(key, 3)
-        encoder, encoder_state = self.start or self.encoder.init(encoder_key)
+        encoder = self.encoder.init(encoder_key) if config.from_scratch else self.loaded
         features = jnp.zeros((2, self.encoder.num_features))
-        classifier, classifier_state = self.classifier.init(classifier_key, features, True)
-        moves, frozen = {"classifier": classifier}, {"encoder": encoder}
-        if self.config.method == "full":
-            moves, frozen = moves | frozen, {}
-        if self.config.method == "lora":
-            moves["adapters"] = lora.init(adapter_key, encoder, self.config.lora_rank)
-        statistics = {"encoder": encoder_state, "classifier": classifier_state}
-        return State(moves, frozen, statistics, self.optimizer.init(moves))
+        classifier = Variables(*self.networks.classifier.init(classifier_key, features, True))
+        full = config.method == "full"
+        adapters = {}
+        if config.method == "lora":
+            adapters = lora.init(adapter_key, encoder.params, config.lora_rank)
+        params = Params(classifier.params, encoder.params if full else {}, adapters)
+        frozen = {} if full else encoder.params
+        statistics = Statistics(classifier.state, encoder.state)
+        return State(params, frozen, statistics, self.optimizer.init(params))
 
-    def merged(self, params: Any, frozen: Any, statistics: Any) -> Variables:
-        """The encoder's variables, additions included."""
-        encoder = (params | frozen)["encoder"]
-        if self.config.method == "lora":
-            encoder = lora.merge(
-                encoder, params["adapters"], self.config.lora_alpha / self.config.lora_rank
-            )
-        return Variables(encoder, statistics["encoder"])
-
-    def logits(
-        self, params: Any, frozen: Any, statistics: Any, inputs: Any, is_training: bool
-    ) -> tuple[Any, Any]:
-        """Logits [B, K] of images or passages, and the new statistics; the encoder's stay unless all of it moves."""
-        encoder, moves = (
-            self.merged(params, frozen, statistics),
-            is_training and self.config.method == "full",
+    def tuned(self, learned: Learned) -> Tuned:
+        """Both networks' variables, with additions merged into the encoder's weights."""
+        config = self.config
+        params = learned.params
+        statistics = learned.statistics
+        encoder = params.encoder if config.method == "full" else learned.frozen
+        if config.method == "lora":
+            scale = config.lora_alpha / config.lora_rank
+            encoder = lora.merge(encoder, params.adapters, scale)
+        return Tuned(
+            encoder=Variables(encoder, statistics.encoder),
+            classifier=Variables(params.classifier, statistics.classifier),
         )
-        features, encoder_state = self.encoder.apply(encoder, inputs, moves)
-        classifier = params["classifier"], statistics["classifier"]
-        logits, classifier_state = self.classifier.apply(*classifier, None, features, is_training)
-        return logits, {"encoder": encoder_state, "classifier": classifier_state}
 
     def loss(
-        self, params: Any, frozen: Any, statistics: Any, inputs: Any, labels: jax.Array
-    ) -> tuple[jax.Array, Any]:
-        """Mean cross-entropy of examples with labels [B]; the new statistics and the accuracy."""
-        logits, statistics = self.logits(params, frozen, statistics, inputs, True)
-        accuracy = jnp.mean((jnp.argmax(logits, axis=1) == labels).astype(jnp.float32))
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)), (
-            statistics,
-            accuracy,
-        )
+        self,
+        params: Params,
+        frozen: Any,
+        statistics: Statistics,
+        inputs: jax.Array,
+        labels: jax.Array,
+    ) -> tuple[jax.Array, tuple[Statistics, jax.Array]]:
+        """The loss of examples with labels [B]; new statistics, and the accuracy.
 
-    def step(
-        self, state: State, batch: Examples, key: jax.Array
-    ) -> tuple[State, dict[str, jax.Array]]:
+        The encoder's statistics stay unless all of it moves.
+        """
+        tuned = self.tuned(Learned(params, frozen, statistics))
+        encoder_moves = self.config.method == "full"
+        logits, statistics = self.networks.logits(tuned, inputs, encoder_moves, True)  # [B, K]
+        loss = classification.cross_entropy(logits, labels)
+        return loss, (statistics, classification.accuracy(logits, labels))
+
+    def step(self, state: State, batch: Examples, key: jax.Array) -> tuple[State, Metrics]:
         """Distorts images and makes one update."""
         inputs = batch.inputs
         if isinstance(self.encoder, ImageEncoder):
             keys = collectives.shard(jax.random.split(key, self.config.batch_size))
-            inputs = views.view(keys, inputs, self.config.views, 0)
-        gradient = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, (statistics, accuracy)), grads = gradient(
-            state.params, state.frozen, state.statistics, inputs, batch.labels
+            inputs = views.view(keys, inputs, self.view)
+        descent = optimizers.descend(
+            self.loss,
+            self.optimizer,
+            state.params,
+            state.opt_state,
+            state.frozen,
+            state.statistics,
+            inputs,
+            batch.labels,
         )
-        loss, accuracy, grads = collectives.mean((loss, accuracy, grads))
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        statistics, accuracy = descent.aux
         metrics = {
-            "train/loss": loss,
-            "train/accuracy": accuracy,
-            "train/gradient_norm": optax.tree.norm(grads),
+            "train/loss": descent.loss,
+            "train/accuracy": collectives.mean(accuracy),
+            "train/gradient_norm": descent.gradient_norm,
         }
-        return State(
-            optax.apply_updates(state.params, updates), state.frozen, statistics, opt_state
-        ), metrics
+        return State(descent.params, state.frozen, statistics, descent.opt_state), metrics
 
-    def learned(self, state: State) -> tuple[Any, Any, Any]:
+    def learned(self, state: State) -> Learned:
         """Parameters, those that stay, and moving averages."""
-        return state.params, state.frozen, state.statistics
+        return Learned(state.params, state.frozen, state.statistics)
 
-    def predictions(self, learned: Any) -> np.ndarray:
-        """The classes [N] that the test examples are given."""
-        classify = functools.partial(self._classify, learned)
-        return np.argmax(in_batches(classify, self.data.test.inputs, _TESTED), axis=1)
+    def hand_over(self, learned: Learned, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the encoder, and as its head the classifier with its statistics."""
+        tuned = self.tuned(learned)
+        head = {**tuned.classifier.params, **tuned.classifier.state}
+        files.save(path, self.encoder, tuned.encoder, facts, head)
 
-    def evaluate(self, learned: Any, key: jax.Array) -> dict[str, float]:
-        """Accuracy on the test split."""
-        return {"eval/accuracy": float(np.mean(self.predictions(learned) == self.data.test.labels))}
 
-    def baselines(self, key: jax.Array) -> dict[str, float]:
-        """The accuracy of naming the commonest class of the test split."""
-        counts = np.bincount(self.data.test.labels)
+def _classifier(data: Labeled, features: jax.Array, is_training: bool) -> jax.Array:
+    """Logits [B, K] of features [B, F]."""
+    return hk.Linear(len(data.classes))(BatchNorm(affine=False)(features, is_training))
+
+
+def _evaluation(networks: Networks, data: Labeled) -> Evaluation:
+    """The accuracy of `Tuned` networks on the test split, and which classes are taken for which."""
+    test = data.test
+    classify = jax.jit(lambda tuned, inputs: networks.logits(tuned, inputs, False, False)[0])
+
+    def predictions(tuned: Tuned) -> np.ndarray:
+        logits = in_batches(functools.partial(classify, tuned), test.inputs, _TESTED)
+        return np.argmax(logits, axis=1)
+
+    def scores(tuned: Tuned, key: jax.Array, last: bool) -> dict[str, float]:
+        return {"eval/accuracy": float(np.mean(predictions(tuned) == test.labels))}
+
+    def baselines(key: jax.Array) -> dict[str, float]:
+        counts = np.bincount(test.labels)
         return {"baseline/commonest_accuracy": float(counts.max() / counts.sum())}
 
-    def hand_over(self, learned: Any, path: Path, facts: Any) -> None:
-        """Writes the encoder, additions merged, and the classifier with its statistics as its head."""
-        head = learned[0]["classifier"] | learned[2]["classifier"]
-        files.save(path, self.encoder, self.merged(*learned), facts, head)
-
-    def pictures(self, learned: Any, seed: int, folder: Path) -> None:
-        """Which classes are taken for which."""
-        labels = self.data.test.labels
-        features_pictures.confusion(
-            labels, self.predictions(learned), self.data.classes, folder / "confusion.png"
+    def pictures(tuned: Tuned, seed: int, folder: Path) -> None:
+        pictures_of_features.confusion(
+            test.labels, predictions(tuned), data.classes, folder / "confusion.png"
         )
 
-
-def check(config: Config) -> None:
-    """Raises `UserError` for settings that cannot run."""
-    require(
-        bool(config.init_from),
-        "--exp=finetune needs --init-from: the folder of a finished pretraining, under runs/. --from-scratch still "
-        "takes its network.",
-    )
-    require_positive(config, "updates", "batch_size", "lora_alpha", "classifier_rate")
-    require(
-        config.labels_per_class >= 0,
-        f"--labels-per-class is {config.labels_per_class}; it must be at least 0.",
-    )
-    require(
-        0 < config.layer_decay <= 1,
-        f"--layer-decay is {config.layer_decay}; it must be above 0, at most 1.",
-    )
-    require(
-        config.layer_decay == 1 or config.method == "full",
-        f"--layer-decay is for --method=full; with {config.method} the encoder's weights do not move.",
-    )
-    lora.check(config.lora_rank)
-    views.check(config.views)
+    return Evaluation(Headline("eval/accuracy"), scores, baselines, pictures)
 
 
-def _of_the_classifier(params: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: jax.tree.map(lambda _, name=name: name == "classifier", part)
-        for name, part in params.items()
-    }
-
-
-def _read(config: Config, loaded: files.Loaded) -> labeled.Labeled:
+def _read(config: Config, loaded: files.Loaded) -> Labeled:
     """The data, of the kind and size that the encoder was made for."""
-    encoder, saved, kind = (
-        loaded.encoder,
-        loaded.card.get("config", {}),
-        files.kind_of(loaded.encoder),
-    )
+    encoder = loaded.encoder
+    saved = _options(loaded.card.get("config", {}))
+    kind = files.kind_of(encoder)
     name = config.data or saved.get("data")
     require(
         bool(name),
@@ -270,14 +355,24 @@ def _read(config: Config, loaded: files.Loaded) -> labeled.Labeled:
     )
     if kind == "text":
         return labeled.text(name, Tokenizer.from_json(encoder.tokenizer), encoder.length)
-    data_dir, image_size = config.data_dir, config.image_size
+    data_dir = config.data_dir
+    image_size = config.image_size
     if not config.data:  # as the run had them, unless they are given
-        data_dir, image_size = data_dir or saved["data_dir"], image_size or saved["image_size"]
+        data_dir = data_dir or saved["data_dir"]
+        image_size = image_size or saved["image_size"]
     data = labeled.images(name, data_dir, image_size)
     shape = data.train.inputs.shape[1:]
     require(
         shape == encoder.image_shape,
-        f"--init-from={config.init_from} holds an encoder of images {encoder.image_shape} (height, width, channels); "
-        f"those of --data={name} are {shape}.",
+        f"--init-from={config.init_from} holds an encoder of images {encoder.image_shape} (height, "
+        f"width, channels); those of --data={name} are {shape}.",
     )
     return data
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration in JSON says, that of its groups beside its own."""
+    found: dict[str, Any] = {}
+    for value in config.values():
+        found |= value if isinstance(value, Mapping) else {}
+    return {**found, **config}

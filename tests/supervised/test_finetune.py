@@ -1,4 +1,7 @@
-"""Fine-tuning: what moves and what stays, what is handed over, the classifier by hand, refusals, and learning."""
+"""Fine-tuning: what moves and what stays, what is handed over, the classifier by hand, refusals.
+
+And that it learns.
+"""
 
 import functools
 from collections import Counter
@@ -9,17 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from missing_bits import optimizers, options
 from missing_bits.data import labeled, tokenizer
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
-from missing_bits.loop.config import replace
-from missing_bits.loop.parallel import Layout
-from missing_bits.optimizers import Optimizer
 from missing_bits.supervised import finetune
-from missing_bits.supervised.finetune import Config, Finetune
+from missing_bits.supervised.finetune import Config, Finetune, Learned
 
 WORDS = {
     "sea": ["wave", "reef", "tide", "gull", "sail", "foam"],
@@ -28,16 +29,19 @@ WORDS = {
 }
 ENCODERS = {
     "convnet": ImageEncoder("convnet", (16, 16, 1), (0.3,), (0.35,)),
-    "vit_micro": ImageEncoder("vit_micro", (16, 16, 1), (0.3,), (0.35,)),
+    "vit": ImageEncoder("vit_nano", (16, 16, 1), (0.3,), (0.35,)),
     "narrow": ImageEncoder("convnet", (8, 8, 1), (0.3,), (0.35,)),
-    "text": TextEncoder("bert_tiny", 260, 32, tokenizer.train([], "bytes", 0).to_json()),
+    "text": TextEncoder("bert_nano", 260, 32, tokenizer.train([], "bytes", 0).to_json()),
 }
+
+FAST = optimizers.Optimizer(learning_rate=1e-2, warmup=0.0)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """The value of --data for 3 classes of 12 texts each, with words of their own."""
-    folder, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
     for name, words in WORDS.items():
         (folder / name).mkdir()
         for i in range(12):
@@ -46,14 +50,16 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def starts(corpus, small_vit, tmp_path_factory):
+def starts(corpus, tmp_path_factory):
     """The function that makes the folder of a run with a fresh encoder; each only once."""
 
     @functools.cache
     def start(name):
-        folder, encoder = tmp_path_factory.mktemp(name), ENCODERS[name]
-        data = corpus if name == "text" else "digits"
-        facts = {"exp": "test", "config": {"data": data, "data_dir": "", "image_size": 0}}
+        folder = tmp_path_factory.mktemp(name)
+        encoder = ENCODERS[name]
+        images = {"data": "digits", "data_dir": "", "image_size": 0}
+        config = {"text": {"data": corpus}} if name == "text" else {"images": images}
+        facts = {"exp": "test", "config": config}
         variables = jax.device_get(jax.jit(encoder.init)(jax.random.key(99)))
         files.save(folder / "encoder" / "seed0.safetensors", encoder, variables, facts)
         return str(folder)
@@ -67,14 +73,18 @@ def make(starts):
 
     @functools.cache
     def make(name, method, **changed):
-        small = {
-            "updates": 10,
-            "batch_size": 8,
-            "optimizer": Optimizer(learning_rate=1e-2, warmup=0.0),
-        }
-        return Finetune(Config(**{"init_from": starts(name), "method": method, **small} | changed))
+        small = {"updates": 10, "batch_size": 8, "optimizer": FAST, "init_from": starts(name)}
+        return built(**small | {"method": method} | changed)
 
     return make
+
+
+def built(**settings):
+    """The method as the loop makes it."""
+    config = options.make(Config, **settings)
+    options.check(config)
+    Finetune.check(config)
+    return Finetune(config, Finetune.resources(config))
 
 
 @functools.cache
@@ -85,14 +95,17 @@ def state_of(experiment, seed=0):
 @functools.cache
 def trained(experiment, updates=10):
     """The state of seed 0 after some updates."""
-    layout, source = Layout([0], 1), experiment.source([0])
-    batches = jax.tree.map(
-        lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(updates))
-    )
+    source = experiment.source([0])
+    batches = [source.next(None, i) for i in range(updates)]
     source.close()
-    return jax.device_get(
-        layout.updates(experiment)(layout.init(experiment), batches, 0, updates)[0]
-    )
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves)[:, 0], *batches)
+
+    def update(state, numbered):
+        i, batch = numbered
+        return experiment.step(state, batch, jax.random.fold_in(jax.random.key(1), i))[0], None
+
+    run = jax.jit(lambda state, batches: jax.lax.scan(update, state, batches)[0])
+    return jax.device_get(run(state_of(experiment), (np.arange(updates), stacked)))
 
 
 def differ(a, b):
@@ -101,30 +114,28 @@ def differ(a, b):
 
 
 def test_every_seed_starts_from_the_runs_encoder_and_its_own_classifier(make, starts):
-    experiment, saved = make("convnet", "full"), files.load(starts("convnet")).variables
+    experiment = make("convnet", "full")
+    saved = files.load(starts("convnet")).variables
     states = [state_of(experiment, seed) for seed in (0, 1)]
     for state in states:
-        chex.assert_trees_all_equal(state.params["encoder"], saved.params)
-        chex.assert_trees_all_equal(state.statistics["encoder"], saved.state)
-    weights = [state.params["classifier"]["linear"]["w"] for state in states]
+        chex.assert_trees_all_equal(state.params.encoder, saved.params)
+        chex.assert_trees_all_equal(state.statistics.encoder, saved.state)
+    weights = [state.params.classifier["linear"]["w"] for state in states]
     assert differ(*weights)
 
 
 def test_from_scratch_takes_the_network_alone(make, starts):
     """The same structure, other weights, for each seed its own."""
-    experiment, saved = (
-        make("convnet", "full", from_scratch=True),
-        files.load(starts("convnet")).variables,
-    )
+    experiment = make("convnet", "full", from_scratch=True)
+    saved = files.load(starts("convnet")).variables
     found = [state_of(experiment, seed) for seed in (0, 1)]
     for state in found:
-        chex.assert_trees_all_equal_shapes_and_dtypes(state.params["encoder"], saved.params)
-        chex.assert_trees_all_equal(
-            state.statistics["encoder"], saved.state
-        )  # 0 and 1, as in any fresh network
+        chex.assert_trees_all_equal_shapes_and_dtypes(state.params.encoder, saved.params)
+        # 0 and 1, as in any fresh network.
+        chex.assert_trees_all_equal(state.statistics.encoder, saved.state)
     weights = [
         [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim > 1]
-        for tree in (saved.params, *(state.params["encoder"] for state in found))
+        for tree in (saved.params, *(state.params.encoder for state in found))
     ]
     assert differ(weights[0], weights[1])
     assert differ(weights[1], weights[2])
@@ -165,46 +176,73 @@ def test_all_labels_are_as_many_as_there_are(make):
 @pytest.mark.parametrize("method", ["linear", "lora"])
 def test_a_frozen_encoder_stays_bit_for_bit(method, make, starts):
     """Its weights and its moving averages; the classifier moves, and with it the adapters."""
-    experiment, saved = make("convnet", method), files.load(starts("convnet")).variables
-    first, last = state_of(experiment), trained(experiment)
-    chex.assert_trees_all_equal(last.frozen, {"encoder": saved.params})
-    chex.assert_trees_all_equal(last.statistics["encoder"], saved.state)
-    assert set(last.params) == {"classifier"} | ({"adapters"} if method == "lora" else set())
-    # The first B is zero, so the first A gets no gradient: of both, something has moved after a few updates.
+    experiment = make("convnet", method)
+    saved = files.load(starts("convnet")).variables
+    first = state_of(experiment)
+    last = trained(experiment)
+    chex.assert_trees_all_equal(last.frozen, saved.params)
+    chex.assert_trees_all_equal(last.statistics.encoder, saved.state)
+    assert last.params.encoder == {}
+    assert bool(last.params.adapters) == (method == "lora")
+    # The first B is zero, so the first A gets no gradient: of both, something has moved after a few
+    # updates.
     assert differ(first.params, last.params)
-    assert differ(first.statistics["classifier"], last.statistics["classifier"])
-    merged = experiment.merged(*experiment.learned(last))
+    assert differ(first.statistics.classifier, last.statistics.classifier)
+    merged = experiment.tuned(experiment.learned(last)).encoder
     chex.assert_trees_all_equal(merged.state, saved.state)
     if method == "linear":
         chex.assert_trees_all_equal(merged.params, saved.params)
-    for module, leaves in saved.params.items() if method == "lora" else ():
-        assert ("w" in leaves) == (module in last.params["adapters"])
-        assert all(
-            (merged.params[module][name] != leaf).any() == (name == "w")
-            for name, leaf in leaves.items()
-        )
+        return
+    for module, leaves in saved.params.items():
+        assert ("w" in leaves) == (module in last.params.adapters)
+        for name, leaf in leaves.items():
+            assert (merged.params[module][name] != leaf).any() == (name == "w")
+
+
+def test_where_all_of_it_moves_every_part_does(make):
+    experiment = make("convnet", "full")
+    last = trained(experiment)
+    assert last.frozen == {}
+    assert last.params.adapters == {}
+    assert differ(state_of(experiment).params, last.params)
+    assert differ(state_of(experiment).statistics, last.statistics)
 
 
 def test_low_rank_additions_start_at_nothing(make, starts):
     """Weights and features are the run's, bit for bit."""
-    experiment, loaded = make("convnet", "lora"), files.load(starts("convnet"))
-    merged = experiment.merged(*experiment.learned(state_of(experiment)))
+    experiment = make("convnet", "lora")
+    loaded = files.load(starts("convnet"))
+    merged = experiment.tuned(experiment.learned(state_of(experiment))).encoder
     chex.assert_trees_all_equal(merged, loaded.variables)
     images = experiment.data.test.inputs[:3]
-    np.testing.assert_array_equal(
-        experiment.encoder.apply(merged, jnp.asarray(images))[0], loaded(images)
-    )
+    features, _ = experiment.encoder.apply(merged, jnp.asarray(images))
+    np.testing.assert_array_equal(features, loaded(images))
 
 
 def test_additions_are_scaled_by_alpha_over_rank(make):
     """With A and B of ones and rank 2, each weight gains alpha / 2 * 2."""
     experiment = make("convnet", "lora", lora_rank=2, lora_alpha=0.5)
     state = state_of(experiment)
-    params = state.params | {"adapters": jax.tree.map(np.ones_like, state.params["adapters"])}
-    merged = experiment.merged(params, state.frozen, state.statistics)
-    for module in params["adapters"]:
-        gained = merged.params[module]["w"] - state.frozen["encoder"][module]["w"]
+    ones = jax.tree.map(np.ones_like, state.params.adapters)
+    params = state.params._replace(adapters=ones)
+    merged = experiment.tuned(Learned(params, state.frozen, state.statistics)).encoder
+    for module in ones:
+        gained = merged.params[module]["w"] - state.frozen[module]["w"]
         np.testing.assert_allclose(gained, 0.5, atol=1e-6)
+
+
+def test_only_the_classifiers_steps_are_multiplied(make):
+    """By 4: a power of two, so exactly. Steps of the encoder stay the same."""
+    once = make("convnet", "full", classifier_rate=1.0)
+    often = make("convnet", "full", classifier_rate=4.0)
+    params = state_of(once).params
+    grads = jax.tree.map(np.ones_like, params)
+    plain, _ = once.optimizer.update(grads, once.optimizer.init(params), params)
+    larger, _ = often.optimizer.update(grads, often.optimizer.init(params), params)
+    chex.assert_trees_all_equal(larger.encoder, plain.encoder)
+    chex.assert_trees_all_equal(
+        larger.classifier, jax.tree.map(lambda step: 4 * step, plain.classifier)
+    )
 
 
 @pytest.mark.parametrize("method", ["full", "linear", "lora"])
@@ -213,53 +251,52 @@ def test_what_is_handed_over_gives_the_evaluated_features_and_logits(method, mak
     experiment = make("convnet", method)
     learned = experiment.learned(trained(experiment))
     experiment.hand_over(learned, tmp_path / "encoder" / "seed0.safetensors", {})
-    loaded, inputs = files.load(tmp_path), experiment.data.test.inputs[:5]
+    loaded = files.load(tmp_path)
+    inputs = experiment.data.test.inputs[:5]
     assert loaded.encoder == experiment.encoder
     features = np.asarray(loaded(inputs))
-    expected, _ = experiment.encoder.apply(experiment.merged(*learned), jnp.asarray(inputs))
+    tuned = experiment.tuned(learned)
+    expected, _ = experiment.encoder.apply(tuned.encoder, jnp.asarray(inputs))
     np.testing.assert_allclose(features, expected, rtol=1e-6, atol=1e-6)
-    norm, linear = loaded.head["batch_norm"], loaded.head["linear"]
+    norm = loaded.head["batch_norm"]
+    linear = loaded.head["linear"]
     normalized = (features - norm["mean"][None]) / np.sqrt(norm["variance"][None] + 1e-5)
-    logits, statistics = experiment.logits(*learned, jnp.asarray(inputs), False)
+    networks = experiment.networks
+    logits, statistics = networks.logits(tuned, jnp.asarray(inputs), False, False)
     np.testing.assert_allclose(
         normalized @ linear["w"] + linear["b"][None], logits, rtol=1e-3, atol=1e-3
     )
-    chex.assert_trees_all_equal(statistics, learned[2])
+    chex.assert_trees_all_equal(statistics, learned.statistics)
 
 
 def test_the_classifier_normalizes_by_the_batch_and_gathers_its_averages(make):
-    """From 0 and 1 with a decay of 0.9: mean 0.1 m, variance 0.9 + 0.1 v of the batch's features."""
+    """From 0 and 1 with a decay of 0.9: mean 0.1 m, variance 0.9 + 0.1 v of the batch's."""
     experiment = make("convnet", "linear")
-    learned = experiment.learned(state_of(experiment))
+    tuned = experiment.tuned(experiment.learned(state_of(experiment)))
     images = jnp.asarray(experiment.data.train.inputs[:40])
-    features = np.asarray(
-        experiment.encoder.apply(experiment.merged(*learned), images)[0], np.float64
-    )
-    logits, statistics = experiment.logits(*learned, images, True)
-    mean, variance = features.mean(axis=0), features.var(axis=0)
-    linear = learned[0]["classifier"]["linear"]
-    expected = (features - mean[None]) / np.sqrt(variance[None] + 1e-5) @ linear["w"] + linear["b"][
-        None
-    ]
+    features = np.asarray(experiment.encoder.apply(tuned.encoder, images)[0], np.float64)
+    logits, statistics = experiment.networks.logits(tuned, images, False, True)
+    mean = features.mean(axis=0)
+    variance = features.var(axis=0)
+    linear = tuned.classifier.params["linear"]
+    normalized = (features - mean[None]) / np.sqrt(variance[None] + 1e-5)
+    expected = normalized @ linear["w"] + linear["b"][None]
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
-    found = statistics["classifier"]["batch_norm"]
+    found = statistics.classifier["batch_norm"]
     np.testing.assert_allclose(found["mean"], 0.1 * mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["variance"], 0.9 + 0.1 * variance, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_by_hand(make):
-    """Of weights zero and biases (ln 3, 0, ..., 0) the softmax is (3, 1, ..., 1) / 12 whatever the image.
+    """Of weights zero and biases (ln 3, 0, ..., 0) the softmax is (3, 1, ..., 1) / 12, always.
 
     Labels 0, 0, 0, 4: the loss is -(3 ln(3 / 12) + ln(1 / 12)) / 4, and 3 of 4 are right.
     """
     experiment = make("convnet", "linear")
     state = state_of(experiment)
-    weights = np.zeros_like(state.params["classifier"]["linear"]["w"])
-    params = {
-        "classifier": {
-            "linear": {"w": weights, "b": np.log(np.array([3.0] + [1.0] * 9, np.float32))}
-        }
-    }
+    weights = np.zeros_like(state.params.classifier["linear"]["w"])
+    biases = np.log(np.array([3.0] + [1.0] * 9, np.float32))
+    params = state.params._replace(classifier={"linear": {"w": weights, "b": biases}})
     images = jnp.asarray(experiment.data.train.inputs[:4])
     labels = jnp.array([0, 0, 0, 4])
     loss, (_, accuracy) = experiment.loss(params, state.frozen, state.statistics, images, labels)
@@ -268,65 +305,88 @@ def test_loss_by_hand(make):
 
 
 def test_layer_decay_scales_each_layers_step_by_hand(make):
-    """2 blocks, decay 0.5: the upper moves half of what it does without, the lower 0.5^2, embeddings 0.5^3."""
-    experiments, rng = (
-        (make("text", "full"), make("text", "full", layer_decay=0.5)),
-        np.random.default_rng(0),
-    )
-    shapes = jax.eval_shape(experiments[0].init, jax.random.key(0)).params
-    params, grads = (
-        jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("f"), shapes) for _ in range(2)
-    )
-    plain, small = (
-        made.optimizer.update(grads, made.optimizer.init(params), params)[0] for made in experiments
-    )
+    """2 blocks, decay 0.5.
+
+    The upper moves half of what it does without, the lower 0.5^2, embeddings 0.5^3.
+    """
+    whole = make("text", "full")
+    halved = make("text", "full", layer_decay=0.5)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(whole.init, jax.random.key(0)).params
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("f"), shapes)
+    grads = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("f"), shapes)
+    plain, _ = whole.optimizer.update(grads, whole.optimizer.init(params), params)
+    small, _ = halved.optimizer.update(grads, halved.optimizer.init(params), params)
     assert differ(plain, jax.tree.map(jnp.zeros_like, plain))
-    chex.assert_trees_all_equal(small["classifier"], plain["classifier"])
-    for module, leaves in plain["encoder"].items():
-        factors = {
-            "/block/": 0.5**2,
-            "/block_1/": 0.5,
-            "/transformer/norm": 1.0,
-            "/embed/": 0.5**3,
-        }
-        ((_, factor),) = (
-            (part, factor) for part, factor in factors.items() if part in f"{module}/"
-        )
+    chex.assert_trees_all_equal(small.classifier, plain.classifier)
+    factors = {"/block/": 0.5**2, "/block_1/": 0.5, "/transformer/norm": 1.0, "/embed/": 0.5**3}
+    for module, leaves in plain.encoder.items():
+        (factor,) = (factor for part, factor in factors.items() if part in f"{module}/")
         for name, leaf in leaves.items():  # a power of two: exact
             np.testing.assert_array_equal(
-                small["encoder"][module][name], leaf * np.float32(factor), module
+                small.encoder[module][name], leaf * np.float32(factor), module
             )
 
 
 def test_evaluation_in_batches_equals_evaluation_at_once(make, monkeypatch):
-    """Of 500 images, 150 at once: the last batch has 50. The accuracy is the share of labels that are met."""
+    """Of 500 images, 150 at once: the last batch has 50.
+
+    The accuracy is the share of labels that are met.
+    """
     experiment = make("convnet", "full")
     learned = experiment.learned(trained(experiment))
     monkeypatch.setattr(finetune, "_TESTED", 150)
     test = experiment.data.test
-    at_once = np.argmax(experiment.logits(*learned, jnp.asarray(test.inputs), False)[0], axis=1)
-    np.testing.assert_array_equal(experiment.predictions(learned), at_once)
-    scores = experiment.evaluate(learned, jax.random.key(0))
-    assert scores == {experiment.headline: pytest.approx(np.mean(at_once == test.labels))}
+    scores = experiment.evaluation.scores(learned, jax.random.key(0), True)
+    assert scores == {
+        experiment.evaluation.headline.name: pytest.approx(
+            np.mean(guesses_of(experiment, learned) == test.labels)
+        )
+    }
+
+
+def guesses_of(experiment, learned):
+    """The classes [N] of all test examples, at once."""
+    inputs = jnp.asarray(experiment.data.test.inputs)
+    logits, _ = experiment.networks.logits(experiment.tuned(learned), inputs, False, False)
+    return np.argmax(logits, axis=1)
 
 
 def test_the_baseline_names_the_commonest_class(make):
     experiment = make("convnet", "full")
     ((_, count),) = Counter(experiment.data.test.labels.tolist()).most_common(1)
-    assert experiment.baselines(jax.random.key(0)) == {
+    assert experiment.evaluation.baselines(jax.random.key(0)) == {
         "baseline/commonest_accuracy": pytest.approx(count / 500)
     }
 
 
 def test_the_picture_is_of_the_test_split(make, tmp_path, monkeypatch):
-    experiment, drawn = make("convnet", "full"), []
-    monkeypatch.setattr(finetune.pictures, "confusion", lambda *arguments: drawn.append(arguments))
-    learned = experiment.learned(state_of(experiment))
-    experiment.pictures(learned, 0, tmp_path)
+    experiment = make("convnet", "full")
+    drawn = []
+    monkeypatch.setattr(
+        finetune.pictures_of_features, "confusion", lambda *arguments: drawn.append(arguments)
+    )
+    learned = experiment.learned(trained(experiment))
+    experiment.evaluation.pictures(learned, 0, tmp_path)
     ((labels, guesses, classes, path),) = drawn
     np.testing.assert_array_equal(labels, experiment.data.test.labels)
-    np.testing.assert_array_equal(guesses, experiment.predictions(learned))
-    assert (classes, path) == (tuple("0123456789"), tmp_path / "confusion.png")
+    np.testing.assert_array_equal(guesses, guesses_of(experiment, learned))
+    assert classes == tuple("0123456789")
+    assert path == tmp_path / "confusion.png"
+
+
+def test_rows_share_all_but_their_numbers(make, starts):
+    """Resources are the same whatever the numbers of a row: poisoned ones change nothing."""
+    plain = options.make(Config, init_from=starts("convnet"), method="lora")
+    assert {"lora-alpha", "classifier-rate", "optimizer.learning-rate"} <= set(
+        options.number_names(Config)
+    )
+    poisoned = options.with_numbers(plain, np.full_like(options.numbers(plain), np.nan))
+    one = Finetune(plain, Finetune.resources(plain))
+    other = Finetune(plain, Finetune.resources(poisoned))
+    learned = one.learned(state_of(one))
+    key = jax.random.key(0)
+    assert one.evaluation.scores(learned, key, True) == other.evaluation.scores(learned, key, True)
 
 
 @pytest.mark.parametrize(
@@ -338,15 +398,18 @@ def test_the_picture_is_of_the_test_split(make, tmp_path, monkeypatch):
         ({"data": "digits"}, ("digits", "", 0)),
     ],
 )
-def test_data_are_the_runs_unless_they_are_given(given, expected, tmp_path, monkeypatch):
+@pytest.mark.parametrize("grouped", [True, False])
+def test_data_are_the_runs_unless_they_are_given(grouped, given, expected, tmp_path, monkeypatch):
+    """Whether they are options of the run's own, or of a group in its configuration."""
     encoder = ImageEncoder("convnet", (32, 32, 3), (0.5,) * 3, (0.2,) * 3)
-    facts = {"config": {"data": "cifar10", "data_dir": "there", "image_size": 0}}
+    images = {"data": "cifar10", "data_dir": "there", "image_size": 0}
+    facts = {"config": {"updates": 3, "images": images} if grouped else images}
     files.save(tmp_path / "one.safetensors", encoder, Variables({}, {}), facts)
     some = labeled.Examples(np.zeros((2, 32, 32, 3), np.uint8), np.arange(2, dtype=np.int32))
     asked = []
     answer = labeled.Labeled(some, some, ("a", "b"), "digest")
     monkeypatch.setattr(labeled, "images", lambda *places: asked.append(places) or answer)
-    Finetune(Config(init_from=str(tmp_path / "one.safetensors"), **given))
+    Finetune.resources(options.make(Config, init_from=str(tmp_path / "one.safetensors"), **given))
     assert asked == [expected]
 
 
@@ -357,11 +420,11 @@ def test_data_are_the_runs_unless_they_are_given(given, expected, tmp_path, monk
         (None, {"from_scratch": True}, "--exp=finetune needs --init-from"),
         (None, {"init_from": "no/such/run"}, "no/such/run is no folder of a run"),
         (None, {"init_from": "another"}, "another holds no encoder: it is of another kind"),
-        (None, {"init_from": "silent.safetensors"}, "silent.safetensors does not tell what it has learned from; give"),
+        (None, {"init_from": "silent.safetensors"}, "does not tell what it has learned from; give"),
         ("convnet", {"data": "stdlib"}, "holds an encoder of images, but --data=stdlib is text"),
         ("text", {"data": "digits"}, "holds an encoder of text, but --data=digits is images"),
-        ("narrow", {"data": "photos"}, "holds an encoder of images (8, 8, 1) (height, width, channels); those of --data"
-                                       "=photos are (32, 32, 3)"),
+        ("narrow", {"data": "photos"}, "holds an encoder of images (8, 8, 1) (height, width, "
+                                       "channels); those of --data=photos are (32, 32, 3)"),
         ("narrow", {}, "those of --data=digits are (16, 16, 1)"),
         ("text", {"data": "topics"}, "--data=topics has no classes to tell apart"),
         ("convnet", {"data": "npz:plain.npz"}, "--data=npz:plain.npz has no labels"),
@@ -369,9 +432,9 @@ def test_data_are_the_runs_unless_they_are_given(given, expected, tmp_path, monk
         ("convnet", {"labels_per_class": 2_000}, "--labels-per-class=2000, but class 0 has "),
         ("convnet", {"layer_decay": 0.0}, "--layer-decay is 0.0; it must be above 0, at most 1"),
         ("convnet", {"layer_decay": 1.5}, "--layer-decay is 1.5; it must be above 0, at most 1"),
-        ("convnet", {"layer_decay": 0.5}, "--layer-decay is 0.5, but the encoder is no transformer"),
-        ("vit_micro", {"layer_decay": 0.5, "method": "linear"}, "--layer-decay is for --method=full; with linear"),
-        ("vit_micro", {"layer_decay": 0.5, "method": "lora"}, "--layer-decay is for --method=full; with lora"),
+        ("convnet", {"layer_decay": 0.5}, "is 0.5, but the encoder is no transformer"),
+        ("vit", {"layer_decay": 0.5, "method": "linear"}, "is for --method=full; with linear"),
+        ("vit", {"layer_decay": 0.5, "method": "lora"}, "is for --method=full; with lora"),
         ("convnet", {"lora_rank": 0}, "--lora-rank is 0; it must be at least 1"),
         ("convnet", {"lora_alpha": 0.0}, "--lora-alpha is 0.0"),
         ("convnet", {"updates": 0}, "--updates is 0"),
@@ -388,25 +451,25 @@ def test_settings_that_cannot_run_are_refused_by_name(
     (tmp_path / "another" / "config.json").write_text('{"exp": "dqn"}')
     files.save(tmp_path / "silent.safetensors", ENCODERS["text"], Variables({}, {}), {})
     np.savez("plain.npz", images=np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8))
-    config = Config(init_from=starts(start) if start else "")
     with pytest.raises(UserError) as refused:
-        Finetune(replace(config, changed)).source([0])
+        built(**{"init_from": starts(start) if start else ""} | changed).source([0])
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_it_learns_to_tell_texts_apart(make, starts, tmp_path):
-    """A third of the passages is of the commonest class; the words of each are nearly all told after 60 updates.
+    """A third of the passages is of the commonest class.
 
-    A run that starts from what is handed over starts from what was learned.
+    The words of each are nearly all told after 60 updates. A run that starts from what is handed
+    over starts from what was learned.
     """
     experiment = make("text", "full", updates=60, batch_size=32, optimizer=Config().optimizer)
-    commonest = experiment.baselines(jax.random.key(0))["baseline/commonest_accuracy"]
+    evaluation = experiment.evaluation
+    key = jax.random.key(0)
     learned = experiment.learned(trained(experiment, 60))
-    assert commonest < 0.5
-    assert experiment.evaluate(learned, jax.random.key(0))["eval/accuracy"] > 0.9
-    experiment.hand_over(
-        learned, tmp_path / "encoder" / "seed0.safetensors", {"config": {"data": ""}}
-    )
-    chex.assert_trees_all_equal(files.load(tmp_path).variables, experiment.merged(*learned))
-    assert differ(files.load(starts("text")).variables.params, learned[0]["encoder"])
+    assert evaluation.baselines(key)["baseline/commonest_accuracy"] < 0.5
+    assert evaluation.scores(learned, key, True)["eval/accuracy"] > 0.9
+    path = tmp_path / "encoder" / "seed0.safetensors"
+    experiment.hand_over(learned, path, {"config": {"data": ""}})
+    chex.assert_trees_all_equal(files.load(tmp_path).variables, experiment.tuned(learned).encoder)
+    assert differ(files.load(starts("text")).variables.params, learned.params.encoder)
