@@ -1,6 +1,7 @@
 """Masks over the patches of an image: how many, which ones, and images as patches.
 
-Patches lie on a grid of rows x columns and are numbered row by row. Functions that draw treat one image; vmap them.
+Patches lie on a grid of rows x columns and are numbered row by row. Functions that draw treat one
+image; vmap them.
 Shapes: H, W, C of an image, L patches, P numbers in a patch (side * side * C).
 """
 
@@ -19,7 +20,7 @@ _ASPECT = (0.3, 1 / 0.3)  # least and largest height / width of a block
 
 
 class Normalized(NamedTuple):
-    """Patches of mean 0 and deviation 1; `values * std + mean` are the patches as they were."""
+    """Patches, usually of mean 0 and deviation 1; `values * std + mean` are they as they were."""
 
     values: jax.Array  # [..., L, P]
     mean: jax.Array  # [..., L, 1]
@@ -27,7 +28,9 @@ class Normalized(NamedTuple):
 
 
 def num_kept(count: int, ratio: float) -> int:
-    """The patches that stay visible: `count - round(count * ratio)`, in exact decimal arithmetic, halves to even.
+    """The patches that stay visible: `count - round(count * ratio)`.
+
+    It is computed in exact decimal arithmetic, and rounds halves to even.
 
     Args:
       count: patches of an image.
@@ -46,7 +49,9 @@ def check(ratio: float, count: int) -> None:
 
 
 def partition(key: jax.Array, count: int, kept: int) -> tuple[jax.Array, jax.Array]:
-    """Divides the patches into visible and hidden ones, all divisions equally likely (He et al. 2022, section 3).
+    """Divides the patches into visible and hidden ones (He et al. 2022, section 3).
+
+    All divisions are equally likely.
 
     Args:
       key: a typed key.
@@ -74,7 +79,8 @@ def patchify(images: jax.Array, side: int) -> jax.Array:
     *leading, height, width, channels = images.shape
     chex.assert_is_divisible(height, side)
     chex.assert_is_divisible(width, side)
-    rows, columns = height // side, width // side
+    rows = height // side
+    columns = width // side
     pixels = images.reshape(*leading, rows, side, columns, side, channels)
     return pixels.swapaxes(-4, -3).reshape(*leading, rows * columns, side * side * channels)
 
@@ -99,9 +105,10 @@ def unpatchify(patches: jax.Array, rows: int, columns: int, channels: int) -> ja
 
 
 def normalize(patches: jax.Array) -> Normalized:
-    """Normalizes each patch by its own mean and deviation (He et al. 2022, section 3, reconstruction target).
+    """Normalizes each patch by its own mean and deviation (He et al. 2022, section 3).
 
-    As in the authors' code the variance is the unbiased one, and epsilon is added to it under the root.
+    As in the authors' code the variance is the unbiased one, and epsilon is added to it under the
+    root.
 
     Args:
       patches: [..., L, P] floats, P at least 2.
@@ -112,15 +119,21 @@ def normalize(patches: jax.Array) -> Normalized:
     return Normalized((patches - mean) / std, mean, std)
 
 
+def unchanged(patches: jax.Array) -> Normalized:
+    """Patches [..., L, P] as they are, in the form of normalized ones."""
+    nothing = patches[..., :1]
+    return Normalized(patches, jnp.zeros_like(nothing), jnp.ones_like(nothing))
+
+
 def block(
     key: jax.Array, rows: int, columns: int, ratio_low: float, ratio_high: float
 ) -> jax.Array:
     """Draws one rectangle of patches, anywhere on the grid.
 
-    As in blockwise masking (BEiT: Bao et al. 2022, algorithm 1; iBOT: Zhou et al. 2021) its share of the grid is
-    uniform and its aspect ratio log-uniform in [0.3, 1 / 0.3]. Deviations: a single rectangle, where the papers add
-    further ones until a given number of patches is hidden; and sides are rounded and clipped to the grid, where their
-    code draws again.
+    As in blockwise masking (BEiT: Bao et al. 2022, algorithm 1; iBOT: Zhou et al. 2021) its share
+    of the grid is uniform and its aspect ratio log-uniform in [0.3, 1 / 0.3]. Deviations: a single
+    rectangle, where the papers add further ones until a given number of patches is hidden; and
+    sides are rounded and clipped to the grid, where their code draws again.
 
     Args:
       key: a typed key.
@@ -135,20 +148,21 @@ def block(
     assert rows * columns > 1, "a block needs a grid of at least two patches"
     share_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
     area = rows * columns * jax.random.uniform(share_key, minval=ratio_low, maxval=ratio_high)
-    aspect = jnp.exp(
-        jax.random.uniform(aspect_key, minval=math.log(_ASPECT[0]), maxval=math.log(_ASPECT[1]))
-    )
+    narrowest = math.log(_ASPECT[0])
+    widest = math.log(_ASPECT[1])
+    aspect = jnp.exp(jax.random.uniform(aspect_key, minval=narrowest, maxval=widest))
     height = jnp.clip(jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32), 1, rows)
     width = jnp.clip(jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32), 1, columns)
     whole = (height == rows) & (width == columns)
-    if (
-        rows > columns
-    ):  # the whole grid loses one line of its longer side: the shorter may be a single patch
+    # The whole grid loses one line of its longer side: the shorter may be a single patch.
+    if rows > columns:
         height = height - whole
     else:
         width = width - whole
     top = jax.random.randint(top_key, (), 0, rows - height + 1)
     left = jax.random.randint(left_key, (), 0, columns - width + 1)
-    y, x = jnp.arange(rows), jnp.arange(columns)
-    inside_rows, inside_columns = (y >= top) & (y < top + height), (x >= left) & (x < left + width)
+    y = jnp.arange(rows)
+    x = jnp.arange(columns)
+    inside_rows = (y >= top) & (y < top + height)
+    inside_columns = (x >= left) & (x < left + width)
     return (inside_rows[:, None] & inside_columns[None, :]).reshape(-1)
