@@ -57,7 +57,7 @@ class Actor:
         self._open_return = np.zeros((len(seeds), num_envs))
         self._ended_return = np.zeros(len(seeds))  # sum over the episodes since the last `metrics`
         self._ended_episodes = np.zeros(len(seeds), np.int32)
-        self._no_step: Steps | None = None  # known once the agent has answered
+        self._extras: Any = None  # zeros, leaves [...]; known once the agent has answered
 
     def next(self, act: HostAct, update: int) -> Steps:
         """Acts until the steps for update `update` (from 0) have been made.
@@ -70,21 +70,22 @@ class Actor:
           Steps with leaves [S, E, V, ...], V the same at every call; rows not needed are not valid.
         """
         target = (update + 1) * self._period
-        made: list[list[Steps]] = [[] for _ in self._steppers]
+        made = [0] * len(self._steppers)
+        batch = None
         while any(due := [env_steps < target for env_steps in self._env_steps]):
             acted = self._ask(act, due)
+            if batch is None:
+                batch = self._no_steps()
             for s, is_due in enumerate(due):
                 if is_due:
-                    made[s].append(self._step(s, acted))
-        if self._no_step is None:  # restored where no step is due: what would the agent say?
-            self._ask(act, due)
-        rows = [row for own in made for row in own + [self._no_step] * (self._most - len(own))]
-        shape = (len(made), self._most)
-        steps = jax.tree.map(
-            lambda *leaves: np.array(leaves).reshape(*shape, *leaves[0].shape).swapaxes(1, 2), *rows
-        )
-        self._count_returns(steps)
-        return steps
+                    self._step(s, acted, batch, made[s])
+                    made[s] += 1
+        if batch is None:
+            if self._extras is None:  # restored where no step is due: what would the agent say?
+                self._ask(act, due)
+            batch = self._no_steps()
+        self._count_returns(batch)
+        return batch
 
     def metrics(self) -> list[dict[str, float]]:
         """For each seed, the mean return of episodes that ended since the last call, if any did."""
@@ -158,25 +159,53 @@ class Actor:
         resets = _join_seeds([stepper.resets for stepper in self._steppers])
         counts = np.array([self._env_steps, self._vector_steps], np.int32).T
         acted = act(observations, resets, np.array(due), counts)
-        if self._no_step is None:
-            self._no_step = _no_step(observations[0], _of_seed(0, acted.extras))
+        if self._extras is None:
+            self._extras = jax.tree.map(lambda x: np.zeros_like(x[0, 0]), acted.extras)
         return acted
 
-    def _step(self, s: int, acted: Acted) -> Steps:
-        """One vector step of one seed; leaves [E, ...]."""
+    def _no_steps(self) -> Steps:
+        """A batch [S, E, V, ...] before any step has been made."""
+        shape = (len(self._steppers), self._num_envs, self._most)
+        seen = self._steppers[0].observation
+        observations = (*shape, *seen.shape[1:])
+        extras = self._extras
+        if _says_something(extras):
+            extras = jax.tree.map(lambda x: np.zeros((*shape, *x.shape), x.dtype), extras)
+        return Steps(
+            s_tm1=np.zeros(observations, seen.dtype),
+            a_tm1=np.zeros(shape, np.int32),
+            r_t=np.zeros(shape),
+            terminated=np.zeros(shape, bool),
+            truncated=np.zeros(shape, bool),
+            s_t=np.zeros(observations, seen.dtype),
+            valid=np.zeros(shape, bool),
+            extras=extras,
+        )
+
+    def _step(self, s: int, acted: Acted, batch: Steps, v: int) -> None:
+        """Makes one vector step of one seed, and writes it down as step `v` of its batch."""
         stepper = self._steppers[s]
-        observation = stepper.observation
         action = acted.action[s]
+        batch.s_tm1[s, :, v] = stepper.observation
         outcome, valid = stepper.step(action)
+        batch.a_tm1[s, :, v] = action
+        batch.r_t[s, :, v] = outcome.r_t
+        batch.terminated[s, :, v] = outcome.terminated
+        batch.truncated[s, :, v] = outcome.truncated
+        batch.s_t[s, :, v] = outcome.s_t
+        batch.valid[s, :, v] = valid
+        if _says_something(acted.extras):
+            places = jax.tree.leaves(batch.extras)
+            for place, said in zip(places, jax.tree.leaves(acted.extras), strict=True):
+                place[s, :, v] = said[s]
         self._env_steps[s] += int(np.count_nonzero(valid))
         self._vector_steps[s] += 1
-        return Steps(observation, action, *outcome, valid, _of_seed(s, acted.extras))
 
-    def _count_returns(self, steps: Steps) -> None:
+    def _count_returns(self, batch: Steps) -> None:
         """Adds the rewards of a batch [S, E, V, ...] to the returns of its episodes."""
-        reward = np.where(steps.valid, steps.r_t, 0.0)
-        done = (steps.terminated | steps.truncated) & steps.valid
-        some_ended = done.any()
+        reward = np.where(batch.valid, batch.r_t, 0.0)
+        done = (batch.terminated | batch.truncated) & batch.valid
+        some_ended = np.count_nonzero(done) > 0
         for v in range(self._most):
             self._open_return += reward[:, :, v]
             if some_ended:
@@ -186,27 +215,9 @@ class Actor:
                 self._open_return[ended] = 0.0
 
 
-def _no_step(observation: np.ndarray, extras: Any) -> Steps:
-    """A row [E, ...] that is not valid."""
-    nothing = np.zeros_like(observation)
-    no = np.zeros(len(observation), bool)
-    return Steps(
-        s_tm1=nothing,
-        a_tm1=no.astype(np.int32),
-        r_t=no.astype(np.float64),
-        terminated=no,
-        truncated=no,
-        s_t=nothing,
-        valid=no,
-        extras=jax.tree.map(np.zeros_like, extras),
-    )
-
-
-def _of_seed(s: int, tree: Any) -> Any:
-    """One seed's part of leaves [S, ...]; most agents say nothing, which must not take time."""
-    if isinstance(tree, tuple) and not tree:
-        return tree
-    return jax.tree.map(lambda x: x[s], tree)
+def _says_something(extras: Any) -> bool:
+    """Whether an agent says anything beside its actions; most do not, and must not wait for it."""
+    return not (isinstance(extras, tuple) and not extras)
 
 
 def _join_seeds(arrays: Sequence[np.ndarray]) -> np.ndarray:
