@@ -1,4 +1,4 @@
-"""What the tests of these methods share: how a method is built and trained, and images of stripes."""
+"""How methods are built and trained here, and images of stripes."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ SIDE = 16  # pixels
 
 @pytest.fixture(scope="session")
 def build():
-    """Return the function that builds a method of a class with a configuration, as the loop does."""
+    """Return the function that builds a method of a class as the loop does."""
 
     def build(method, config):
         options.check(config)
@@ -23,7 +23,7 @@ def build():
 
 @pytest.fixture(scope="session")
 def trained():
-    """Return the function that makes updates: what a method has learned after so many, of seed 0."""
+    """Return the function that tells what a method has learned after some updates."""
 
     def trained(method, updates):
         step = jax.jit(method.step)
@@ -42,8 +42,8 @@ def trained():
 def stripes(tmp_path_factory):
     """Return the value of --data for 600 images of stripes, without labels.
 
-    They run from left to right or from top to bottom, four pixels from one to the next, so all patches of an image are
-    the same: a single visible one tells what is hidden.
+    They run from left to right or from top to bottom, four pixels from one to the next, so all
+    patches of an image are the same: a single visible one tells what is hidden.
     """
     rng = np.random.default_rng(0)
     phase = rng.integers(0, 4, 600)[:, None]

@@ -1,4 +1,4 @@
-"""MAE: what the encoder sees, what the loss looks at, by hand; evaluation, the encoder left, and learning."""
+"""MAE: what the encoder sees, the loss by hand, what is judged and left, and that it learns."""
 
 import dataclasses
 
@@ -116,7 +116,7 @@ def test_the_decoder_gets_tokens_of_visible_patches_only(autoencoder, params):
 
 
 def test_the_encoder_is_blind_to_hidden_pixels(autoencoder, params):
-    """Predictions and features are the same bit for bit, whatever is hidden; what is visible changes both."""
+    """Bit for bit, in predictions and features; what is visible changes both."""
     x = some(3)
     masks = masks_of(autoencoder, 3)
     noise = np.random.default_rng(1).uniform(size=(3, 12, 16)).astype(np.float32)
@@ -130,7 +130,7 @@ def test_the_encoder_is_blind_to_hidden_pixels(autoencoder, params):
 
 
 def test_the_loss_looks_at_hidden_patches_only(autoencoder):
-    """With predictions that are given, pixels of visible patches change nothing, those of any hidden one something."""
+    """With given predictions, pixels of visible patches change nothing, those of hidden ones do."""
     predictions = np.full((2, 12, 16), 0.3, np.float32)
     told = predicting(autoencoder, predictions, normalize_targets=False)
     x = some(2)
@@ -152,10 +152,11 @@ def test_the_loss_looks_at_hidden_patches_only(autoencoder):
     [(True, 0.0, 15 / 16), (True, 1.0, 1 + 15 / 16), (False, 0.5, (0.3**2 + 0.1**2) / 2)],
 )
 def test_loss_by_hand(normalize, predicted, expected, autoencoder):
-    """Of each patch half the pixels are 0.2 and half are 0.6: mean 0.4, unbiased variance 16 * 0.2^2 / 15.
+    """Of each patch half the pixels are 0.2 and half are 0.6.
 
-    Normalized they are +-v with v^2 = 0.2^2 / (16 * 0.2^2 / 15) = 15 / 16. A prediction of 0 errs by v^2, one of 1 by
-    ((1 - v)^2 + (1 + v)^2) / 2 = 1 + v^2. In pixels, 0.5 errs by 0.3 and by 0.1.
+    Their mean is 0.4, their unbiased variance 16 * 0.2^2 / 15. Normalized they are +-v with v^2 =
+    0.2^2 / (16 * 0.2^2 / 15) = 15 / 16. A prediction of 0 errs by v^2, one of 1 by ((1 - v)^2 +
+    (1 + v)^2) / 2 = 1 + v^2. In pixels, 0.5 errs by 0.3 and by 0.1.
     """
     predictions = np.full((2, 12, 16), predicted, np.float32)
     told = predicting(autoencoder, predictions, normalize_targets=normalize)
@@ -165,7 +166,7 @@ def test_loss_by_hand(normalize, predicted, expected, autoencoder):
 
 
 def test_each_prediction_is_compared_with_its_own_patch(autoencoder):
-    """Patch i of image b is i / 32 + b / 2 of white throughout: predicted in the masks' order, there is no error."""
+    """Patch i of image b is i / 32 + b / 2 of white: in the masks' order there is no error."""
     white = jnp.tile(jnp.arange(16.0)[None, :, None] / 32, (2, 1, 16))
     x = np.asarray(masking.unpatchify(white, 4, 4, 1))
     x = x + np.array([0, 0.5], np.float32).reshape(2, 1, 1, 1)
@@ -262,7 +263,7 @@ def test_what_is_handed_over_is_the_encoder_and_another_run_starts_from_it(
 def test_reconstructions_show_the_original_the_masked_and_the_restored(
     method, autoencoder, tmp_path, monkeypatch
 ):
-    """Visible patches are the same in all three, hidden ones gray in the second; targets restored are the original."""
+    """Only hidden patches differ: gray in the second; restored targets are the original."""
     data = method.resources.data
     x = data.test.images[np.linspace(0, len(data.test.images) - 1, 12).astype(int)]
     masks = masks_of(autoencoder, 12, seed=3)
