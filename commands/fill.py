@@ -1,17 +1,41 @@
-"""What a masked language model would put in place of `[MASK]`."""
+"""What a masked language model would put in place of `[MASK]`.
 
-from typing import Any
+python run.py fill --from=RUN --text="The [MASK] statement"
+"""
 
-import jax
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
 import numpy as np
+import tyro
 
-from missing_bits.data import tokenizer
-from missing_bits.data.tokenizer import Tokenizer
-from missing_bits.encoders import files
-from missing_bits.encoders.text import TextEncoder
-from missing_bits.encoders.variables import Variables
+from missing_bits.commands import command_line
 from missing_bits.errors import UserError, require
-from missing_bits.nets import text
+from missing_bits.experiments import ALIASES, EXPERIMENTS
+
+if TYPE_CHECKING:  # what is imported late, so that --help is quick
+    from missing_bits.encoders.text import TextEncoder
+    from missing_bits.encoders.variables import Variables
+
+
+@dataclass(frozen=True)
+class Config:
+    """Prints the likeliest tokens for each mask of a text, with their probabilities."""
+
+    run: Annotated[str, tyro.conf.arg(name="from")]
+    """Folder of a finished run of --exp=bert, or one of its .safetensors files."""
+    text: str
+    """What to fill in, with [MASK] once or more; it stands for one token, which may be a part of a
+    word."""
+    top: int = 5
+    """How many candidates to name for each mask."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns the exit status."""
+    config = command_line.of_command("fill", Config, arguments)
+    print(fill(config.run, config.text, config.top))
+    return 0
 
 
 def fill(run: str, sentence: str, top: int) -> str:
@@ -25,10 +49,15 @@ def fill(run: str, sentence: str, top: int) -> str:
     Raises:
       UserError: the run is of another kind, or the sentence has no mask or is too long.
     """
+    from missing_bits.data import tokenizer
+    from missing_bits.data.tokenizer import Tokenizer
+    from missing_bits.encoders import files
+
     loaded = files.load(run)
+    exp = loaded.card.get("exp")
     require(
-        loaded.card.get("exp") == "masked_language",
-        f"{run} holds no language model. Name the folder of a finished run of --exp=masked_language.",
+        ALIASES.get(exp, exp) in ("bert", EXPERIMENTS["bert"].where),
+        f"{run} holds no language model. Name the folder of a finished run of --exp=bert.",
     )
     try:
         sentence.encode()
@@ -60,9 +89,24 @@ def fill(run: str, sentence: str, top: int) -> str:
 
 
 def guesses(
-    encoder: TextEncoder, variables: Variables, head: Any, ids: np.ndarray, places: np.ndarray
+    encoder: "TextEncoder", variables: "Variables", head: Any, ids: np.ndarray, places: np.ndarray
 ) -> np.ndarray:
-    """The probabilities [n, V] of all tokens at places [n] of one text of token ids [L]."""
+    """The probabilities of all tokens at places of one text.
+
+    Args:
+      encoder: of text.
+      variables: its own.
+      head: parameters of what guesses words.
+      ids: [L], the text's tokens.
+      places: [n], indices of those to guess.
+
+    Returns:
+      [n, V].
+    """
+    import jax
+
+    from missing_bits.nets import text
+
     encoded = encoder.tokens(variables, ids[None], np.ones_like(ids)[None])[0, places]
     logits = text.word_head().apply(head, encoded, encoder.table(variables.params))
     return np.asarray(jax.nn.softmax(logits, axis=-1))

@@ -271,7 +271,7 @@ class Finetune:
         tuned = self.tuned(Learned(params, frozen, statistics))
         encoder_moves = self.config.method == "full"
         logits, statistics = self.networks.logits(tuned, inputs, encoder_moves, True)  # [B, K]
-        loss = classification.cross_entropy(logits, labels)
+        loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
         return loss, (statistics, classification.accuracy(logits, labels))
 
     def step(self, state: State, batch: Examples, key: jax.Array) -> tuple[State, Metrics]:
