@@ -198,7 +198,9 @@ def test_a_restored_actor_goes_on_as_if_never_stopped(env_id, vectorization):
     seeds = [7] if vectorization == "async" else [0, 7]  # processes are slow to start
     uninterrupted = make(env_id, 2, seeds, 3, vectorization)
     moments = (0, 1, 9, 16, 17)  # before the first step, and in mid-episode
-    saved, stream, resets = {}, [], []
+    saved = {}
+    stream = []
+    resets = []
 
     def note(observation, begins, due, counts):
         resets.append(begins.copy())
