@@ -355,7 +355,8 @@ class Acting:
             acted = self._answer(
                 learned, self.memory, observation[0], reset[0], counts[0], self._keys, self._numbers
             )
-            self.memory = acted.memory
+            if due[0]:
+                self.memory = acted.memory
             extras = jax.tree.map(lambda x: np.asarray(x)[None], acted.extras)
             return Acted(np.asarray(acted.action)[None], (), extras)
         acted = self._answer_if_due(
