@@ -134,7 +134,7 @@ def _import(name: str, where: str, settings: Mapping[str, Any]) -> Found:
             f"--exp={name}: there is no module {module_name}. Install it, or put the folder that "
             "holds it on PYTHONPATH."
         ) from error
-    except ValueError as error:  # an empty name
+    except (ValueError, TypeError) as error:  # an empty name, or one that begins with a dot
         raise UserError(
             f"--exp={name} names no module: write my_package.my_module:MyMethod."
         ) from error

@@ -231,9 +231,16 @@ def _values(
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        lines = [line.strip("│ ") for line in box.getvalue().splitlines()[1:]]
-        message = " ".join(itertools.takewhile(lambda line: not line.startswith("──"), lines))
-        raise UserError(f"{message.rstrip('.')}. --help shows what each option takes.") from None
+        raise UserError(
+            f"{_message(box.getvalue())}. --help shows what each option takes."
+        ) from None
+
+
+def _message(box: str) -> str:
+    """What a box says, without its frame and the hint below."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    said = itertools.takewhile(lambda line: not line.startswith(("──", "For full helptext")), lines)
+    return " ".join(line for line in said if line.strip("-")).rstrip(".")
 
 
 def _refuse_changes(
@@ -322,8 +329,7 @@ def _arguments(read: Mapping[str, Any], path: Path, prefix: str = "") -> list[st
         if isinstance(value, Mapping):
             found += _arguments(value, path, f"{prefix}{name}.")
         elif isinstance(value, bool):
-            group, dot, last = option[2:].rpartition(".")
-            found.append(option if value else f"--{group}{dot}no-{last}")
+            found.append(option if value else f"--{_off(option[2:])}")
         elif isinstance(value, list | tuple):
             found += [option, *map(str, value)]
         else:
@@ -334,19 +340,36 @@ def _arguments(read: Mapping[str, Any], path: Path, prefix: str = "") -> list[st
 
 
 def _check_names(types: Mapping[str, Any], arguments: Sequence[str], where: str = "") -> None:
-    known = ["help", *types]
-    for name, option_type in types.items():
-        group, dot, last = name.rpartition(".")
-        known += [f"{group}{dot}no-{last}"] if option_type is bool else []
+    """Raises `UserError` for an option that does not exist, or a switch with a value.
+
+    Args:
+      types: of the options that exist.
+      arguments: what was given.
+      where: what stands before the message.
+    """
+    switches = {name: _off(name) for name, option_type in types.items() if option_type is bool}
+    known = ["help", *types, *switches.values()]
     for argument in arguments:
         if not argument.startswith("--"):
             continue
-        name = argument[2:].partition("=")[0].replace("_", "-")
+        name, equals, _ = argument[2:].partition("=")
+        name = name.replace("_", "-")
         if name not in known:
             close = max(known, key=lambda other: _likeness(name, other))
             raise UserError(
                 f"{where}--{name} is not an option. Did you mean --{close}? --help shows all."
             )
+        require(
+            not equals or name not in switches,
+            f"{where}{argument}: a switch takes no value; write --{name} or "
+            f"--{switches.get(name)}.",
+        )
+
+
+def _off(name: str) -> str:
+    """The option that turns a switch off, such as "views.no-flip"."""
+    group, dot, last = name.rpartition(".")
+    return f"{group}{dot}no-{last}"
 
 
 def _likeness(name: str, known: str) -> float:

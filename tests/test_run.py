@@ -1,34 +1,33 @@
 """The door: what it lists and explains, and one clear line for every mistake."""
 
-import dataclasses
 import fcntl
-import importlib
-import importlib.util
+import importlib.metadata
+import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import types
+import warnings
+from typing import Any, NamedTuple
 
+import gymnasium
 import pytest
 
+from missing_bits import options, run
+from missing_bits.agents import dqn
 from missing_bits.errors import UserError
+from missing_bits.experiments import ALIASES, COMMANDS, EXPERIMENTS, find
 from missing_bits.loop.config import RunConfig
 
 
-@pytest.fixture(scope="module")
-def run(root):
-    """Return run.py as a module."""
-    spec = importlib.util.spec_from_file_location("run", root / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def refuses(run, capsys):
-    """Return the function that runs a command line, insists on one line of error naming all words, and returns it."""
+def refuses(capsys):
+    """Return the function that runs a command line and insists on one line of error.
+
+    It must name all words, and is returned.
+    """
 
     def refuses(arguments, *words):
         status = run.main([str(argument) for argument in arguments])
@@ -57,28 +56,59 @@ def earlier(uninterrupted, hashes, tmp_path):
 WRONG = {
     "unknown experiment": ("--exp=dqm", ["--exp=dqm", "Did you mean dqn?", "--list"]),
     "empty experiment": ("--exp=", ["--exp="]),
+    "experiment by its old name": ("--exp=supervised --updates=0", ["--updates is 0"]),
     "experiment without value": ("--exp", ["--exp needs a value"]),
     "experiment before an option": ("--exp --seed=1", ["--exp needs a value"]),
-    "unknown option": ("--exp=dqn --learning-rat=1", ["--learning-rat ", "Did you mean --learning-rate?"]),
-    "unknown option of the run": ("--exp=dqn --run.sed=1", ["--run.sed ", "Did you mean --run.seed?"]),
-    "option of the run without its prefix": ("--exp=dqn --num-seeds=2", ["--num-seeds ", "Did you mean"]),
-    "stray word": ("--exp=dqn CartPole-v1", ["CartPole-v1"]),
+    "unknown option": (
+        "--exp=dqn --learning-rat=1",
+        ["--learning-rat ", "Did you mean --learning-rate?"],
+    ),
+    "unknown option of the run": (
+        "--exp=dqn --run.sed=1",
+        ["--run.sed ", "Did you mean --run.seed?"],
+    ),
+    "option of the run without its prefix": (
+        "--exp=dqn --num-seeds=2",
+        ["--num-seeds ", "Did you mean"],
+    ),
+    "stray word": ("--exp=dqn CartPole-v1", ["Unrecognized options: CartPole-v1. --help"]),
     "malformed integer": ("--exp=dqn --num-envs=abc", ["--num-envs", "'abc'", "--help"]),
     "integer with a fraction": ("--exp=dqn --num-envs=1.5", ["--num-envs", "'1.5'"]),
     "malformed number": ("--exp=dqn --learning-rate=fast", ["--learning-rate", "'fast'"]),
     "malformed sizes": ("--exp=dqn --hidden-sizes 12 x", ["--hidden-sizes", "'x'"]),
-    "flag with a value": ("--exp=dqn --double=maybe", ["maybe"]),
+    "flag with a value": ("--exp=dqn --double=maybe", ["--double=maybe", "--no-double"]),
     "missing value": ("--exp=dqn --num-envs", ["--num-envs"]),
     "missing environment": ("--exp=dqn --env", ["--env needs a value"]),
-    "unknown environment": ("--exp=dqn --env=CartPoll-v1", ["--env=CartPoll-v1", "Did you mean CartPole-v1?"]),
+    "unknown environment": (
+        "--exp=dqn --env=CartPoll-v1",
+        ["--env=CartPoll-v1", "Did you mean CartPole-v1?"],
+    ),
     "unknown version": ("--exp=dqn --env=CartPole-v99", ["--env=CartPole-v99", "CartPole-v1"]),
     "empty environment": ("--exp=dqn --env=", ["--env="]),
-    "environment of a missing module": ("--exp=dqn --env=nowhere:CartPole-v1", ["--env=nowhere:CartPole-v1"]),
-    "continuous actions": ("--exp=dqn --env=Pendulum-v1", ["Pendulum-v1", "continuous action space", "discrete"]),
-    "observations that are no Box": ("--exp=dqn --env=FrozenLake-v1", ["FrozenLake-v1", "observation space", "Box"]),
-    "unknown vectorization": ("--exp=dqn --vectorization=fast", ["--vectorization=fast", "serial, async, native"]),
-    "no vector class": ("--exp=dqn --env=Acrobot-v1 --vectorization=native", ["Acrobot-v1", "--vectorization=serial"]),
-    "native on the device": ("--exp=dqn --env=phys2d/CartPole-v1 --vectorization=async", ["JAX-native"]),
+    "environment of a missing module": (
+        "--exp=dqn --env=nowhere:CartPole-v1",
+        ["--env=nowhere:CartPole-v1"],
+    ),
+    "continuous actions": (
+        "--exp=dqn --env=Pendulum-v1",
+        ["Pendulum-v1", "continuous action space", "discrete"],
+    ),
+    "observations that are no Box": (
+        "--exp=dqn --env=FrozenLake-v1",
+        ["FrozenLake-v1", "observation space", "Box"],
+    ),
+    "unknown vectorization": (
+        "--exp=dqn --vectorization=fast",
+        ["--vectorization=fast", "serial, async, native"],
+    ),
+    "no vector class": (
+        "--exp=dqn --env=Acrobot-v1 --vectorization=native",
+        ["Acrobot-v1", "--vectorization=serial"],
+    ),
+    "native on the device": (
+        "--exp=dqn --env=phys2d/CartPole-v1 --vectorization=async",
+        ["JAX-native"],
+    ),
     "zero environments": ("--exp=dqn --num-envs=0", ["--num-envs is 0", "at least 1"]),
     "negative budget": ("--exp=dqn --env-steps=-5", ["--env-steps is -5", "at least 1"]),
     "zero batch": ("--exp=dqn --batch-size=0", ["--batch-size is 0", "at least 1"]),
@@ -87,22 +117,37 @@ WRONG = {
     "zero period": ("--exp=dqn --train-period=0", ["--train-period is 0"]),
     "zero target period": ("--exp=dqn --target-period=0", ["--target-period is 0"]),
     "zero episodes": ("--exp=dqn --eval-episodes=0", ["--eval-episodes is 0"]),
-    "negative step size": ("--exp=dqn --learning-rate=-0.1", ["--learning-rate is -0.1", "above 0"]),
-    "step size not a number": ("--exp=dqn --learning-rate=nan", ["--learning-rate is nan", "above 0"]),
+    "negative step size": (
+        "--exp=dqn --learning-rate=-0.1",
+        ["--learning-rate is -0.1", "above 0"],
+    ),
+    "step size not a number": (
+        "--exp=dqn --learning-rate=nan",
+        ["--learning-rate is nan", "a number"],
+    ),
     "discount above 1": ("--exp=dqn --discount=1.5", ["--discount is 1.5", "between 0 and 1"]),
     "zero seeds": ("--exp=dqn --run.num-seeds=0", ["--run.num-seeds is 0", "at least 1"]),
     "zero devices": ("--exp=dqn --run.devices=0", ["--run.devices is 0", "at least 1"]),
     "negative seed": ("--exp=dqn --run.seed=-1", ["--run.seed is -1", "not be negative"]),
     "negative log period": ("--exp=dqn --run.log-period=-1", ["--run.log-period is -1"]),
     "negative evaluation period": ("--exp=dqn --run.eval-period=-1", ["--run.eval-period is -1"]),
-    "negative checkpoint period": ("--exp=dqn --run.checkpoint-period=-1", ["--run.checkpoint-period is -1"]),
+    "negative checkpoint period": (
+        "--exp=dqn --run.checkpoint-period=-1",
+        ["--run.checkpoint-period is -1"],
+    ),
     "negative inner steps": ("--exp=dqn --run.inner-steps=-1", ["--run.inner-steps is -1"]),
     "batch larger than replay": (
         "--exp=dqn --batch-size=600 --replay-capacity=500",
         ["--batch-size is 600", "between 1 and 500"],
     ),
-    "learning before there is data": ("--exp=dqn --learning-starts=5", ["--learning-starts is 5", "between 7"]),
-    "more devices than there are": ("--exp=dqn --run.devices=99", ["--run.devices=99", "there are", "XLA_FLAGS"]),
+    "learning before there is data": (
+        "--exp=dqn --learning-starts=5",
+        ["--learning-starts is 5", "between 7"],
+    ),
+    "more devices than there are": (
+        "--exp=dqn --run.devices=99",
+        ["--run.devices=99", "there are", "XLA_FLAGS"],
+    ),
     "seeds not shared evenly": (
         "--exp=dqn --run.num-seeds=3 --run.devices=2",
         ["--run.num-seeds=3", "--run.devices=2", "multiple"],
@@ -114,25 +159,46 @@ WRONG = {
     "unknown data": ("--exp=barlow_twins --data=fotos", ["--data=fotos", "photos"]),
     "data that is not there": ("--exp=barlow_twins --data=npz:nowhere.npz", ["nowhere.npz"]),
     "folder that is not there": ("--exp=barlow_twins --data=folder:nowhere", ["nowhere"]),
-    "files that are not there": ("--exp=barlow_twins --data=cifar10 --data-dir=nowhere", ["nowhere"]),
+    "files that are not there": (
+        "--exp=barlow_twins --data=cifar10 --data-dir=nowhere",
+        ["nowhere"],
+    ),
     "unknown network": ("--exp=barlow_twins --network=resnet", ["--network", "resnet18"]),
-    "unknown optimizer": ("--exp=supervised --optimizer.name=sgd", ["--optimizer.name", "sgd", "lars"]),
+    "unknown optimizer": (
+        "--exp=classify --optimizer.name=sgd",
+        ["--optimizer.name", "sgd", "lars"],
+    ),
     "unknown distortion": ("--exp=barlow_twins --views.blurr=1", ["Did you mean --views.blur?"]),
-    "chance above 1": ("--exp=barlow_twins --views.flip=2", ["--views.flip is 2", "between 0 and 1"]),
-    "zero updates": ("--exp=supervised --updates=0", ["--updates is 0", "at least 1"]),
-    "batch larger than the data": ("--exp=supervised --data=digits --batch-size=5000", ["--batch-size"]),
+    "chance above 1": (
+        "--exp=barlow_twins --views.flip=2",
+        ["--views.flip is 2", "between 0 and 1"],
+    ),
+    "zero updates": ("--exp=classify --updates=0", ["--updates is 0", "at least 1"]),
+    "batch larger than the data": (
+        "--exp=classify --data=digits --batch-size=5000",
+        ["--batch-size"],
+    ),
     "images not shared evenly": (
         "--exp=barlow_twins --data=digits --batch-size=5 --run.devices=2",
         ["--batch-size=5", "--run.devices=2", "multiple"],
     ),
-    "fine-tuning of nothing": ("--exp=finetune --from-scratch", ["--exp=finetune needs --init-from", "runs/"]),
-    "fine-tuning of a run that is not there": ("--exp=finetune --init-from=no/run", ["no/run is no folder of a run"]),
-    "fine-tuning with a decay of nothing": ("--exp=finetune --init-from=no --layer-decay=0", ["--layer-decay is 0.0"]),
+    "fine-tuning of nothing": (
+        "--exp=finetune --from-scratch",
+        ["--exp=finetune needs --init-from", "runs/"],
+    ),
+    "fine-tuning of a run that is not there": (
+        "--exp=finetune --init-from=no/run",
+        ["no/run is no folder of a run"],
+    ),
+    "fine-tuning with a decay of nothing": (
+        "--exp=finetune --init-from=no --layer-decay=0",
+        ["--layer-decay is 0.0"],
+    ),
     "batch not shared evenly": (
         "--exp=dqn --num-envs=2 --batch-size=7 --run.devices=2",
         ["--batch-size=7", "--run.devices=2", "multiple"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -159,9 +225,9 @@ def test_fine_tuning_of_an_agent_leaves_no_run_behind(refuses, earlier, tmp_path
     [
         ("", ["--from and --text", "python run.py fill --from=RUN"]),
         ("--from=run", ["--from and --text"]),
-        ("--from", ["--from needs a value"]),
-        ("--from=run --text=[MASK] --topp=3", ["--topp=3 is not an option of fill", "[--top=5]"]),
-        ("--from=run --text=[MASK] --top=many", ["--top=many is not a number"]),
+        ("--from=run --text", ["--text"]),
+        ("--from=run --text=[MASK] --topp=3", ["--topp ", "Did you mean --top?", "--help"]),
+        ("--from=run --text=[MASK] --top=many", ["--top", "'many'"]),
         ("--from=no/run --text=[MASK]", ["no/run is no folder of a run"]),
     ],
 )
@@ -170,11 +236,13 @@ def test_a_mistake_in_filling_masks_gets_one_line(command, words, refuses):
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help_of_fill_says_how_it_is_used(option, run, capsys):
-    assert run.main(["fill", option]) == 0
+def test_help_of_fill_says_how_it_is_used(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run.main(["fill", option])
+    assert stop.value.code == 0
     said = capsys.readouterr()
-    assert said.out.startswith("python run.py fill --from=RUN --text=")
-    for word in ("--top=5", "[MASK]", "probabilities"):
+    assert said.out.startswith("usage: python run.py fill")
+    for word in ("--from", "--text", "--top INT", "(default: 5)", "[MASK]", "probabilities"):
         assert word in said.out
     assert said.err == ""
 
@@ -272,7 +340,10 @@ def test_resume_with_another_configuration(option, words, refuses, earlier):
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_in_use(resume, refuses, uninterrupted, hashes, tmp_path):
-    """The lock is all that a run has made before its configuration stands: then no --run.resume is needed."""
+    """The lock is all that a run has made before its configuration stands.
+
+    Then no --run.resume is needed.
+    """
     folder = tmp_path / "run"
     if resume:
         shutil.copytree(uninterrupted, folder)
@@ -332,7 +403,7 @@ def test_a_reader_that_has_had_enough_gets_no_traceback(root):
     assert process.wait() == 141
 
 
-def test_an_interrupt_before_training_is_one_line(run, capsys, monkeypatch):
+def test_an_interrupt_before_training_is_one_line(capsys, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
@@ -341,7 +412,7 @@ def test_an_interrupt_before_training_is_one_line(run, capsys, monkeypatch):
     assert capsys.readouterr().err == "Interrupted.\n"
 
 
-def test_an_error_of_several_lines_is_shown_as_one(run, capsys, monkeypatch):
+def test_an_error_of_several_lines_is_shown_as_one(capsys, monkeypatch):
     def fail(_):
         raise UserError("first\nsecond")
 
@@ -350,96 +421,433 @@ def test_an_error_of_several_lines_is_shown_as_one(run, capsys, monkeypatch):
     assert capsys.readouterr().err == "error: first second\n"
 
 
-def test_a_warning_is_one_line_without_its_place(run, capsys):
+def test_a_warning_is_one_line_without_its_place(capsys):
     run._warn(UserWarning("first\n  second"), UserWarning, "file.py", 12)
     assert capsys.readouterr().err == "warning: first second\n"
 
 
-def test_list_names_every_experiment_with_its_default(run, capsys):
+def test_the_console_script_is_the_door(root, capsys, monkeypatch):
+    """The function that pyproject.toml names: the same status and line; warnings of one line."""
+    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"missing-bits": "missing_bits.run:console"}
+    monkeypatch.setattr(sys, "argv", ["missing-bits", "--exp=dqm"])
+    with warnings.catch_warnings():  # puts back what shows them
+        with pytest.raises(SystemExit) as stop:
+            run.console()
+        assert warnings.showwarning is run._warn
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --exp=dqm is not an experiment")
+
+
+def test_version(capsys):
+    for arguments in (["--version"], ["--exp=dqn", "--version"]):
+        assert run.main(arguments) == 0
+        version = importlib.metadata.version("missing-bits")
+        assert capsys.readouterr().out == f"missing-bits {version}\n"
+
+
+def test_list_names_every_experiment_with_its_default(capsys):
     assert run.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(run.EXPERIMENTS)
-    for line, (name, (_, summary, default)) in zip(lines, run.EXPERIMENTS.items(), strict=True):
+    assert len(lines) == len(EXPERIMENTS)
+    for line, (name, row) in zip(lines, EXPERIMENTS.items(), strict=True):
         assert line.split()[0] == name
-        assert summary in line
-        assert line.endswith(default)
+        assert row.summary in line
+        assert line.endswith(f" {row.default}")
 
 
-def test_without_an_experiment_it_says_what_there_is(run, capsys):
+def test_without_an_experiment_it_says_what_there_is(capsys):
     assert run.main([]) == 2
     assert run.main(["--help"]) == 0
     for said in capsys.readouterr().out.split("The door:")[1:]:
         assert "dqn" in said
         assert "--list" in said
+        for command in COMMANDS.values():
+            assert command.usage in said
 
 
-def experiments():
-    """Return the table of run.py, read without a fixture: pytest wants it while it collects."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    spec = importlib.util.spec_from_file_location("run", os.path.join(root, "run.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {name: row[0].split(":")[0] for name, row in module.EXPERIMENTS.items()}
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_default_in_the_table_is_the_configurations(name):
+    found = find(name)
+    config = options.replace(found.module.Config(), found.settings)
+    # What fine-tuning learns from is that of the run which --init-from names.
+    default = options.value(config, found.method.subject) or "of the run"
+    assert default == EXPERIMENTS[name].default
 
 
-@pytest.mark.parametrize("name", experiments())
-def test_the_default_in_the_table_is_the_configurations(name, run):
-    config = importlib.import_module(experiments()[name]).Config()
-    default = (
-        getattr(config, dataclasses.fields(config)[0].name) or "of the run"
-    )  # that --init-from names
-    assert default == run.EXPERIMENTS[name][2]
-
-
-@pytest.mark.parametrize("name", experiments())
-def test_help_explains_every_option_with_its_default(name, run, capsys, monkeypatch):
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_help_explains_every_option_with_its_default(name, capsys, monkeypatch):
     """Every field has a docstring, and --help shows it beside the default."""
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as stop:
         run.main([f"--exp={name}", "--help"])
     assert stop.value.code == 0
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    found = find(name)
+    config = options.replace(found.module.Config(), found.settings)
+    for option in itertools.chain(options_of(config, "--"), options_of(RunConfig(), "--run.")):
+        assert option.text, f"{option.name} has no docstring"
+        assert " ".join(option.text.split()) in words, f"--help does not explain {option.name}"
+        assert option.name in words
+        if isinstance(option.default, bool | str):
+            continue
+        several = isinstance(option.default, tuple)
+        shown = " ".join(map(str, option.default)) if several else str(option.default)
+        assert f"(default: {shown})" in words.split(option.name, 1)[1]
+
+
+class Option(NamedTuple):
+    """What --help should say of an option."""
+
+    name: str
+    text: str | None
+    default: Any
+
+
+def options_of(config, prefix):
+    """Yield the options of a configuration and its groups."""
     from tyro._docstrings import get_field_docstring  # how tyro itself reads them
 
-    groups = [
-        (importlib.import_module(experiments()[name]).Config(), "--"),
-        (RunConfig(), "--run."),
-    ]
-    for config, prefix in groups:
-        for field in dataclasses.fields(config):
-            default = getattr(config, field.name)
-            if dataclasses.is_dataclass(default):
-                groups.append((default, f"{prefix}{field.name.replace('_', '-')}."))
-                continue
+    for field in options.fields(type(config)):
+        default = getattr(config, field.name)
+        if field.is_group:
+            yield from options_of(default, field.prefix(prefix))
+        else:
             text = get_field_docstring(type(config), field.name, ())
-            assert text, f"{type(config).__name__}.{field.name} has no docstring"
-            assert " ".join(text.split()) in words, f"--help does not explain {field.name}"
-            assert prefix + field.name.replace("_", "-") in words
-            if isinstance(default, bool | str):
-                continue
-            shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-            assert f"(default: {shown})" in words.split(prefix + field.name.replace("_", "-"), 1)[1]
+            yield Option(prefix + field.option, text, default)
 
 
-def test_presets_go_by_the_environments_name(run, monkeypatch, capsys):
-    """The preset of --env sets defaults, an option wins over it, and other environments do not get it."""
-    from missing_bits.agents import dqn
+class Asked(NamedTuple):
+    """What the door asks the loop to train."""
 
-    chosen = []
-    monkeypatch.setitem(
-        sys.modules,
-        "missing_bits.loop.train",
-        types.SimpleNamespace(train=lambda *a: chosen.append(a)),
-    )
+    method: type
+    config: Any
+    run: RunConfig
+    name: str
+
+
+@pytest.fixture
+def asks(monkeypatch):
+    """Return the function that tells what a command line would train; nothing is trained."""
+    asked = []
+
+    def train(method, config, run, *, name, process):
+        asked.append(Asked(method, config, run, name))
+
+    loop = types.SimpleNamespace(train=train)
+    monkeypatch.setitem(sys.modules, "missing_bits.loop.train", loop)
+
+    def asks(*arguments):
+        assert run.main([str(argument) for argument in arguments]) == 0
+        return asked.pop()
+
+    return asks
+
+
+def test_presets_go_by_the_environments_name(asks, monkeypatch):
+    """The preset of --env sets defaults, an option wins over it, others do not get it."""
     monkeypatch.setattr(dqn, "PRESETS", {"Acrobot-v1": {"n_step": 3, "discount": 0.9}})
-    for arguments in ([], ["--env=Acrobot-v1"], ["--env", "Acrobot-v1", "--n_step=2"]):
-        assert run.main(["--exp=dqn", *arguments]) == 0
-    configs = [config for _, _, config, _ in chosen]
-    assert [(c.env, c.n_step, c.discount) for c in configs] == [
-        ("CartPole-v1", 5, 0.99),
-        ("Acrobot-v1", 3, 0.9),
-        ("Acrobot-v1", 2, 0.9),
-    ]
-    assert [
-        dataclasses.replace(c, env="CartPole-v1", n_step=5, discount=0.99) for c in configs
-    ] == [dqn.Config()] * 3
+    preset = {"env": "Acrobot-v1", "n_step": 3, "discount": 0.9}
+    assert asks("--exp=dqn").config == dqn.Config()
+    assert asks("--exp=dqn", "--env=Acrobot-v1").config == options.make(dqn.Config, **preset)
+    assert asks("--exp=dqn", "--env", "Acrobot-v1", "--n_step=2").config == options.make(
+        dqn.Config, **preset | {"n_step": 2}
+    )
+
+
+def test_a_row_of_the_table_may_have_settings(asks):
+    """`--exp=lora` is fine-tuning with another method, which may still be changed."""
+    lora = asks("--exp=lora", "--init-from=x")
+    full = asks("--exp=finetune", "--init-from=x")
+    assert lora.method is full.method
+    assert (lora.name, full.name) == ("lora", "finetune")
+    assert (lora.config.method, full.config.method) == ("lora", "full")
+    assert options.replace(lora.config, {"method": "full"}) == full.config
+    assert asks("--exp=lora", "--init-from=x", "--method=linear").config.method == "linear"
+
+
+@pytest.mark.parametrize("old", ALIASES)
+def test_old_names_still_work(old, asks):
+    name = ALIASES[old]
+    asked = asks(f"--exp={old}")
+    assert asked.name == name
+    assert asked.method is find(name).method
+    assert asked.config == asks(f"--exp={name}").config
+
+
+def test_the_old_name_of_masked_images_knows_both_methods(asks, refuses):
+    assert asks("--exp=masked_image", "--method=simmim").name == "simmim"
+    assert asks("--exp=masked_image", "--method", "mae").name == "mae"
+    refuses(["--exp=mae", "--method=simmim"], "--method is not an option")
+
+
+# Options from a file.
+
+MINE = """
+exp = "barlow_twins"
+data = "digits"
+projector-sizes = [16, 8]
+bfloat16 = true
+[views]
+crop_scale = [0.5, 1.0]
+[optimizer]
+name = "lars"
+learning-rate = 1
+[run]
+seed = 3
+compilation-cache = false
+"""
+
+
+def test_options_of_a_toml_file(asks, tmp_path):
+    """Tables, lists and switches; the preset of its data beneath, flags above."""
+    (tmp_path / "mine.toml").write_text(MINE)
+    file = f"--config={tmp_path / 'mine.toml'}"
+    asked = asks(file)
+    found = find("barlow_twins")
+    assert asked.method is found.method
+    preset = options.make(found.module.Config, **found.module.PRESETS["digits"])
+    views = {"crop_scale": (0.5, 1.0)}
+    optimizer = {"name": "lars", "learning_rate": 1.0}
+    expected = options.replace(
+        preset,
+        {
+            "data": "digits",
+            "projector_sizes": (16, 8),
+            "bfloat16": True,
+            "views": views,
+            "optimizer": optimizer,
+        },
+    )
+    assert expected.views.flip == 0  # the preset's
+    assert asked.config == expected
+    assert asked.run == RunConfig(seed=3, compilation_cache=False)
+
+    flags = ["--views.flip=0.25", "--no-bfloat16", "--projector-sizes", "4", "--run.seed=5"]
+    changed = {"views": {"flip": 0.25}, "bfloat16": False, "projector_sizes": (4,)}
+    asked = asks(*flags, file)
+    assert asked.config == options.replace(expected, changed)
+    assert asked.run.seed == 5
+
+
+def test_an_experiment_on_the_command_line_wins_over_the_files(asks, refuses, tmp_path):
+    (tmp_path / "mine.toml").write_text('exp = "barlow_twins"\ndata = "digits"\n')
+    file = f"--config={tmp_path / 'mine.toml'}"
+    assert asks(file, "--exp=classify").name == "classify"
+    refuses([file, "--exp=dqn"], f"{file}: --data is not an option")
+
+
+def test_options_of_an_earlier_run(asks, earlier):
+    """All but where it lies, which is chosen anew."""
+    saved = json.loads((earlier / "config.json").read_text())
+    asked = asks(f"--config={earlier / 'config.json'}", "--run.seed=7", "--n-step=2")
+    before = options.from_json(dqn.Config, saved["config"], "file")
+    assert asked.config == options.replace(before, {"n_step": 2})
+    before = options.from_json(RunConfig, saved["run"], "file")
+    assert asked.run == options.replace(before, {"dir": "", "seed": 7})
+
+
+WRONG_FILES = {
+    "torn TOML": (".toml", 'exp = "dqn"\n[run', ["cannot be read", "table"]),
+    "torn JSON": (".json", '{"exp": "dqn", "con', ["cannot be read"]),
+    "bytes": (".toml", "\x00\xff", ["cannot be read"]),
+    "bytes in JSON": (".json", "\x00\xff", ["cannot be read"]),
+    "deep JSON": (".json", "[" * 100_000, ["cannot be read"]),
+    "another language": (".yaml", "exp: dqn", ["cannot be read"]),
+    "empty TOML": (".toml", "", ["names no experiment", "--exp"]),
+    "empty JSON": (".json", "", ["cannot be read"]),
+    "a list": (".json", "[1]", ["holds no options", ".toml"]),
+    "null": (".json", "null", ["holds no options"]),
+    "a result": (".json", '{"exp": "dqn", "seed": 0}', ["no config.json of a run"]),
+    "no experiment": (".json", '{"config": {}, "run": {}}', ["no config.json of a run"]),
+    "no options": (".json", '{"exp": "dqn", "config": {}, "run": {}}', ["differ in the options"]),
+    "list of options": (".json", '{"exp": "dqn", "config": [], "run": {}}', ["differ in the"]),
+    "strange experiment": (".toml", 'exp = "dqm"', ["--exp=dqm", "Did you mean dqn?"]),
+    "strange experiment in JSON": (
+        ".json",
+        '{"exp": "dqm", "config": {}, "run": {}}',
+        ["--exp=dqm", "Did you mean dqn?"],
+    ),
+    "a number as experiment": (".toml", "exp = 3", ["exp is 3", "name"]),
+    "unknown option": (".toml", 'exp = "dqn"\nn_stp = 3', ["--n-stp ", "Did you mean --n-step?"]),
+    "unknown option of the run": (
+        ".toml",
+        'exp = "dqn"\n[run]\nsed = 3',
+        ["--run.sed ", "Did you mean --run.seed?"],
+    ),
+    "table for a value": (".toml", 'exp = "dqn"\n[env]\nname = "x"', ["--env.name "]),
+    "value for a table": (".toml", 'exp = "dqn"\nrun = 3', ["--run "]),
+    "text for a number": (".toml", 'exp = "dqn"\nn-step = "two"', ["--n-step", "'two'"]),
+    "fraction for an integer": (".toml", 'exp = "dqn"\nn-step = 1.5', ["--n-step", "'1.5'"]),
+    "switch for a number": (".toml", 'exp = "dqn"\nn-step = true', ["--n-step"]),
+    "text for switch": (".toml", 'exp = "dqn"\ndouble = "yes"', ["--double=yes", "no value"]),
+    "text for a list": (".toml", 'exp = "dqn"\nhidden-sizes = "8 8"', ["--hidden-sizes", "'8 8'"]),
+    "list for a number": (".toml", 'exp = "dqn"\nn-step = [1, 2]', ["2"]),
+    "a date": (".toml", 'exp = "dqn"\nn-step = 2020-01-01', ["n-step", "2020-01-01", "numbers"]),
+    "option in an option": (".toml", 'exp = "dqn"\nwrappers = ["--envs=x"]', ["--envs "]),
+    "zero": (".toml", 'exp = "dqn"\nn-step = 0', ["--n-step is 0", "at least 1"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_a_mistake_in_a_file_of_options_gets_one_line(case, refuses, tmp_path):
+    suffix, text, words = WRONG_FILES[case]
+    file = tmp_path / f"mine{suffix}"
+    file.write_bytes(text.encode("latin-1"))
+    about_the_file = () if "zero" in case or "for a" in case or "strange" in case else (file,)
+    refuses([f"--config={file}", f"--run.dir={tmp_path / 'run'}"], *words, *about_the_file)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_options_that_is_not_there(refuses, tmp_path):
+    refuses([f"--config={tmp_path / 'none.toml'}"], "none.toml", "no such file")
+    refuses([f"--config={tmp_path}", "--exp=dqn"], "no such file")
+    refuses(["--exp=dqn", "--config"], "--config needs a value")
+
+
+@pytest.mark.parametrize("value", ["many", None, [1], {}, True, 1.5])
+def test_an_earlier_runs_option_of_another_kind(value, refuses, spoiled):
+    rewrite(spoiled, lambda saved: saved["config"].update(n_step=value))
+    file = spoiled / "config.json"
+    shown = json.dumps(value)
+    refuses([f"--config={file}"], f"{file} is damaged: --n-step is {shown}")
+    refuses(["--exp=dqn", "--run.resume", f"--run.dir={spoiled}"], f"--n-step is {shown}")
+
+
+# Code from outside.
+
+PAYLOAD = """
+import pathlib
+
+import gymnasium
+
+pathlib.Path(__file__).with_name("imported").touch()
+gymnasium.register("Cart-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+
+
+def wrap(env):
+    return env
+
+
+class Method:
+    subject = "data"
+
+
+class Config:
+    pass
+"""
+FEW = "--run.devices=99"  # refused once environments are made
+
+
+class Payload(NamedTuple):
+    """A module that must not be imported unless the command line names it."""
+
+    name: str
+    imported: Any  # the file that importing it writes
+
+
+@pytest.fixture
+def payload(tmp_path, monkeypatch):
+    """Return a module that leaves a file when it is imported."""
+    folder = tmp_path / "payload"
+    folder.mkdir()
+    (folder / "payload_module.py").write_text(PAYLOAD)
+    monkeypatch.syspath_prepend(folder)
+    yield Payload("payload_module", folder / "imported")
+    sys.modules.pop("payload_module", None)
+    gymnasium.registry.pop("Cart-v0", None)
+
+
+@pytest.mark.parametrize(
+    ("option", "lines"),
+    [
+        ("--env=payload_module:Cart-v0", 'env = "payload_module:Cart-v0"'),
+        ("--wrappers=payload_module:wrap", 'wrappers = ["payload_module:wrap"]'),
+    ],
+)
+def test_code_that_only_a_toml_file_names(option, lines, payload, refuses, tmp_path):
+    """Nothing of it is imported; the command line may name the same."""
+    (tmp_path / "mine.toml").write_text(f'exp = "dqn"\n{lines}\n')
+    file = f"--config={tmp_path / 'mine.toml'}"
+    named = option.partition("=")[2]
+    refuses([file, FEW], f"{named} is code", "not imported", "Give the option as well")
+    assert not payload.imported.exists()
+    refuses([file, FEW, *option.split("=")], FEW)
+    assert payload.imported.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [
+        ("--env=payload_module:Cart-v0", {"env": "payload_module:Cart-v0"}),
+        ("--wrappers=payload_module:wrap", {"wrappers": ["flatten", "payload_module:wrap"]}),
+    ],
+)
+@pytest.mark.parametrize("resumed", [True, False])
+def test_code_that_only_an_earlier_run_names(
+    resumed, option, settings, payload, refuses, asks, spoiled
+):
+    """Neither resuming it nor taking its options imports anything that is not named again."""
+    rewrite(spoiled, lambda saved: saved["config"]["envs"].update(settings))
+    again = [f"--config={spoiled / 'config.json'}"]
+    if resumed:
+        again = ["--exp=dqn", "--run.resume", f"--run.dir={spoiled}"]
+    named = option.partition("=")[2]
+    refuses(again, f"{named} is code", "not imported", "Give the option as well")
+    flags = [option] if "env" in settings else ["--wrappers", *settings["wrappers"]]
+    asked = asks(*again, *flags)
+    assert named in (asked.config.envs.env, *asked.config.envs.wrappers)
+    assert not payload.imported.exists()  # that is for the loop to do
+
+
+@pytest.mark.parametrize("suffix", [".toml", ".json"])
+def test_a_method_that_only_a_file_names(suffix, payload, refuses, tmp_path):
+    file = tmp_path / f"mine{suffix}"
+    saved = {"exp": "payload_module:Method", "config": {}, "run": {}}
+    toml = 'exp = "payload_module:Method"\n'
+    file.write_text(toml if suffix == ".toml" else json.dumps(saved))
+    refuses([f"--config={file}"], "names the code payload_module:Method", "not imported")
+    if suffix == ".json":
+        refuses([f"--config={file}", "--exp=dqn"], "--exp=payload_module:Method, not dqn")
+    assert not payload.imported.exists()
+
+
+def test_a_resumed_runs_method_is_not_imported(payload, refuses, spoiled):
+    rewrite(spoiled, lambda saved: saved.update(exp="payload_module:Method"))
+    resume = ["--run.resume", f"--run.dir={spoiled}"]
+    refuses(["--exp=dqn", *resume], "--exp=payload_module:Method, not dqn")
+    assert not payload.imported.exists()
+
+
+OUTSIDE = {
+    "no_such_module:Method": ["there is no module no_such_module", "PYTHONPATH"],
+    "missing_bits.no_such:Method": ["there is no module missing_bits.no_such"],
+    "payload_module:Nothing": ["payload_module has no class Nothing"],
+    "payload_module:": ["payload_module has no class after the colon"],
+    "payload_module:Method": ["payload_module has no TINY", "Adding a method"],
+    "json:JSONDecoder": ["json has no Config and no TINY"],
+    ":Method": ["names no module", "my_package.my_module:MyMethod"],
+    ".relative:Method": ["names no module", "my_package.my_module:MyMethod"],
+    "needs_another:Method": ["needs no_such_package, which is not installed"],
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_method_from_outside_that_is_none(name, payload, refuses):
+    (payload.imported.parent / "needs_another.py").write_text("import no_such_package\n")
+    refuses([f"--exp={name}"], f"--exp={name}", *OUTSIDE[name])
+
+
+def test_a_method_from_outside(asks):
+    """By its module and class, as the library calls it too: without settings of a row."""
+    asked = asks("--exp=missing_bits.supervised.finetune:Finetune", "--init-from=x")
+    row = asks("--exp=finetune", "--init-from=x")
+    assert asked.name == "missing_bits.supervised.finetune:Finetune"
+    assert asked[:3] == row[:3]
+
+
+def test_a_run_of_the_library_may_be_resumed_by_its_name_in_the_table(asks, spoiled):
+    rewrite(spoiled, lambda saved: saved.update(exp="missing_bits.agents.dqn:DQN"))
+    asked = asks("--exp=dqn", "--run.resume", f"--run.dir={spoiled}")
+    assert asked.method is dqn.DQN
+    assert asked.name == "dqn"

@@ -13,7 +13,7 @@ import pathlib
 import runpy
 import sys
 
-HEAVY = """missing_bits.agents.dqn missing_bits.loop.command_line missing_bits.loop.train orbax.checkpoint
+HEAVY = """missing_bits.agents.dqn missing_bits.commands.command_line missing_bits.loop.train orbax.checkpoint
     orbax.checkpoint.checkpoint_managers tensorboardX.record_writer matplotlib.pyplot PIL.Image"""
 RUN = str(pathlib.Path(__file__).resolve().parents[2] / "run.py")
 
