@@ -126,7 +126,7 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.5:
-            color = canvas.WHITE if share > 55 else canvas.INK
+            color = "white" if share > 55 else canvas.INK
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=color)
     ticks = np.arange(len(shown))
     axes.set(xticks=ticks, yticks=ticks, yticklabels=shown, xlabel="taken for", ylabel="class")

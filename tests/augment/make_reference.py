@@ -2,8 +2,9 @@
 
     python make_reference.py
 
-Runs where torch and torchvision are (torch 2.14.1 and torchvision 0.29.1 made the stored file); no test needs them.
-Arrays are named image/operation/parameters, images float32 in [0, 1] with channels first, [C, H, W].
+Runs where torch and torchvision are (torch 2.14.1 and torchvision 0.29.1 made the stored file); no
+test needs them. Arrays are named image/operation/parameters, images float32 in [0, 1] with channels
+first, [C, H, W].
 """
 
 from pathlib import Path
@@ -15,7 +16,8 @@ from torchvision.transforms.v2 import functional
 FACTORS = (0.0, 0.6, 1.3)
 SHIFTS = (-0.5, -0.1, 0.07, 0.5)
 SIGMAS = (0.1, 0.9, 2.0)
-# top, left, height, width of the crop; height, width of the result. The last two make images smaller.
+# top, left, height, width of the crop; height, width of the result. The last two make images
+# smaller.
 CROPS = {
     "color": (
         (0, 0, 16, 16, 16, 16),
@@ -29,7 +31,10 @@ CROPS = {
 
 
 def images() -> dict[str, np.ndarray]:
-    """Return smooth images under noise, [C, H, W]; the first rows of the colored ones hold the cube's corners."""
+    """Return smooth images under noise, [C, H, W].
+
+    The first rows of the colored ones hold the cube's corners.
+    """
     rng = np.random.default_rng(0)
     made = {}
     for name, (channels, height, width) in {

@@ -1,4 +1,4 @@
-"""Colors: torchvision's stored results, what each operation leaves alone, the order of the jitter."""
+"""Colors: torchvision's stored results, what an operation leaves alone, the jitter's order."""
 
 import itertools
 import pathlib
@@ -19,7 +19,9 @@ BLENDS = {
     "contrast": color.contrast,
     "saturation": color.saturation,
 }
-blend, hue, jitter = jax.jit(color.blend), jax.jit(color.hue), jax.jit(color.jitter)
+blend = jax.jit(color.blend)
+hue = jax.jit(color.hue)
+jitter = jax.jit(color.jitter)
 images = npst.arrays(np.uint8, (3, 5, 4)).map(lambda image: image.astype(np.float32) / 255)
 
 
@@ -72,8 +74,10 @@ def test_a_chain_of_the_four_equals_torchvision(image):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_jitter_is_its_operations_in_any_order(order):
-    x, factors = STORED["color/input"], np.array([1.35, 0.6, 1.7, 0.13], np.float32)
-    found, expected = jitter(x, factors, jnp.array(order)), x
+    x = STORED["color/input"]
+    factors = np.array([1.35, 0.6, 1.7, 0.13], np.float32)
+    found = jitter(x, factors, jnp.array(order))
+    expected = x
     for operation in order:
         if operation == color.HUE:
             expected = hue(expected, factors[3])
@@ -88,7 +92,8 @@ def test_jitter_is_its_operations_in_any_order(order):
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_jitter_of_a_gray_image_has_brightness_and_contrast_alone(order):
-    x, factors = STORED["gray/input"], jnp.array([1.3, 0.6, 0.1, 0.4])
+    x = STORED["gray/input"]
+    factors = jnp.array([1.3, 0.6, 0.1, 0.4])
     mean = np.mean(x if order[0] == 1 else np.clip(1.3 * x, 0, 1))
     expected = np.clip(0.6 * x + 0.4 * mean, 0, 1) if order[0] == 1 else np.clip(1.3 * x, 0, 1)
     expected = np.clip(1.3 * expected, 0, 1) if order[0] == 1 else 0.6 * expected + 0.4 * mean
@@ -98,10 +103,12 @@ def test_jitter_of_a_gray_image_has_brightness_and_contrast_alone(order):
 def test_by_hand():
     """One pixel (0.8, 0.4, 0.2) beside a black one.
 
-    Its luma is 0.2989 * 0.8 + 0.587 * 0.4 + 0.114 * 0.2 = 0.49672, their mean luma half of that, 0.24836.
+    Its luma is 0.2989 * 0.8 + 0.587 * 0.4 + 0.114 * 0.2 = 0.49672, their mean luma half of that,
+    0.24836.
     """
     x = jnp.array([[[0.8, 0.0]], [[0.4, 0.0]], [[0.2, 0.0]]])
-    half, twice = jnp.float32(0.5), jnp.float32(2)
+    half = jnp.float32(0.5)
+    twice = jnp.float32(2)
     np.testing.assert_allclose(color.luma(x)[0, 0], [0.49672, 0], atol=1e-6)
     pixels = {
         "brightness": [0.4, 0.2, 0.1],
@@ -113,7 +120,8 @@ def test_by_hand():
     np.testing.assert_allclose(
         blend(x, color.brightness(twice))[:, 0, 0], [1, 0.8, 0.4]
     )  # 1.6 is clipped
-    # Value 0.8, chroma 0.6, hue (0.4 - 0.2) / 0.6 = 1/3 of a sixth. A sixth on, red falls by 1/3 of the chroma.
+    # Value 0.8, chroma 0.6, hue (0.4 - 0.2) / 0.6 = 1/3 of a sixth. A sixth on, red falls by 1/3 of
+    # the chroma.
     np.testing.assert_allclose(hue(x, jnp.float32(1 / 6))[:, 0, 0], [0.6, 0.8, 0.2], atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Crops, resampling and shifts: torchvision's stored results, and how random boxes are distributed."""
+"""Crops, resampling, shifts: torchvision's stored results, and how random boxes are distributed."""
 
 import pathlib
 
@@ -15,7 +15,8 @@ from missing_bits.augment import geometry
 STORED = dict(np.load(pathlib.Path(__file__).with_name("reference.npz")))
 resized_crop = jax.jit(geometry.resized_crop, static_argnums=(3, 4))
 random_shift = jax.jit(geometry.random_shift, static_argnums=2)
-NO, YES = jnp.array(False), jnp.array(True)
+NO = jnp.array(False)
+YES = jnp.array(True)
 
 
 def box(*numbers) -> geometry.Box:
@@ -29,7 +30,10 @@ def boxes(seed, height, width, scale, ratio) -> geometry.Box:
 
 
 def test_resized_crops_equal_torchvision():
-    """The same size, larger and smaller (which needs antialiasing), of square, oblong and single rows of pixels."""
+    """The same size, larger and smaller (which needs antialiasing).
+
+    Of square and oblong images and of single rows of pixels.
+    """
     crops = [name.split("/") for name in STORED if "/crop/" in name]
     assert len(crops) == 9
     for image, _, numbers in crops:
@@ -53,7 +57,8 @@ def test_a_flip_of_the_whole_image_equals_torchvision_exactly(image):
 def test_by_hand():
     """Two pixels to four: centers at 0.25, 0.75, 1.25, 1.75 of [0, 2), pixels' own at 0.5 and 1.5.
 
-    Four to two: triangles two wide at 1 and 3; pixels 0.5, 0.5, 1.5 away weigh 3/4, 3/4, 1/4, together 7/4.
+    Four to two: triangles two wide at 1 and 3; pixels 0.5, 0.5, 1.5 away weigh 3/4, 3/4, 1/4,
+    together 7/4.
     """
     x = jnp.array([[[7.0, 4.0, 8.0, 9.0]]])
     np.testing.assert_allclose(resized_crop(x, box(0, 1, 1, 2), NO, 1, 4)[0, 0], [4, 5, 7, 8])
@@ -67,10 +72,16 @@ def test_by_hand():
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), flip=st.booleans())
 def test_a_crop_blends_the_pixels_inside_it_alone(data, flip):
-    """Constant inside, anything outside: constant. Linear inside: linear, but for half a pixel at the edges."""
-    top, left = data.draw(st.integers(0, 8)), data.draw(st.integers(0, 10))
-    height, width = data.draw(st.integers(1, 9 - top)), data.draw(st.integers(1, 11 - left))
-    where, flip = box(top, left, height, width), jnp.array(flip)
+    """Constant inside, anything outside: constant.
+
+    Linear inside: linear, but for half a pixel at the edges.
+    """
+    top = data.draw(st.integers(0, 8))
+    left = data.draw(st.integers(0, 10))
+    height = data.draw(st.integers(1, 9 - top))
+    width = data.draw(st.integers(1, 11 - left))
+    where = box(top, left, height, width)
+    flip = jnp.array(flip)
     constant = np.random.default_rng(0).random((2, 9, 11), np.float32)
     constant[:, top : top + height, left : left + width] = 0.25
     np.testing.assert_allclose(resized_crop(constant, where, flip, 9, 11), 0.25, atol=1e-6)
@@ -85,7 +96,8 @@ def test_a_crop_blends_the_pixels_inside_it_alone(data, flip):
 @settings(max_examples=10, deadline=None)
 @given(
     height=st.integers(1, 40), width=st.integers(1, 40),
-    scale=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)), ratio=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)),
+    scale=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),
+    ratio=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)),
 )  # fmt: skip
 def test_boxes_are_whole_pixels_inside_the_image(height, width, scale, ratio):
     found = boxes(0, height, width, tuple(sorted(scale)), tuple(sorted(ratio)))
@@ -114,9 +126,10 @@ def test_area_is_uniform_and_ratio_log_uniform_where_every_box_fits():
 
 
 def test_area_and_ratio_stay_within_their_bounds():
-    """But for the rounding of either side to whole pixels: at most 1/2 of at least 0.24 * 32 = 7.8, 6.4 %."""
+    """But for the rounding of either side: at most 1/2 of at least 0.24 * 32 = 7.8, or 6.4 %."""
     found = boxes(2, 32, 32, (0.08, 1.0), (3 / 4, 4 / 3))
-    area, ratio = found.height * found.width / 32**2, found.width / found.height
+    area = found.height * found.width / 32**2
+    ratio = found.width / found.height
     assert 0.08 * 0.936**2 < area.min() < 0.09
     assert 0.99 < area.max() <= 1
     assert 3 / 4 * 0.87 < ratio.min() < 0.76
@@ -134,13 +147,11 @@ def test_places_are_uniform():
 
 
 def test_boxes_that_do_not_fit_are_drawn_again():
-    """Of the area alone the first that fits counts: large areas are rarer, as many ratios do not fit them."""
+    """The first area that fits counts: large ones are rarer, as many ratios do not fit them."""
     found = boxes(4, 100, 100, (0.9, 1.0), (3 / 4, 4 / 3))
     rng = np.random.default_rng(0)
-    area, log_ratio = (
-        rng.uniform(0.9, 1, (20_000, 10)),
-        rng.uniform(np.log(3 / 4), np.log(4 / 3), (20_000, 10)),
-    )
+    area = rng.uniform(0.9, 1, (20_000, 10))
+    log_ratio = rng.uniform(np.log(3 / 4), np.log(4 / 3), (20_000, 10))
     widths = np.round(100 * np.sqrt(area * np.exp(log_ratio)))
     heights = np.round(100 * np.sqrt(area / np.exp(log_ratio)))
     fits = (widths <= 100) & (heights <= 100)
@@ -176,7 +187,8 @@ def test_scale_1_and_ratio_1_take_a_square_image_whole(side):
 def test_random_shift_repeats_edges_and_is_uniform(dtype):
     """Each of the (2 * 2 + 1)^2 shifts; expected values from a padded copy."""
     image = np.arange(5 * 6 * 2).reshape(5, 6, 2).astype(dtype)
-    count, pad = 5000, 2
+    count = 5000
+    pad = 2
     keys = jax.random.split(jax.random.key(0), count)
     images = np.broadcast_to(image, (count, *image.shape))
     found = np.asarray(random_shift(keys, images, pad))

@@ -15,7 +15,10 @@ from missing_bits.errors import UserError
 
 
 def partitions(seed, count, kept):
-    """Draw 20,000 partitions. Not compiled, here and below: most operations are the same for all sizes."""
+    """Draw 20,000 partitions.
+
+    Not compiled, here and below: most operations are the same for all sizes.
+    """
     keys = jax.random.split(jax.random.key(seed), 20_000)
     return tuple(map(np.asarray, jax.vmap(lambda key: masking.partition(key, count, kept))(keys)))
 
@@ -124,14 +127,15 @@ def test_all_partitions_are_equally_likely_and_keys_independent():
 
 def test_a_partition_depends_on_its_own_key_alone():
     """One at a time and compiled, or all at once."""
-    together, draw = partitions(3, 10, 1), jax.jit(masking.partition, static_argnums=(1, 2))
+    together = partitions(3, 10, 1)
+    draw = jax.jit(masking.partition, static_argnums=(1, 2))
     for i, key in enumerate(jax.random.split(jax.random.key(3), 20_000)[:8]):
         for found, all_found in zip(draw(key, 10, 1), together, strict=True):
             np.testing.assert_array_equal(found, all_found[i])
 
 
 def test_patches_by_hand():
-    """Two rows of four pixels of two channels, counted through: patches of 2x2 take two pixels of either row."""
+    """Two rows of four pixels of two channels, counted: patches of 2x2 take two of either row."""
     image = jnp.arange(16).reshape(2, 4, 2)
     expected = [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]]
     np.testing.assert_array_equal(masking.patchify(image, 2), expected)
@@ -142,7 +146,9 @@ def test_patches_by_hand():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    leading=st.lists(st.integers(1, 3), max_size=2), rows=st.integers(1, 4), columns=st.integers(1, 4),
+    leading=st.lists(st.integers(1, 3), max_size=2),
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 4),
     side=st.integers(1, 4), channels=st.integers(1, 4),
 )  # fmt: skip
 def test_unpatchify_inverts_patchify(leading, rows, columns, side, channels):
@@ -170,7 +176,10 @@ def test_patches_that_do_not_fit_are_an_error():
 
 
 def test_normalization_by_hand():
-    """1, 2, 6: mean 3, squares 4 + 1 + 9 = 14, over 3 - 1 that is 7. A constant patch: 0, root of 1e-6."""
+    """1, 2, 6: mean 3, squares 4 + 1 + 9 = 14, over 3 - 1 that is 7.
+
+    A constant patch: 0, root of 1e-6.
+    """
     found = masking.normalize(jnp.array([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
     np.testing.assert_allclose(found.mean, [[3], [5]])
     np.testing.assert_allclose(found.std, [[np.sqrt(7)], [1e-3]], rtol=1e-6)
@@ -218,10 +227,15 @@ def test_a_block_is_a_rectangle_of_some_patches_but_never_all(rows, columns, low
 
 
 def test_area_is_uniform_and_aspect_log_uniform_where_every_block_fits():
-    """The longest is sqrt(0.25 / 0.3) = 0.91 of a side. On 200x200 patches rounding hardly shows."""
+    """The longest is sqrt(0.25 / 0.3) = 0.91 of a side.
+
+    On 200x200 patches rounding hardly shows.
+    """
     masks = blocks(1, 2_000, 200, 200, 0.1, 0.25)
-    height, width = masks.any(axis=2).sum(axis=1), masks.any(axis=1).sum(axis=1)
-    area, log_aspect = height * width / 200**2, np.log(height / width)
+    height = masks.any(axis=2).sum(axis=1)
+    width = masks.any(axis=1).sum(axis=1)
+    area = height * width / 200**2
+    log_aspect = np.log(height / width)
     assert scipy.stats.kstest(area, scipy.stats.uniform(0.1, 0.15).cdf).pvalue > 1e-3
     assert (
         scipy.stats.kstest(

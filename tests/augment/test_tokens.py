@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from missing_bits.augment import tokens
 
-VOCABULARY, SPECIALS, MASK_ID = 25, 5, 3
+VOCABULARY = 25
+SPECIALS = 5
+MASK_ID = 3
 
 
 def mask_one(key, row, maskable, words=None, share=0.15):
@@ -54,12 +56,10 @@ def places_of(found, length):
 
 
 def draw_rows(seed):
-    """Draw 64 rows of 40 tokens, which of them may be masked, and numbers of words of one to about four tokens."""
+    """Draw 64 rows of 40 tokens, which may be masked, and numbers of words of one to about four."""
     rng = np.random.default_rng(seed)
-    rows, words = (
-        rng.integers(SPECIALS, VOCABULARY, (64, 40)),
-        np.cumsum(rng.random((64, 40)) < 0.5, axis=1) + 7,
-    )
+    rows = rng.integers(SPECIALS, VOCABULARY, (64, 40))
+    words = np.cumsum(rng.random((64, 40)) < 0.5, axis=1) + 7
     return rows, rng.random((64, 40)) < rng.uniform(0.2, 1, (64, 1)), words
 
 
@@ -71,7 +71,7 @@ def fifteen_hundredths(n: int) -> int:
 
 @pytest.fixture(scope="module")
 def every_length():
-    """Return rows of 200 tokens, of which 0 to 200 are maskable, in places at random; and their masks."""
+    """Return rows of 200 tokens, and which are maskable: 0 to 200, in places at random."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, VOCABULARY, (201, 200))
     maskable = rng.permuted(np.arange(200)[None, :] < np.arange(201)[:, None], axis=1)
@@ -118,7 +118,7 @@ def test_only_maskable_places_are_chosen_and_the_others_never_change(every_lengt
 
 
 def test_labels_are_the_tokens_that_stood_there(every_length):
-    """Unused slots hold harmless places: inside the row, so that nothing gathered there is a NaN."""
+    """Unused slots hold places inside the row, so that nothing gathered there is a NaN."""
     rows, _, found = every_length
     np.testing.assert_array_equal(found.labels, np.take_along_axis(rows, found.places, axis=1))
     assert found.places.min() >= 0
@@ -126,13 +126,14 @@ def test_labels_are_the_tokens_that_stood_there(every_length):
 
 
 def test_eighty_ten_ten():
-    """Rows of token 0, which is neither the mask nor drawn at random, so that each fate shows. 3 sigma."""
+    """Rows of token 0, which is neither the mask nor drawn, so that each fate shows; 3 sigma."""
     found = mask(2, np.zeros((12_000, 6)), np.ones((12_000, 6), bool), compiled=_half)
     assert found.chosen.all()
     became = np.take_along_axis(found.tokens, found.places, axis=1)  # [12000, 3]
     drawn = (became >= SPECIALS) & (became < VOCABULARY)
     fates = np.select([became == MASK_ID, drawn, became == 0], [0, 1, 2], -1)
-    times, shares = np.bincount(fates.ravel(), minlength=3), np.array([0.8, 0.1, 0.1])
+    times = np.bincount(fates.ravel(), minlength=3)
+    shares = np.array([0.8, 0.1, 0.1])
     np.testing.assert_array_less(
         np.abs(times - fates.size * shares), 3 * np.sqrt(fates.size * shares * (1 - shares))
     )
@@ -149,7 +150,7 @@ def test_eighty_ten_ten():
 
 
 def test_places_are_drawn_without_replacement_all_sets_equally_likely_and_rows_independent():
-    """Half of five maskable tokens, 2.5 to even, are 2: ten sets, and a hundred pairs of two rows'."""
+    """Half of five maskable tokens, 2.5 to even, are 2: ten sets, a hundred pairs of two rows'."""
     maskable = np.arange(6) != 2
     found = mask(3, np.zeros((12_000, 6)), np.tile(maskable, (12_000, 1)), compiled=_half)
     sets, drawn, times = np.unique(
@@ -168,7 +169,8 @@ def test_what_is_chosen_does_not_depend_on_ids(whole_words):
     """Not even on id 0: a row of zeros is masked in the same places as any other."""
     rows, maskable, words = draw_rows(1)
     words = words if whole_words else None
-    some, zeros = mask(5, rows, maskable, words), mask(5, np.zeros((64, 40)), maskable, words)
+    some = mask(5, rows, maskable, words)
+    zeros = mask(5, np.zeros((64, 40)), maskable, words)
     np.testing.assert_array_equal(some.places, zeros.places)
     np.testing.assert_array_equal(some.chosen, zeros.chosen)
     np.testing.assert_array_equal(zeros.tokens == MASK_ID, some.tokens == MASK_ID)
@@ -177,7 +179,7 @@ def test_what_is_chosen_does_not_depend_on_ids(whole_words):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), compiled=st.sampled_from([_fifteen, _half]))
 def test_words_are_whole_and_fill_the_budget_as_far_as_they_fit(seed, compiled):
-    """No word is split, the budget is kept, and no word that was skipped would fit into what is left of it."""
+    """No word is split, the budget is kept, no skipped word would fit into what is left of it."""
     rows, maskable, words = draw_rows(seed)
     found = mask(seed, rows, maskable, words, compiled)
     chosen = places_of(found, 40)
@@ -201,9 +203,11 @@ def test_words_are_whole_and_fill_the_budget_as_far_as_they_fit(seed, compiled):
 
 
 def test_words_by_hand():
-    """Words of two, one and one token, half of four: 2. Where the long one comes first, 1/3, it fills the budget.
+    """Words of two, one and one token, half of four: 2.
 
-    Else a short one leaves room for just the other: 2/3. The places of no word, at the ends, are not maskable.
+    Where the long one comes first, 1/3, it fills the budget.
+    Else a short one leaves room for just the other: 2/3. The places of no word, at the ends, are
+    not maskable.
     """
     words = np.tile([-1, 4, 4, 5, 6, -1], (12_000, 1))
     found = mask(6, np.zeros((12_000, 6)), words >= 0, words, _half)
@@ -214,10 +218,8 @@ def test_words_by_hand():
 
 def test_a_word_too_long_for_the_budget_leaves_the_row_as_it_was():
     """Half of three maskable tokens is 2, to even; a single word of three does not fit."""
-    rows, maskable = (
-        np.full((64, 40), 9),
-        np.tile((np.arange(40) > 3) & (np.arange(40) < 7), (64, 1)),
-    )
+    rows = np.full((64, 40), 9)
+    maskable = np.tile((np.arange(40) > 3) & (np.arange(40) < 7), (64, 1))
     found = mask(7, rows, maskable, maskable, _half)
     assert not found.chosen.any()
     np.testing.assert_array_equal(found.tokens, rows)
@@ -233,7 +235,10 @@ def test_words_of_single_tokens_use_the_whole_budget():
 
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_a_row_depends_on_its_own_key_alone(whole_words):
-    """One row at a time, not compiled, gives what the batch gives; another key gives something else."""
+    """One row at a time, not compiled, gives what the batch gives.
+
+    Another key gives something else.
+    """
     rows, maskable, words = draw_rows(3)
     words = words if whole_words else None
     together = mask(8, rows, maskable, words)

@@ -257,7 +257,8 @@ def test_the_crop_is_drawn_on_the_image_whatever_the_size_of_the_view():
 
 
 def test_an_image_depends_on_nothing_but_itself_and_its_key():
-    images, keys = random_images(6, 12, 12, 3), keys_of(6)
+    images = random_images(6, 12, 12, 3)
+    keys = keys_of(6)
     found = two_views(keys, images, PUBLISHED)
     other_image = images.copy()
     other_image[2] = 255 - other_image[2]
@@ -272,7 +273,8 @@ def test_an_image_depends_on_nothing_but_itself_and_its_key():
 
 
 def test_parts_of_a_batch_equal_the_whole():
-    images, keys = random_images(6, 12, 12, 3), keys_of(6)
+    images = random_images(6, 12, 12, 3)
+    keys = keys_of(6)
     whole = two_views(keys, images, PUBLISHED)
     for part in (slice(0, 3), slice(3, 6)):
         for x, y in zip(two_views(keys[part], images[part], PUBLISHED), whole, strict=True):
@@ -286,7 +288,8 @@ def test_views_of_one_image_differ_from_each_other_and_from_key_to_key():
 
 
 def test_compiled_or_not_is_the_same():
-    images, keys = random_images(6, 12, 12, 3), keys_of(6)
+    images = random_images(6, 12, 12, 3)
+    keys = keys_of(6)
     plain = views.draw(keys, images, (PUBLISHED.first, PUBLISHED.second))
     for x, y in zip(plain, two_views(keys, images, PUBLISHED), strict=True):
         np.testing.assert_allclose(x, y, atol=2e-6)

@@ -1,4 +1,4 @@
-"""An encoder that is written and read again is the same, and a file that is not one is refused in a line."""
+"""An encoder that is written and read again is the same; other files are refused in a line."""
 
 import dataclasses
 import json
@@ -12,7 +12,6 @@ import safetensors.numpy
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
-from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
 
 ENCODER = ImageEncoder("convnet", (28, 28, 1), (0.3,), (0.2,))
@@ -20,7 +19,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
 TOKENIZER = (
     '{"model": {"vocab": {"[PAD]": 0, "naïve": 1, "\\"": 2}}}'  # all that JSON has to escape twice
 )
-TEXT = TextEncoder("bert_tiny", 7, 5, TOKENIZER, dropout=0.1)
+TEXT = TextEncoder("bert_nano", 7, 5, TOKENIZER, dropout=0.1)
 TOKENS = np.array([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0]], np.int32)
 HEAD = {
     "head/linear": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}
@@ -48,7 +47,10 @@ def text_run(tmp_path_factory):
 
 @pytest.mark.parametrize(("seed", "loaded_seed"), [(None, 3), (3, 3), (10, 10)])
 def test_round_trip(run, seed, loaded_seed):
-    """Parameters, statistics and features, bit for bit; the first seed is the least number, not the least name."""
+    """Parameters, statistics and features, bit for bit.
+
+    The first seed is the least number, not the least name.
+    """
     loaded = files.load(run, seed)
     variables = ENCODER.init(jax.random.key(loaded_seed))
     assert loaded.encoder == ENCODER
@@ -60,7 +62,10 @@ def test_round_trip(run, seed, loaded_seed):
 
 
 def test_round_trip_of_an_encoder_of_text_and_its_head(text_run):
-    """The tokenizer too, to the letter; what lies beside the encoder is not taken for a part of it."""
+    """The tokenizer too, to the letter.
+
+    What lies beside the encoder is not taken for a part of it.
+    """
     loaded = files.load(text_run)
     variables = jax.jit(TEXT.init)(jax.random.key(0))
     assert loaded.encoder == TEXT
@@ -141,7 +146,7 @@ def test_missing_and_damaged_files_are_told_in_a_line(run, tmp_path):
         {"kind": "images"},  # with the fields of an encoder of text
         {"encoder": None},
         {"encoder": [1]},
-        {"encoder": {"network": "bert_tiny"}},
+        {"encoder": {"network": "bert_nano"}},
     ],
 )
 def test_a_card_that_names_no_known_kind_is_told_in_a_line(text_run, tmp_path, change):

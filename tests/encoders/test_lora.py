@@ -1,4 +1,4 @@
-"""Adapters start as nothing, count what they should, and merged equal what the paper adds to every layer's output."""
+"""Adapters start as nothing; merged they are what the paper adds to every layer's output."""
 
 import functools
 
@@ -64,17 +64,23 @@ def test_training_starts_from_the_original_network_bit_for_bit(network):
 
 @pytest.mark.parametrize("network", [language, vision], ids=["transformer", "convolutions"])
 def test_merged_equals_unmerged(network):
-    """Against equation 3 as it stands: every layer's output plus scale (x A) B, by hooks in the original network."""
+    """Against equation 3 as it stands: every layer's output plus scale (x A) B.
+
+    Hooks in the original network add it.
+    """
     params, adapters = started(network)
-    x, adapters = INPUTS[network], moved(adapters)
+    x = INPUTS[network]
+    adapters = moved(adapters)
     layers = []
 
     def add(call, args, kwargs, context):
-        y, module = call(*args, **kwargs), context.module
+        y = call(*args, **kwargs)
+        module = context.module
         if not isinstance(module, (hk.Linear, conv.Conv2D)) or context.method_name != "__call__":
             return y
         layers.append(module.module_name)
-        a, b = adapters[module.module_name]["a"], adapters[module.module_name]["b"]
+        a = adapters[module.module_name]["a"]
+        b = adapters[module.module_name]["b"]
         if isinstance(module, hk.Linear):
             return y + SCALE * (args[0] @ a) @ b
         narrow = module._conv(
@@ -91,7 +97,10 @@ def test_merged_equals_unmerged(network):
 
 
 def test_a_merge_by_hand():
-    """[1 2]^T [3 4] = [[3 4] [6 8]], half of which is added. What has no adapter stays the same object."""
+    """[1 2]^T [3 4] = [[3 4] [6 8]], half of which is added.
+
+    What has no adapter stays the same object.
+    """
     params = {"one": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, "two": {"w": jnp.ones((2, 2))}}
     adapters = {"one": {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[3.0, 4.0]])}}
     merged = lora.merge(params, adapters, 0.5)
@@ -125,8 +134,9 @@ def test_the_gradient_reaches_b_first_and_a_once_b_has_moved():
 
 
 def test_matrices_alone_have_adapters():
-    """A block of width 8 has matrices 8 x 24, 8 x 8, 8 x 32 and 32 x 8: 32 + 16 + 40 + 40 = 128; the head 8 + 5.
+    """A block of width 8 has matrices 8 x 24, 8 x 8, 8 x 32 and 32 x 8.
 
+    That makes 32 + 16 + 40 + 40 = 128, the head 8 + 5.
     Kernels 3 x 2 x 3 x 6 and 3 x 3 x 6 x 5 count as 18 x 6 and 54 x 5: 24 + 59.
     """
     params, adapters = started(language)
@@ -149,7 +159,10 @@ def test_a_vector_called_w_has_no_adapter():
 
 
 def test_a_is_gaussian_and_keeps_the_scale_of_its_input():
-    """Of 500 rows: deviation 1 / sqrt(500), to 3 sigma (1 / sqrt(2 n)) of n = 30,000 numbers; kurtosis 3."""
+    """Of 500 rows: deviation 1 / sqrt(500), to 3 sigma of n = 30,000 numbers; kurtosis 3.
+
+    A sigma is 1 / sqrt(2 n) of the deviation.
+    """
     params = {"one": {"w": jnp.zeros((5, 100, 7))}, "two": {"w": jnp.zeros((500, 7))}}
     adapters = lora.init(jax.random.key(0), params, 60)
     for a in (adapters["one"]["a"], adapters["two"]["a"]):

@@ -23,7 +23,7 @@ def stock(x, w, stride, padding):
 
 
 def products(convolve, stride, padding):
-    """Returns the function of x, w and dy that gives y and the gradients of the sum of y dy to x and w."""
+    """Returns the function of x, w, dy that gives y and gradients of the sum of y dy to x and w."""
 
     def all_three(x, w, dy):
         y, vjp = jax.vjp(lambda x, w: convolve(x, w, stride, padding), x, w)
@@ -43,10 +43,11 @@ def inputs(x_shape, w_shape, stride, padding, dtype=jnp.float32, copies=()):
 
 
 def assert_close(results, expected, tolerance=1e-5):
-    """Holds errors against the largest entry: the rounding of a sum is of the scale of its terms."""
+    """Holds errors against the largest entry: sums are rounded to the scale of their terms."""
     for a, b in zip(results, expected, strict=True):
         assert a.shape == b.shape
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        a = np.asarray(a, np.float64)
+        b = np.asarray(b, np.float64)
         np.testing.assert_allclose(
             a, b, rtol=0, atol=tolerance * max(np.abs(b).max(initial=0), 1e-3)
         )
@@ -103,10 +104,8 @@ def test_chunked_batches_and_separate_windows_equal_the_stock_ones(case):
 
 def test_one_window_by_hand():
     # One window, so y = sum of x w = 1*5 + 2*6 + 3*7 + 4*8 = 70; its gradients are w and x.
-    x, w = (
-        jnp.array([1.0, 2, 3, 4]).reshape(1, 2, 2, 1),
-        jnp.array([5.0, 6, 7, 8]).reshape(2, 2, 1, 1),
-    )
+    x = jnp.array([1.0, 2, 3, 4]).reshape(1, 2, 2, 1)
+    w = jnp.array([5.0, 6, 7, 8]).reshape(2, 2, 1, 1)
     y, dx, dw = products(conv.conv2d, 1, "VALID")(x, w, jnp.ones((1, 1, 1, 1)))
     assert y.item() == 70
     np.testing.assert_array_equal(dx, w.reshape(x.shape))
@@ -145,7 +144,10 @@ def test_vmap_equals_a_loop(kernel, shared_kernel):
 
 
 def descend(convolve, x, w, steps):
-    """Descends w along the gradient of the mean of y^2, in a loop whose length is known only when it runs."""
+    """Descends w along the gradient of the mean of y^2.
+
+    The length of the loop is known only when it runs.
+    """
 
     def loss(w):
         return jnp.mean(jnp.square(convolve(x, w, 2, "SAME")))
@@ -204,7 +206,8 @@ def test_module_is_haikus(settings):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 6, 3)), jnp.float32)
     ours = hk.transform(lambda x: conv.Conv2D(5, name="a", **settings)(x))
     theirs = hk.transform(lambda x: hk.Conv2D(5, name="a", **settings)(x))
-    params, expected = ours.init(jax.random.key(0), x), theirs.init(jax.random.key(0), x)
+    params = ours.init(jax.random.key(0), x)
+    expected = theirs.init(jax.random.key(0), x)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     params = jax.tree.map(lambda p: p + 0.1, params)  # a bias that is not 0
     assert_close([ours.apply(params, None, x)], [theirs.apply(params, None, x)])

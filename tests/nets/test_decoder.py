@@ -1,4 +1,4 @@
-"""The decoder of masked autoencoders: a transformer over the whole grid, whatever order its tokens come in."""
+"""The decoder of masked autoencoders: a transformer over the whole grid, in whatever order."""
 
 import haiku as hk
 import jax
@@ -8,7 +8,12 @@ import numpy as np
 from missing_bits.nets import transformer
 from missing_bits.nets.decoder import PatchDecoder
 
-GRID, NUMBERS, WIDTH, LAYERS, HEADS, D = (2, 3), 5, 8, 2, 2, 7
+GRID = (2, 3)
+NUMBERS = 5
+WIDTH = 8
+LAYERS = 2
+HEADS = 2
+D = 7
 NET = hk.without_apply_rng(
     hk.transform(lambda *seen: PatchDecoder(GRID, NUMBERS, WIDTH, LAYERS, HEADS)(*seen))
 )
@@ -29,8 +34,9 @@ DECODE = jax.jit(NET.apply)
 
 
 def test_it_is_a_transformer_over_all_patches_in_their_places():
-    """As published: mask tokens fill the grid up, positions are added, and the hidden places are read off."""
-    embed, head = PARAMS["patch_decoder/embed"], PARAMS["patch_decoder/patches"]
+    """As published: mask tokens fill the grid, positions are added, hidden places read off."""
+    embed = PARAMS["patch_decoder/embed"]
+    head = PARAMS["patch_decoder/patches"]
     embedded = TOKENS @ embed["w"] + embed["b"].reshape(1, 1, -1)
     positions = transformer.grid_positions(*GRID, WIDTH)
     whole = np.zeros((2, 1 + len(positions), WIDTH), np.float32)

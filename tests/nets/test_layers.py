@@ -1,4 +1,4 @@
-"""Batch normalization against its definition, over devices, and where Haiku's own loses its digits."""
+"""Batch normalization against its definition, over devices, and where Haiku's own loses digits."""
 
 import haiku as hk
 import jax
@@ -23,7 +23,10 @@ def run(x, is_training=True, state=None, **options):
 
 
 def test_by_hand():
-    """Of 1, 3, 5, 7: mean 4, variance (9 + 1 + 1 + 9) / 4 = 5. The averages move a tenth of the way from 0 and 1."""
+    """Of 1, 3, 5, 7: mean 4, variance (9 + 1 + 1 + 9) / 4 = 5.
+
+    The averages move a tenth of the way from 0 and 1.
+    """
     y, state = run(jnp.array([[1.0], [3.0], [5.0], [7.0]]))
     np.testing.assert_allclose(y[:, 0], np.array([-3, -1, 1, 3]) / np.sqrt(5 + 1e-5), rtol=1e-6)
     assert state["batch_norm"]["mean"] == pytest.approx(0.4)
@@ -45,7 +48,7 @@ def test_scale_starts_where_it_is_told():
 
 @pytest.mark.parametrize("mean", [1e3, 1e4])
 def test_a_large_mean_costs_no_digits(mean):
-    """At 1e4, E[x^2] - E[x]^2 in float32 is off by about 1e8 / 2^24 = 6, six times the variance itself."""
+    """At 1e4, E[x^2] - E[x]^2 in float32 is off by about 1e8 / 2^24 = 6: six times the variance."""
     x = np.random.default_rng(0).normal(size=(512, 4)).astype(np.float32) + np.float32(mean)
     exact = (x.astype(np.float64) - x.mean(0, dtype=np.float64)) / np.sqrt(
         x.var(0, dtype=np.float64) + 1e-5

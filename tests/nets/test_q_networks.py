@@ -11,7 +11,8 @@ from missing_bits.nets import q_networks
 
 
 def test_bounded_features_are_scaled_and_the_others_stay():
-    low, high = np.float32([-1.2, -0.07, -np.inf, -3.4e38]), np.float32([0.6, 0.07, np.inf, 3.4e38])
+    low = np.float32([-1.2, -0.07, -np.inf, -3.4e38])
+    high = np.float32([0.6, 0.07, np.inf, 3.4e38])
     space = gym.spaces.Box(low, high, dtype=np.float32)
     observation = jnp.float32([[0.6, -0.07, 5.0, -6.0], [-0.3, 0.0, 0.0, 0.0]])
     # The middle of [-1.2, 0.6] is -0.3; ends map to +-1; features without bounds pass.

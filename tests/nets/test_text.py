@@ -1,4 +1,4 @@
-"""Packed documents are encoded as if alone, padding makes no difference, and what numbers come out in."""
+"""Packed documents are encoded as if alone, padding makes no difference, types of the results."""
 
 import functools
 
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.nets import text
 
-VOCABULARY, LENGTH = 13, 10
-ENCODER = TextEncoder("bert_tiny", VOCABULARY, LENGTH, "{}", dropout=0.3)
+VOCABULARY = 13
+LENGTH = 10
+ENCODER = TextEncoder("bert_nano", VOCABULARY, LENGTH, "{}", dropout=0.3)
 
 
 def filled(shapes):
@@ -33,7 +34,10 @@ FEATURES = jax.jit(lambda variables, tokens: ENCODER.apply(variables, tokens)[0]
 
 
 def row(*documents):
-    """A row of LENGTH tokens and its segments: documents one after the other, numbered from 1, then padding of 0."""
+    """A row of LENGTH tokens and its segments.
+
+    Documents stand one after the other, numbered from 1, then padding of 0.
+    """
     tokens = [token for document in documents for token in document]
     numbers = [1 + i for i, document in enumerate(documents) for _ in document]
     fill = [0] * (LENGTH - len(tokens))
@@ -83,7 +87,8 @@ def test_padding_makes_no_difference_to_features(document):
     """Six tokens or ten: what fills the row is not in the mean, and no token attends to it."""
     tokens = np.zeros((1, LENGTH), np.int32)
     tokens[0, : len(document)] = document
-    longer, shorter = FEATURES(variables(), tokens), FEATURES(variables(), tokens[:, :6])
+    longer = FEATURES(variables(), tokens)
+    shorter = FEATURES(variables(), tokens[:, :6])
     np.testing.assert_allclose(longer, shorter, rtol=1e-5, atol=1e-5)
 
 
@@ -105,29 +110,29 @@ def test_a_row_of_padding_alone_has_features_of_zero_and_harms_no_other():
 
 
 def test_features_drop_nothing_and_tokens_only_with_keys():
-    certain = TextEncoder("bert_tiny", VOCABULARY, LENGTH, "{}")
+    certain = TextEncoder("bert_nano", VOCABULARY, LENGTH, "{}")
     tokens, segments = (part[None] for part in row([7, 2, 2, 9]))
     plain = np.asarray(jax.jit(certain.tokens)(variables(), tokens, segments))
     np.testing.assert_allclose(TOKENS(variables(), tokens, segments), plain, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
         FEATURES(variables(), tokens)[0], plain[0, :4].mean(axis=0), rtol=1e-5, atol=1e-5
     )
-    dropped = np.asarray(
-        TOKENS(variables(), tokens, segments, jax.random.split(jax.random.key(0), 1))
-    )
+    keys = jax.random.split(jax.random.key(0), 1)
+    dropped = np.asarray(TOKENS(variables(), tokens, segments, keys))
     assert np.abs(dropped - plain)[0, :4].max() > 0.1
 
 
 def test_bfloat16_gives_float32_near_those_of_float32():
-    """Eight bits: the last normalization has values of about 1, whose errors are a few 2^-9 after two blocks."""
-    narrow = TextEncoder("bert_tiny", VOCABULARY, LENGTH, "{}", bfloat16=True)
+    """Eight bits: the last normalization has values of about 1.
+
+    Their errors are a few 2^-9 after two blocks.
+    """
+    narrow = TextEncoder("bert_nano", VOCABULARY, LENGTH, "{}", bfloat16=True)
     shapes = jax.eval_shape(narrow.init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     tokens, segments = (part[None] for part in row([7, 2, 2, 9], [3]))
-    wide, found = (
-        TOKENS(variables(), tokens, segments),
-        jax.jit(narrow.tokens)(variables(), tokens, segments),
-    )
+    wide = TOKENS(variables(), tokens, segments)
+    found = jax.jit(narrow.tokens)(variables(), tokens, segments)
     assert found.dtype == wide.dtype == jnp.float32
     error = float(jnp.abs(found - wide).max() / jnp.abs(wide).max())
     assert 1e-4 < error < 0.05
@@ -136,10 +141,11 @@ def test_bfloat16_gives_float32_near_those_of_float32():
 def test_sizes_are_those_of_the_names():
     """Widths D and layers N of Turc et al. 2019, where a block has 12 D^2 + 13 D parameters.
 
-    3 D^2 + 3 D for queries, keys and values, D^2 + D to mix them, 4 D^2 + 4 D and 4 D^2 + D in the MLP, 4 D in two
-    normalizations; at the end 2 D more. A head for every 64 tells 65 distances apart, from 32 to the left to 32 to the
-    right. With 30,522 words the largest has 108.5 million: BERT-Base has 110 (Devlin et al. 2019, section 3), of which
-    0.6 are a pooler and 0.4 learned positions, which ours has not.
+    3 D^2 + 3 D for queries, keys and values, D^2 + D to mix them, 4 D^2 + 4 D and 4 D^2 + D in the
+    MLP, 4 D in two normalizations; at the end 2 D more. A head for every 64 tells 65 distances
+    apart, from 32 to the left to 32 to the right. With 30,522 words the largest has 108.5 million:
+    BERT-Base has 110 (Devlin et al. 2019, section 3), of which 0.6 are a pooler and 0.4 learned
+    positions, which ours has not.
     """
     sizes = {
         "nano": (64, 2),
@@ -159,19 +165,20 @@ def test_sizes_are_those_of_the_names():
 
 
 def test_logits_of_words_by_hand():
-    """x = (100, 0) is exchanged to (0, 100), which GELU leaves, and normalized to (-1, 1): mean 50, deviation 50.
+    """x = (100, 0) is exchanged to (0, 100), which GELU leaves, and normalized to (-1, 1).
 
-    Times (2, 3), plus (1, 0): (-1, 3). With the embeddings (1, 0), (0, 1), (2, 1): -1, 3, -2 + 3 = 1. Plus the bias
-    (0.5, 0, -4): -0.5, 3, -3. The head knows no other table than the one it is given.
+    The mean is 50, the deviation 50. Times (2, 3), plus (1, 0): (-1, 3). With the embeddings (1,
+    0), (0, 1), (2, 1): -1, 3, -2 + 3 = 1. Plus the bias (0.5, 0, -4): -0.5, 3, -3. The head knows
+    no other table than the one it is given.
     """
-    head, table = text.word_head(), np.array([[1, 0], [0, 1], [2, 1]], np.float32)
+    head = text.word_head()
+    table = np.array([[1, 0], [0, 1], [2, 1]], np.float32)
     params = jax.device_get(head.init(jax.random.key(0), table[:1], table))
     assert {name: set(leaves) for name, leaves in params.items()} == {
         "word_head": {"bias"}, "word_head/dense": {"w", "b"}, "word_head/norm": {"scale", "offset"},
     }  # fmt: skip
-    np.testing.assert_array_equal(
-        params["word_head"]["bias"], np.zeros(3)
-    )  # all tokens start alike
+    # All tokens start alike.
+    np.testing.assert_array_equal(params["word_head"]["bias"], np.zeros(3))
     params["word_head"]["bias"] = np.array([0.5, 0, -4], np.float32)
     params["word_head/dense"] = {
         "w": np.array([[0, 1], [1, 0]], np.float32),

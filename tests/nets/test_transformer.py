@@ -71,7 +71,7 @@ def reference(params, tokens, mask, heads, reach=0):
 
 @st.composite
 def attended(draw, shapes):
-    """Draws a number of heads, tokens [2, L, D] and a mask [2, L, L] that leaves each token itself."""
+    """Draws a number of heads, tokens [2, L, D], a mask [2, L, L] that leaves each token itself."""
     heads, width, length = draw(st.sampled_from(shapes))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     x = rng.normal(size=(2, length, width)).astype(np.float32)
@@ -171,7 +171,8 @@ def test_a_mask_reaches_every_block():
     net = transformed(lambda x, mask: transformer.Transformer(2, 2)(x, mask))
     x = np.random.default_rng(0).normal(size=(1, 6, 8)).astype(np.float32)
     mask = transformer.same_segment(jnp.array([[1, 2, 1, 2, 2, 0]]))
-    params, apply = filled(net, x, mask), jax.jit(net.apply)
+    params = filled(net, x, mask)
+    apply = jax.jit(net.apply)
     others = x + np.array([0, 1, 0, -2, 3, 5], np.float32)[None, :, None] * x[:, ::-1]
     before = np.asarray(apply(params, x, mask))[0]
     after = np.asarray(apply(params, others, mask))[0]
@@ -278,7 +279,8 @@ def test_bfloat16_stays_bfloat16():
     """Normalization computes in float32 and gives back the type it got."""
     net = transformed(lambda x: transformer.Transformer(1, 2)(x))
     x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
-    params, apply = filled(net, x), jax.jit(net.apply)
+    params = filled(net, x)
+    apply = jax.jit(net.apply)
     narrow = apply(*jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, x)))
     assert narrow.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(narrow, np.float32), apply(params, x), atol=0.1)

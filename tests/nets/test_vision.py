@@ -1,4 +1,4 @@
-"""Shapes, sizes and numeric types of the encoders, and what a vision transformer sees of an image."""
+"""Shapes, sizes and types of the encoders, and what a vision transformer sees of an image."""
 
 import functools
 
@@ -14,10 +14,10 @@ from missing_bits.encoders.images import ImageEncoder
 from missing_bits.errors import UserError
 from missing_bits.nets import vision
 
-# Millions of parameters as published, without the classifier: torchvision's resnet18 has 11.69 with 512 x 1000 + 1000
-# = 0.513 in it, resnet50 25.56 with 2.049. The stem for small images has 27 x 64 weights for 147 x 64: 0.0077 less.
-# ViT-Tiny has 5.72 and ViT-Small 22.05 with a classifier (0.193 and 0.385) and learned positions of 197 tokens (0.038
-# and 0.076), which ours have not.
+# Millions of parameters as published, without the classifier: torchvision's resnet18 has 11.69 with
+# 512 x 1000 + 1000 = 0.513 in it, resnet50 25.56 with 2.049. The stem for small images has 27 x 64
+# weights for 147 x 64: 0.0077 less. ViT-Tiny has 5.72 and ViT-Small 22.05 with a classifier (0.193
+# and 0.385) and learned positions of 197 tokens (0.038 and 0.076), which ours have not.
 PUBLISHED = {
     ("resnet18", 224): 11.69 - 0.513,
     ("resnet18", 32): 11.69 - 0.513 - 0.0077,
@@ -67,12 +67,13 @@ def test_bfloat16_computes_something_else_but_near():
     params, state = jax.jit(vision.make("convnet").init, static_argnums=2)(
         jax.random.key(0), images, True
     )
-    wide, narrow = (
-        jax.jit(vision.make("convnet", bfloat16).apply, static_argnums=4)(
-            params, state, None, images, True
-        )[0]
-        for bfloat16 in (False, True)
-    )
+
+    def features(bfloat16):
+        apply = jax.jit(vision.make("convnet", bfloat16).apply, static_argnums=4)
+        return apply(params, state, None, images, True)[0]
+
+    wide = features(bfloat16=False)
+    narrow = features(bfloat16=True)
     error = float(jnp.abs(wide - narrow).max() / jnp.abs(wide).max())
     assert 1e-5 < error < 0.1
 
@@ -100,11 +101,12 @@ def test_images_that_do_not_divide_into_patches_are_refused():
 
 
 def test_patches_have_the_side_that_is_asked_for():
-    """Of 28 x 28 pixels in patches of 7, the sixth is rows 7 to 13 and columns 7 to 13: it alone is seen."""
-    encoder = ImageEncoder("vit_micro", (28, 28, 1), (0.5,), (0.2,), patch=7)
+    """Of 28 x 28 pixels in patches of 7, the sixth is rows and columns 7 to 13; it is seen."""
+    encoder = ImageEncoder("vit_nano", (28, 28, 1), (0.5,), (0.2,), patch=7)
     images = np.random.default_rng(0).random((1, 28, 28, 1)).astype(np.float32)
-    variables, tokens = jax.jit(encoder.init)(jax.random.key(0)), jax.jit(encoder.tokens)
-    assert tokens(variables, images).shape == (1, 1 + 16, 128)
+    variables = jax.jit(encoder.init)(jax.random.key(0))
+    tokens = jax.jit(encoder.tokens)
+    assert tokens(variables, images).shape == (1, 1 + 16, 32)
     alone = np.zeros_like(images)
     alone[:, 7:14, 7:14] = images[:, 7:14, 7:14]
     kept = np.array([[5]])
@@ -116,13 +118,15 @@ def test_patches_have_the_side_that_is_asked_for():
         (5, "patches of 5 x 5 pixels, but they are 28 x 28"),
     ):
         with pytest.raises(UserError, match=told):
-            ImageEncoder("vit_micro", (28, 28, 1), (0.5,), (0.2,), patch=patch)
+            ImageEncoder("vit_nano", (28, 28, 1), (0.5,), (0.2,), patch=patch)
 
 
 # Tokens of a vision transformer: images of 3 x 4 patches of 4 x 4 pixels.
 
-VIT = ImageEncoder("vit_micro", (12, 16, 3), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
-PATCHES, WIDTH, KEPT = 12, 128, 5
+VIT = ImageEncoder("vit_nano", (12, 16, 3), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+PATCHES = 12
+WIDTH = 32
+KEPT = 5
 IMAGES = np.random.default_rng(0).random((2, 12, 16, 3)).astype(np.float32)
 MASK_TOKEN = np.random.default_rng(1).normal(size=WIDTH).astype(np.float32)
 TOKENS = jax.jit(VIT.tokens)
@@ -140,10 +144,14 @@ def plain():
 
 
 def pixels(patches):
-    """Bool [2, 12, 16, 3] from bool [2, 12]: the pixels of some patches. Patch i is in row i // 4, column i % 4."""
+    """Bool [2, 12, 16, 3] from bool [2, 12]: the pixels of some patches.
+
+    Patch i is in row i // 4, column i % 4.
+    """
     where = np.zeros(IMAGES.shape, bool)
     for image, i in np.argwhere(patches):
-        top, left = 4 * (i // 4), 4 * (i % 4)
+        top = 4 * (i // 4)
+        left = 4 * (i % 4)
         where[image, top : top + 4, left : left + 4] = True
     return where
 
@@ -213,9 +221,8 @@ def test_no_bit_of_a_dropped_patch_is_seen(kept):
     assert hidden.sum() == 2 * (PATCHES - KEPT)
     after = TOKENS(variables(), np.where(pixels(hidden), 1 - IMAGES, IMAGES), kept=kept)
     np.testing.assert_array_equal(after, before)
-    one = (
-        np.arange(PATCHES)[None] == kept[:, :1]
-    )  # in each image one that is seen: all tokens change
+    # In each image one that is seen: all tokens change.
+    one = np.arange(PATCHES)[None] == kept[:, :1]
     after = TOKENS(variables(), np.where(pixels(one), 1 - IMAGES, IMAGES), kept=kept)
     assert np.abs(after - before).max(axis=2).min() > 1e-4
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from missing_bits.envs import environments
+from missing_bits.envs.steps import Player
 from missing_bits.pictures import episodes
 
 
@@ -57,7 +58,8 @@ def test_the_return_so_far_is_written_on_the_frame(tmp_path):
     black = [np.zeros((100, 300, 3), np.uint8)] * 2
     episodes.gif(black, [0.0, -7.5], tmp_path / "a.gif")
     episodes.gif(black, [0.0, 99.0], tmp_path / "b.gif")
-    a, b = (np.asarray(read(tmp_path / name)[1][0].convert("L")) for name in ("a.gif", "b.gif"))
+    a = np.asarray(read(tmp_path / "a.gif")[1][0].convert("L"))
+    b = np.asarray(read(tmp_path / "b.gif")[1][0].convert("L"))
     assert a[:30].max() > 200, "white text"
     assert a[30:].max() < 50
     assert (a != b).any()
@@ -71,11 +73,12 @@ def test_no_frames_no_file(tmp_path):
 def test_a_recorded_episode_has_a_frame_and_a_return_before_and_after_every_step():
     """Always left, the pole falls within ten steps, each worth 1."""
 
-    def left(params, observation):
+    def left(learned, memory, observation, reset):
         assert observation.shape == (1, 4)
-        return np.zeros(1, int)
+        return np.zeros(1, int), memory
 
-    frames, returns = environments.record("CartPole-v1", left, None, 0)
+    envs = environments.Envs("CartPole-v1").find(period=1)
+    frames, returns = envs.record(Player(lambda num_envs: (), left), None, 0)
     assert 9 <= len(frames) <= 11
     assert returns == [float(i) for i in range(len(frames))]
     assert {(frame.dtype, frame.ndim, frame.shape[-1]) for frame in frames} == {

@@ -1,4 +1,4 @@
-"""Pictures hold what they were given: pixels of images, colors of classes, values of a correlation."""
+"""Pictures hold what they were given: pixels of images, colors of classes, correlations."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from missing_bits.pictures import features as features_pictures
 from missing_bits.pictures import images as images_pictures
 
 RNG = np.random.default_rng(0)
-BLUE, VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+BLUE = (0x00, 0x72, 0xB2)
+VERMILION = (0xD5, 0x5E, 0x00)
 
 
 def read(path):
@@ -18,7 +19,7 @@ def read(path):
 
 
 def holds(picture, image, factor):
-    """Return at how many places a picture holds an image [H, W, 3] enlarged by a factor, pixel by pixel."""
+    """Return at how many places a picture holds an image [H, W, 3] enlarged by a factor."""
     tile = image.repeat(factor, axis=0).repeat(factor, axis=1)
     height, width = tile.shape[:2]
     found = 0
@@ -63,7 +64,9 @@ def test_views_of_one_image_are_nearer_than_those_of_two(tmp_path):
 def test_reconstructions_show_every_pixel_of_all_three(tmp_path, count, side, channels, factor):
     images = RNG.integers(0, 256, (3, count, side, side, channels)).astype(np.uint8)
     images[:, :, 0, 0] = (10 * np.arange(3 * count)).reshape(3, count, 1)  # few places to look at
-    original, masked, restored = images[0], images[1] / 255, images[2] / np.float32(255)
+    original = images[0]
+    masked = images[1] / 255
+    restored = images[2] / np.float32(255)
     images_pictures.reconstructions(original, masked, restored, tmp_path / "restored.png")
     picture = read(tmp_path / "restored.png")
     for image in images.reshape(-1, side, side, channels):
@@ -71,7 +74,7 @@ def test_reconstructions_show_every_pixel_of_all_three(tmp_path, count, side, ch
 
 
 def test_reconstructions_stand_original_masked_restored_and_three_cards_in_a_row(tmp_path):
-    """Twelve shades of four images, in the order in which a card after the other shows them: 9 in a row, then 3."""
+    """Twelve shades of four images, in the order in which cards show them: 9 in a row, then 3."""
     shades = np.linspace(0.1, 0.9, 12)
     sets = (
         np.broadcast_to(s[:, None, None, None], (4, 28, 28, 1))
@@ -105,7 +108,8 @@ def test_neighbors_are_framed_by_class(tmp_path, count, k):
     images_pictures.neighbors(queries, shown, right, tmp_path / "all.png")
     right[0, 0] = False
     images_pictures.neighbors(queries, shown, right, tmp_path / "one.png")
-    all_right, one_wrong = read(tmp_path / "all.png"), read(tmp_path / "one.png")
+    all_right = read(tmp_path / "all.png")
+    one_wrong = read(tmp_path / "one.png")
     for image in [*queries, *shown.reshape(-1, 28, 28, 1)]:
         assert holds(one_wrong, np.broadcast_to(image, (28, 28, 3)), 3) == 1
     changed = np.argwhere(np.any(all_right != one_wrong, axis=-1))
@@ -192,7 +196,8 @@ def test_a_map_of_many_classes_names_them_beside_it(tmp_path, monkeypatch):
     assert len(looks) == 60
     assert figure.legends[0].get_title().get_text() == "first 60 of 80 classes"
     assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == 120
-    legend, axes = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent()
+    legend = figure.legends[0].get_window_extent()
+    axes = figure.axes[0].get_window_extent()
     assert legend.x0 > axes.x1
     assert legend.x1 <= figure.bbox.x1
     assert legend.y0 >= 0
@@ -208,7 +213,8 @@ def test_a_map_of_few_features_is_drawn_all_the_same(tmp_path, n, d):
 
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_a_map_of_collapsed_features_is_drawn_all_the_same(tmp_path, monkeypatch, value):
-    features, labels = np.full((40, 5), value), np.arange(40) % 2
+    features = np.full((40, 5), value)
+    labels = np.arange(40) % 2
     figure = drawn(
         monkeypatch,
         features_pictures.feature_map,
@@ -224,7 +230,8 @@ def test_a_map_is_the_same_at_every_call_and_closes_its_figure(tmp_path, monkeyp
     import matplotlib.pyplot as plt
 
     monkeypatch.setattr(features_pictures, "_POINTS", 200)
-    features, labels = RNG.normal(size=(500, 4)), RNG.integers(0, 2, 500)
+    features = RNG.normal(size=(500, 4))
+    labels = RNG.integers(0, 2, 500)
     for name in ("a.png", "b.png"):
         features_pictures.feature_map(features, labels, ["odd", "even"], tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -232,8 +239,12 @@ def test_a_map_is_the_same_at_every_call_and_closes_its_figure(tmp_path, monkeyp
 
 
 def test_a_confusion_tells_percents_of_each_class(tmp_path, monkeypatch):
-    """Of four cats three are right and one is taken for an emu; both dogs are taken for cats; there is no emu."""
-    labels, guesses = np.array([0, 0, 1, 0, 1, 0]), np.array([0, 2, 0, 0, 0, 0])
+    """Of four cats three are right and one is taken for an emu; both dogs are taken for cats.
+
+    There is no emu.
+    """
+    labels = np.array([0, 0, 1, 0, 1, 0])
+    guesses = np.array([0, 2, 0, 0, 0, 0])
     figure = drawn(
         monkeypatch,
         features_pictures.confusion,
@@ -257,7 +268,10 @@ def test_a_confusion_tells_percents_of_each_class(tmp_path, monkeypatch):
 
 
 def test_a_confusion_is_readable_dark_where_many_are(tmp_path, monkeypatch):
-    """The darkest cell is a certain one, with white figures on it; all names lie within the picture."""
+    """The darkest cell is a certain one, with white figures on it.
+
+    All names lie within the picture.
+    """
     names = [f"a class of number {i}" for i in range(10)]
     labels = np.arange(100) % 10
     figure = drawn(
