@@ -1,4 +1,4 @@
-"""Filling masks in: what a run has learned stands first, probabilities are those of training, mistakes get one line."""
+"""Filling masks in: what was learned stands first, with training's probabilities; mistakes."""
 
 import functools
 import re
@@ -7,58 +7,69 @@ import jax
 import numpy as np
 import pytest
 
-from missing_bits import run
+from missing_bits import options, run
 from missing_bits.augment.tokens import Masked
 from missing_bits.commands import fill
 from missing_bits.data import tokenizer
 from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
-from missing_bits.ssl.bert import Config, MaskedLanguage
+from missing_bits.loop.config import RunConfig
+from missing_bits.loop.train import train
+from missing_bits.ssl.bert import BERT, Config, Params
 
 LENGTH = 16
 WEEK = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
 
 
 @pytest.fixture(scope="module")
-def learned(runs, tmp_path_factory):
-    """The folder of a run on seven words in turn, with the command line."""
-    folder = tmp_path_factory.mktemp("fill")
-    (folder / "days.txt").write_text(f"{WEEK}\n" * 400)
-    sizes = [
-        f"--length={LENGTH}",
-        "--batch-size=16",
-        "--updates=250",
-        "--network=bert_tiny",
-        "--vocabulary=100",
-    ]
-    data = f"--data=txt:{folder / 'days.txt'}"
-    runs.finish("--exp=masked_language", data, *sizes, "--dropout=0", f"--run.dir={folder / 'run'}")
-    return folder / "run"
+def config(tmp_path_factory):
+    """The configuration of a run on seven words in turn."""
+    file = tmp_path_factory.mktemp("days") / "days.txt"
+    file.write_text(f"{WEEK}\n" * 400)
+    return options.make(
+        Config,
+        data=f"txt:{file}",
+        length=LENGTH,
+        vocabulary=100,
+        network="bert_nano",
+        batch_size=16,
+        updates=250,
+    )
+
+
+@pytest.fixture(scope="module")
+def learned(config, tmp_path_factory):
+    """The folder of the run."""
+    folder = tmp_path_factory.mktemp("fill") / "run"
+    train(BERT, config, RunConfig(dir=str(folder), eval_period=250), name="bert")
+    return folder
 
 
 @pytest.fixture
 def ask(learned, capsys):
-    """The function that gives what `run.py fill` prints for a text, as lines of candidates (percent, token)."""
+    """The function that gives what `run.py fill` prints for a text, line by line.
+
+    Candidates are pairs of a percentage and a token, other lines the numbers of masks.
+    """
 
     def ask(text, *options):
         assert run.main(["fill", f"--from={learned}", f"--text={text}", *options]) == 0
         said = capsys.readouterr()
         assert said.err == ""
-        first, *lines = said.out.splitlines()
-        assert first == text
-        found = [
-            re.fullmatch(r" +([0-9.]+) %  (\S+)|\[MASK\] (\d+):", line).groups() for line in lines
-        ]
+        lines = said.out.splitlines()
+        assert lines[0] == text
+        found = [re.fullmatch(r" +([0-9.]+) %  (\S+)|\[MASK\] (\d+):", line) for line in lines[1:]]
         return [
-            int(number) if number else (float(percent), token) for percent, token, number in found
+            int(match[3]) if match[3] else (float(match[1]), match[2])  # a mask, or a candidate
+            for match in found
         ]
 
     return ask
 
 
 def test_what_was_learned_stands_first(ask):
-    (percent, token), *_ = ask(f"Monday Tuesday [MASK] Thursday Friday Saturday Sunday {WEEK}")
+    percent, token = ask(f"Monday Tuesday [MASK] Thursday Friday Saturday Sunday {WEEK}")[0]
     assert token == "Wednesday"
     assert percent > 50
 
@@ -80,29 +91,39 @@ def test_each_mask_is_filled_in_turn(ask):
 
 def test_all_candidates_together_are_certain(learned):
     loaded = files.load(learned)
-    ids = (
-        Tokenizer.from_json(loaded.encoder.tokenizer)
-        .encode("Monday [MASK] Sunday [MASK]", specials=True)
-        .ids
-    )
+    words = Tokenizer.from_json(loaded.encoder.tokenizer)
+    ids = words.encode("Monday [MASK] Sunday [MASK]", specials=True).ids
     chances = fill.guesses(loaded.encoder, loaded.variables, loaded.head, ids, np.array([1, 3]))
     assert chances.shape == (2, loaded.encoder.vocabulary)
     np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_probabilities_are_those_of_training(learned):
+def test_probabilities_are_those_of_training(learned, config):
     """The softmax of the logits from which the loss is made, for a row with the same tokens."""
     loaded = files.load(learned)
-    sizes = {"length": LENGTH, "batch_size": 8, "network": "bert_tiny", "vocabulary": 100}
-    experiment = MaskedLanguage(Config(data=f"txt:{learned.parent / 'days.txt'}", **sizes))
-    assert loaded.encoder.tokenizer == experiment.words.to_json()
-    ids = experiment.words.encode("Friday [MASK] Sunday", specials=True).ids
+    resources = BERT.resources(config)
+    words = resources.texts.words
+    assert loaded.encoder.tokenizer == words.to_json()
+    ids = words.encode("Friday [MASK] Sunday", specials=True).ids
     assert ids[1] == tokenizer.MASK
     masked = Masked(ids[None], np.array([[1]]), np.array([[4]]), np.array([[True]]))
-    params = {"encoder": loaded.variables.params, "head": loaded.head}
-    logits, _ = experiment.logits(params, masked, np.ones_like(ids)[None])
+    params = Params(loaded.variables.params, loaded.head)
+    guesses = resources.model.guess(params, masked, np.ones_like(ids)[None])
     chances = fill.guesses(loaded.encoder, loaded.variables, loaded.head, ids, np.array([1]))
-    np.testing.assert_allclose(chances, jax.nn.softmax(logits[0]), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(chances, jax.nn.softmax(guesses.logits[0]), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("exp", ["missing_bits.ssl.bert:BERT", "masked_language"])
+def test_a_run_may_have_been_called_otherwise(exp, learned, tmp_path, capsys):
+    """By the library, or by version 0.1."""
+    loaded = files.load(learned)
+    file = tmp_path / "seed0.safetensors"
+    files.save(file, loaded.encoder, loaded.variables, {"exp": exp}, loaded.head)
+    text = "--text=Monday [MASK] Wednesday"
+    assert run.main(["fill", f"--from={file}", text]) == 0
+    assert run.main(["fill", f"--from={learned}", text]) == 0
+    said = capsys.readouterr().out
+    assert said[: len(said) // 2] == said[len(said) // 2 :]
 
 
 @functools.cache
@@ -113,10 +134,13 @@ def encoder_of_images():
 
 @pytest.fixture
 def others(learned, tmp_path):
-    """Folders of runs of other experiments: with an encoder of images, and with the encoder of this very run."""
+    """Folders of runs of other experiments.
+
+    One has an encoder of images, one the encoder of this very run.
+    """
     loaded = files.load(learned)
     of_text = loaded.encoder, loaded.variables
-    for name, encoder in (("masked_image", encoder_of_images()), ("finetune", of_text)):
+    for name, encoder in (("mae", encoder_of_images()), ("finetune", of_text)):
         files.save(tmp_path / name / "encoder" / "seed0.safetensors", *encoder, {"exp": name})
     (tmp_path / "unfinished").mkdir()
     return tmp_path
@@ -126,17 +150,20 @@ WRONG = {
     "no mask": ({"text": "Monday Tuesday"}, ["Monday Tuesday", "has no [MASK]"]),
     "a mask in small letters": ({"text": "Monday [mask]"}, ["has no [MASK]"]),
     "empty text": ({"text": ""}, ["has no [MASK]"]),
-    "too long": ({"text": "[MASK]" + " Monday" * LENGTH}, [f"--text has {LENGTH + 1} tokens", f"at most {LENGTH}"]),
+    "too long": (
+        {"text": "[MASK]" + " Monday" * LENGTH},
+        [f"--text has {LENGTH + 1} tokens", f"at most {LENGTH}"],
+    ),
     "no candidates": ({"top": "0"}, ["--top is 0", "between 1 and"]),
     "more candidates than tokens": ({"top": "101"}, ["--top is 101", "vocabulary"]),
-    "negative candidates": ({"top": "-1"}, ["--top=-1 is not a number"]),
-    "candidates in words": ({"top": "five"}, ["--top=five is not a number"]),
+    "negative candidates": ({"top": "-1"}, ["--top is -1", "between 1 and"]),
+    "candidates in words": ({"top": "five"}, ["--top", "'five'"]),
     "undecodable bytes": ({"text": "[MASK] \udcff"}, ["--text holds bytes that are not UTF-8"]),
-    "a run of images": ({"from": "masked_image"}, ["masked_image holds no language model", "--exp=masked_language"]),
-    "a fine-tuned run": ({"from": "finetune"}, ["finetune holds no language model", "--exp=masked_language"]),
+    "a run of images": ({"from": "mae"}, ["mae holds no language model", "--exp=bert"]),
+    "a fine-tuned run": ({"from": "finetune"}, ["finetune holds no language model", "--exp=bert"]),
     "an unfinished run": ({"from": "unfinished"}, ["unfinished holds no encoder"]),
     "no run": ({"from": "nowhere"}, ["nowhere is no folder of a run"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -163,4 +190,4 @@ def test_what_is_missing_is_named_with_the_usage(given, named, capsys):
     assert said.startswith("error: fill needs --from and --text: python run.py fill")
     assert named in said
     assert run.main(["fill", "--from=x", "--text=[MASK]", "--depth=3"]) == 2
-    assert "--depth=3 is not an option of fill" in capsys.readouterr().err
+    assert "--depth is not an option" in capsys.readouterr().err
