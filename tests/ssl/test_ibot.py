@@ -1,4 +1,4 @@
-"""iBOT: the loss by hand, what it must not look at, the teacher and its centers, schedules, recipes."""
+"""iBOT: the loss by hand, what it ignores, the teacher and its centers, schedules, learning."""
 
 import chex
 import jax
@@ -9,58 +9,75 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from missing_bits import collectives
+from missing_bits import collectives, options
+from missing_bits.augment import masking
+from missing_bits.augment.views import Views
+from missing_bits.data.images import ImageSet, Split
+from missing_bits.data.load import Images
+from missing_bits.encoders import files
 from missing_bits.errors import UserError
-from missing_bits.loop.config import replace
-from missing_bits.nets import vision
 from missing_bits.ssl import ibot
-from missing_bits.ssl.ibot import IBOT, Config, distributions, moved_centers
+from missing_bits.ssl.ibot import IBOT, Config, Networks, distributions, moved_centers
 
 objective = jax.jit(ibot.objective)
-PLAIN = ibot.PRESETS["digits"]["views"]
-TINY = replace(
-    Config(),
-    {
-        "data": "digits",
-        "updates": 10,
-        "batch_size": 16,
-        "prototypes": 6,
-        "head_hidden": 8,
-        "head_bottleneck": 4,
-    }
-    | {"views": PLAIN, "optimizer": {"warmup": 0.0}},
+AS_THEY_ARE = Views(
+    crop_scale=(1.0, 1.0),
+    crop_ratio=(1.0, 1.0),
+    flip=0.0,
+    jitter=0.0,
+    gray=0.0,
+    solarize=(0.0, 0.0),
+)
+TINY = options.make(
+    Config,
+    data="digits",
+    network="vit_nano",
+    updates=10,
+    batch_size=16,
+    prototypes=6,
+    head_hidden=8,
+    head_bottleneck=4,
+    views=ibot.PRESETS["digits"]["views"],
+    optimizer={"warmup": 0.0},
 )
 
 
 @pytest.fixture(scope="module")
-def one_layer():
-    """A transformer of one layer under the name of the smallest, which is as good here and compiles at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            vision._NETWORKS, "vit_micro", lambda side: vision.VisionTransformer(16, 2, 1, side)
-        )
-        yield
+def resources():
+    """What all small methods on digits share."""
+    return IBOT.resources(TINY)
 
 
 @pytest.fixture(scope="module")
-def experiment(one_layer):
-    """Its teacher becomes the student at update 0 and stays as it is at update 10, when the budget is spent."""
-    return IBOT(replace(TINY, {"momentum": 0.0}))
+def make(resources):
+    """The function that makes a small method, with some settings changed."""
+    return lambda **changed: IBOT(options.replace(TINY, changed), resources)
 
 
 @pytest.fixture(scope="module")
-def step(experiment):
-    return jax.jit(experiment.step)
+def method(make):
+    """Its teacher becomes the student at update 0 and stays as it is when the budget is spent."""
+    return make(momentum=0.0)
 
 
 @pytest.fixture(scope="module")
-def start(experiment):
+def init(method):
+    return jax.jit(method.init)
+
+
+@pytest.fixture(scope="module")
+def step(method):
+    return jax.jit(method.step)
+
+
+@pytest.fixture(scope="module")
+def start(method, init):
     """A state whose student and teacher differ, and a batch."""
-    source = experiment.source([0])
+    source = method.source([0])
     batch = jax.tree.map(lambda x: x[0], source.next(None, 0))
     source.close()
-    state, other = (jax.jit(experiment.init)(jax.random.key(seed)) for seed in (0, 1))
-    return state._replace(teacher=other.teacher), batch
+    state = init(jax.random.key(0))
+    return state._replace(teacher=init(jax.random.key(1)).teacher), batch
 
 
 def random_terms(seed, patches=5, prototypes=4):
@@ -74,9 +91,10 @@ def random_terms(seed, patches=5, prototypes=4):
 def test_loss_by_hand():
     """One image, two patches, two prototypes; logits are the temperature times log p.
 
-    Class tokens: p_a = (3/4, 1/4) against q_b = (0, 1) costs log 4, p_b = (1/2, 1/2) against q_a costs log 2.
-    Patches: view a has both masked, (1/4, 3/4) against (1, 0) and (1/2, 1/2) against (1/2, 1/2), which cost log 4 and
-    log 2; view b has none. Hence (log 4 + log 2) / 2 and ((log 4 + log 2) / 2 + 0) / 2.
+    Class tokens: p_a = (3/4, 1/4) against q_b = (0, 1) costs log 4, p_b = (1/2, 1/2) against q_a
+    costs log 2. Patches: view a has both masked, (1/4, 3/4) against (1, 0) and (1/2, 1/2) against
+    (1/2, 1/2), which cost log 4 and log 2; view b has none. Hence (log 4 + log 2) / 2 and ((log 4 +
+    log 2) / 2 + 0) / 2.
     """
     p = jnp.array(
         [[[3 / 4, 1 / 4], [1 / 4, 3 / 4], [1 / 2, 1 / 2]], [[1 / 2, 1 / 2], [0.9, 0.1], [0.9, 0.1]]]
@@ -101,7 +119,7 @@ def test_loss_pairs_the_views_of_one_image():
 @given(st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
 def test_only_masked_patches_count(seed):
-    """What the teacher or the student say of visible patches changes nothing; what they say of masked ones does."""
+    """What teacher or student say of visible patches changes nothing; of masked ones, it does."""
     logits, targets, mask = random_terms(seed)
     others, other_targets, _ = random_terms(seed + 1)
     keep = jnp.concatenate([jnp.ones((4, 1), bool), mask], axis=1)[:, :, None]
@@ -137,7 +155,7 @@ def test_no_gradient_reaches_the_teacher():
 
 
 def test_distributions_by_hand():
-    """(log 8 - log 2) / 2 = log 2 for the class token, log 4 / 2 = log 2 for the patch: odds of 2 to 1 either way."""
+    """(log 8 - log 2) / 2 = log 2 for the class token, log 4 / 2 for the patch: odds of 2 to 1."""
     logits = jnp.log(jnp.array([[[8.0, 1.0], [1.0, 16.0]]]))
     centers = jnp.log(jnp.array([[2.0, 1.0], [1.0, 4.0]]))
     np.testing.assert_allclose(
@@ -146,7 +164,7 @@ def test_distributions_by_hand():
 
 
 def test_centers_by_hand():
-    """Means: (1 + 3) / 2 = 2 of class tokens, (10 + 20 + 30 + 40) / 4 = 25 of patches; a tenth is new."""
+    """Means are (1 + 3) / 2 = 2 and (10 + 20 + 30 + 40) / 4 = 25; a tenth is new."""
     logits = jnp.array([[[1.0], [10.0], [20.0]], [[3.0], [30.0], [40.0]]])
     new = moved_centers(jnp.array([[5.0], [5.0]]), logits, 0.9)
     np.testing.assert_allclose(new, [[0.9 * 5 + 0.1 * 2], [0.9 * 5 + 0.1 * 25]], rtol=1e-6)
@@ -163,19 +181,19 @@ def test_centers_are_of_the_batch_of_all_devices(devices):
     np.testing.assert_allclose(shared, jnp.broadcast_to(expected, shared.shape), rtol=1e-5)
 
 
-def test_centers_move_after_the_loss_has_used_the_old_ones(experiment, step, start):
-    """The first update's loss uses zeros, and centers become a tenth of the means; the second's loss uses these."""
+def test_centers_move_after_the_loss_has_used_the_old_ones(method, step, start):
+    """The first update uses zeros and makes a tenth of the means of them, the second uses these."""
     state, batch = start
 
     @jax.jit
     def expected(state, centers, key):
-        x, mask = experiment.draw(jax.random.split(key, 16), batch.images)
-        logits, _ = experiment.logits(state.teacher, x)
-        targets = distributions(logits, centers, experiment.temperature(state.updates))
+        x, mask = method.draw(jax.random.split(key, 16), batch.images)
+        logits = method.see(state.teacher, x).logits
+        targets = distributions(logits, centers, method.temperature(state.updates))
         entropy = -jnp.mean(jnp.sum(targets[:, 0] * jnp.log(targets[:, 0] + 1e-30), axis=1))
         means = jnp.stack([logits[:, 0].mean(0), logits[:, 1:].mean((0, 1))])
         return (
-            experiment.loss(state.params, x, mask, targets)[0],
+            method.loss(state.params, x, mask, targets)[0],
             entropy,
             0.9 * centers + 0.1 * means,
             mask,
@@ -192,11 +210,23 @@ def test_centers_move_after_the_loss_has_used_the_old_ones(experiment, step, sta
         assert (mask[:16] != mask[16:]).any()  # each view has its own
 
 
+def test_patches_count_as_much_as_their_weight(make, start):
+    """With a weight of 0 masked patches change the loss no more, though they are still told."""
+    state, _ = start
+    x = jax.random.uniform(jax.random.key(0), (2, 16, 16, 1))
+    mask = jnp.zeros((2, 16), bool).at[:, 5].set(True)
+    targets = jnp.full((2, 1 + 16, 6), 1 / 6)
+    loss = jax.jit(lambda weight: make(patch_weight=weight).loss(state.params, x, mask, targets))
+    for weight in (0.0, 0.5, 2.0):
+        found, terms = loss(weight)
+        assert terms.of_patches > 0
+        assert found == pytest.approx(float(terms.of_class + weight * terms.of_patches), rel=1e-6)
+
+
 def test_teacher_at_the_ends_of_its_momentum_bit_for_bit(step, start):
     state, batch = start
     after, _ = step(state, batch, jax.random.key(0))  # momentum 0
-    student = {name: after.params[name] for name in after.teacher}
-    chex.assert_trees_all_equal(after.teacher, student)
+    chex.assert_trees_all_equal(after.teacher, after.params.networks)
     assert all(
         jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), after.params, state.params))
     )
@@ -211,49 +241,62 @@ def test_between_its_ends_the_teacher_is_the_published_average_of_itself_and_the
     """At half of the budget the momentum is half way from 0 to 1."""
     state, batch = start
     after, _ = step(state._replace(updates=jnp.int32(5)), batch, jax.random.key(0))
-    student = {name: after.params[name] for name in after.teacher}
+    student = after.params.networks
     expected = jax.tree.map(lambda t, s: 0.5 * t + 0.5 * s, state.teacher, student)
     chex.assert_trees_all_close(after.teacher, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_teacher_is_what_is_handed_over(experiment, start):
+def test_the_teacher_is_what_is_handed_over(method, start):
     state, _ = start
-    chex.assert_trees_all_equal(experiment.learned(state).params, state.teacher["encoder"])
-    of_teacher, of_student = (
-        which["encoder"]["vision_transformer/embed"]["w"] for which in state[1::-1]
-    )
+    chex.assert_trees_all_equal(method.learned(state).params, state.teacher.encoder)
+    networks = (state.teacher, state.params.networks)
+    of_teacher, of_student = (of.encoder["vision_transformer/embed"]["w"] for of in networks)
     assert (of_teacher != of_student).any()
 
 
-def test_student_and_teacher_start_alike(experiment):
-    state = jax.jit(experiment.init)(jax.random.key(2))
-    chex.assert_trees_all_equal({name: state.params[name] for name in state.teacher}, state.teacher)
+def test_student_and_teacher_start_alike(init):
+    state = init(jax.random.key(2))
+    chex.assert_trees_all_equal(state.params.networks, state.teacher)
+
+
+def test_student_and_teacher_start_from_the_encoder_of_another_run(method, init, tmp_path):
+    learned = jax.device_get(method.learned(init(jax.random.key(1))))
+    method.hand_over(learned, tmp_path / "encoder" / "seed1.safetensors", {})
+    start = files.start(method.encoder, str(tmp_path))
+    config = options.replace(TINY, {"init_from": str(tmp_path)})
+    second = IBOT(config, method.resources._replace(start=start))
+    state = jax.jit(second.init)(jax.random.key(2))
+    fresh = init(jax.random.key(2))
+    chex.assert_trees_all_equal(state.teacher, Networks(learned.params, fresh.teacher.head))
+    chex.assert_trees_all_equal(state.params.networks, state.teacher)
+    embeds = [of.teacher.encoder["vision_transformer/embed"]["w"] for of in (state, fresh)]
+    assert (embeds[0] != embeds[1]).any()
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 10, 1_000])
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 1.0])
-def test_temperature_starts_at_the_first_and_ends_at_the_last(one_layer, budget, warmup):
-    experiment = IBOT(replace(TINY, {"updates": budget, "teacher_warmup": warmup}))
-    values = np.array([experiment.temperature(i) for i in range(min(budget, 20))])
+def test_temperature_starts_at_the_first_and_ends_at_the_last(make, budget, warmup):
+    method = make(updates=budget, teacher_warmup=warmup)
+    values = np.array([method.temperature(i) for i in range(min(budget, 20))])
     assert values[0] == np.float32(0.04)
-    assert budget == 1 or experiment.temperature(budget - 1) == np.float32(0.07)
+    assert budget == 1 or method.temperature(budget - 1) == np.float32(0.07)
     assert (np.diff(values) >= 0).all()
     if (budget, warmup) == (10, 1.0):  # in nine equal steps
         np.testing.assert_allclose(values, 0.04 + 0.03 * np.arange(10) / 9, rtol=1e-5)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.996, 1.0])
-def test_momentum_rises_as_a_cosine_to_one(one_layer, momentum):
+def test_momentum_rises_as_a_cosine_to_one(make, momentum):
     """A third of the way the cosine is 1/2: 3/4 of the distance to 1 is left."""
-    schedule = IBOT(replace(TINY, {"updates": 30, "momentum": momentum})).momentum
+    schedule = make(updates=30, momentum=momentum).momentum
     assert schedule(0) == pytest.approx(momentum, abs=1e-7)
     assert schedule(10) == pytest.approx(1 - (1 - momentum) * 3 / 4, abs=1e-6)
     assert schedule(30) == 1
 
 
-def test_masks_come_at_their_rate_and_within_their_shares(experiment):
+def test_masks_come_at_their_rate_and_within_their_shares(method):
     """600 views of 16 patches: half are masked, but for three deviations of sqrt(600) / 2."""
-    mask = jax.jit(jax.vmap(experiment.mask))(jax.random.split(jax.random.key(0), 600))
+    mask = jax.jit(jax.vmap(method.mask))(jax.random.split(jax.random.key(0), 600))
     assert mask.shape == (600, 16)
     counts = np.asarray(mask.sum(1))
     assert abs((counts > 0).sum() - 300) < 3 * np.sqrt(600) / 2
@@ -263,70 +306,73 @@ def test_masks_come_at_their_rate_and_within_their_shares(experiment):
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_views_can_be_masked_never_or_always(one_layer, probability):
-    mask = jax.vmap(IBOT(replace(TINY, {"mask_probability": probability})).mask)
+def test_views_can_be_masked_never_or_always(make, probability):
+    mask = jax.vmap(make(mask_probability=probability).mask)
     assert (mask(jax.random.split(jax.random.key(0), 600)).any(axis=1) == bool(probability)).all()
 
 
-def test_the_student_is_blind_to_masked_pixels_and_the_teacher_is_not(experiment, start):
+def test_the_student_is_blind_to_masked_pixels_and_the_teacher_is_not(method, start):
     state, _ = start
     x = jax.random.uniform(jax.random.key(0), (2, 16, 16, 1))
     mask = jnp.zeros((2, 16), bool).at[:, 5].set(True)  # rows and columns 4 to 7
     changed = x.at[:, 4:8, 4:8].set(1 - x[:, 4:8, 4:8])
-    token = state.params["mask_token"]
-    student = jax.jit(
-        lambda x, mask: experiment.logits(state.params, x, mask=mask, mask_token=token)[0]
-    )
-    teacher = jax.jit(lambda x: experiment.logits(state.teacher, x)[0])
+    networks = state.params.networks
+    token = state.params.mask_token
+    student = jax.jit(lambda x, mask: method.see(networks, x, mask, token).logits)
+    teacher = jax.jit(lambda x: method.see(state.teacher, x).logits)
     chex.assert_trees_all_equal(student(x, mask), student(changed, mask))
     seen = jnp.zeros((2, 16), bool).at[:, 6].set(True)
     assert (student(x, seen) != student(changed, seen)).any()
     assert (teacher(x) != teacher(changed)).any()
 
 
-def test_logits_are_cosines(experiment, start):
+def test_logits_are_cosines(method, start):
     """Whatever the lengths of the prototypes' weights are."""
     state, batch = start
     x = jnp.asarray(batch.images)
-    logits = jax.jit(experiment.logits)
-    found, _ = logits(state.teacher, x)
+    see = jax.jit(method.see)
+    found = see(state.teacher, x).logits
     assert found.shape == (16, 1 + 16, 6)
     assert jnp.abs(found).max() <= 1 + 1e-5
-    of_head = {name: jax.tree.map(lambda w: 7 * w, leaf) if "prototypes" in leaf else leaf
-               for name, leaf in state.teacher["head"].items()}  # fmt: skip
-    assert any("prototypes" in leaf for leaf in of_head.values())
-    np.testing.assert_allclose(logits(state.teacher | {"head": of_head}, x)[0], found, atol=1e-5)
+    longer = {
+        name: jax.tree.map(lambda w: 7 * w, leaves) if "prototypes" in leaves else leaves
+        for name, leaves in state.teacher.head.items()
+    }
+    assert any("prototypes" in leaves for leaves in longer.values())
+    of_longer = see(state.teacher._replace(head=longer), x).logits
+    np.testing.assert_allclose(of_longer, found, atol=1e-5)
 
 
 @pytest.mark.parametrize(("length", "clipped"), [(300.0, 3.0), (2.0, 2.0)])
-def test_a_long_gradient_is_scaled_to_the_length_of_clip(experiment, length, clipped):
-    """Adam's average of gradients has taken in a tenth of it. One leaf has 3/5 of the length, the other 4/5."""
+def test_a_long_gradient_is_scaled_to_the_length_of_clip(method, length, clipped):
+    """One leaf has 3/5 of it, the other 4/5; Adam's average of gradients has taken in a tenth."""
     params = {"a": jnp.ones(1), "b": jnp.ones(1)}
     grads = {"a": jnp.array([0.6 * length]), "b": jnp.array([0.8 * length])}
-    _, opt_state = experiment.optimizer.update(grads, experiment.optimizer.init(params), params)
+    _, opt_state = method.optimizer.update(grads, method.optimizer.init(params), params)
     gathered = optax.tree.get(opt_state, "mu")
     expected = {"a": jnp.array([0.1 * 0.6 * clipped]), "b": jnp.array([0.1 * 0.8 * clipped])}
     chex.assert_trees_all_close(gathered, expected, rtol=1e-5)
 
 
 def test_the_recipe_for_imagenet_makes_a_step_of_the_right_shape(monkeypatch):
-    """On stand-in images of the real size, traced and not run; the schedules have the published figures.
+    """On stand-in images of the real size, traced and not run.
 
-    Epochs have 1,281,167 images: 800 of them, of which 10 and 30 warm up; step sizes from 2e-3 to 1e-6.
+    Epochs have 1,281,167 images: 800 of them, of which 10 and 30 warm up; step sizes from 2e-3 to
+    1e-6.
     """
-    from missing_bits.data.images import ImageSet, Split
-
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
     split = Split(images, np.arange(4, dtype=np.int32))
-    monkeypatch.setattr(ibot, "load", lambda *_: ImageSet(split, split, tuple("abcd"), "digest"))
-    experiment = IBOT(replace(Config(), {"data": "imagenet", **ibot.PRESETS["imagenet"]}))
+    monkeypatch.setattr(Images, "load", lambda _: ImageSet(split, split, tuple("abcd"), "digest"))
+    config = options.make(Config, data="imagenet", **ibot.PRESETS["imagenet"])
+    IBOT.check(config)
+    method = IBOT(config, IBOT.resources(config))
     key, batches = jax.random.key(0), jax.ShapeDtypeStruct((1024, 224, 224, 3), jnp.uint8)
-    state = jax.eval_shape(experiment.init, key)
-    after, metrics = jax.eval_shape(experiment.step, state, Split(batches, None), key)
+    state = jax.eval_shape(method.init, key)
+    after, metrics = jax.eval_shape(method.step, state, Split(batches, None), key)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
     assert metrics["train/loss"].shape == ()
     assert state.centers.shape == (2, 8192)
-    config, epoch = experiment.config, 1_281_167 / 1024
+    epoch = 1_281_167 / 1024
     assert config.updates == int(np.ceil(800 * epoch))
     assert config.teacher_warmup * config.updates == pytest.approx(30 * epoch, rel=1e-5)
     schedule = ibot.optimizers.schedule(config.optimizer, config.updates)
@@ -334,8 +380,8 @@ def test_the_recipe_for_imagenet_makes_a_step_of_the_right_shape(monkeypatch):
     assert schedule(config.updates) == pytest.approx(1e-6, rel=1e-3)
 
 
-def test_no_label_reaches_the_update(experiment):
-    source = experiment.source([0])
+def test_no_label_reaches_the_update(method):
+    source = method.source([0])
     assert source.next(None, 0).labels is None
     source.close()
 
@@ -355,6 +401,9 @@ def test_no_label_reaches_the_update(experiment):
         ({"teacher_warmup": 1.5}, "--teacher-warmup"),
         ({"prototypes": 0}, "--prototypes is 0"),
         ({"clip": 0.0}, "--clip"),
+        ({"patch_weight": -1.0}, "--patch-weight is -1.0"),
+        ({"network": "convnet"}, "--network=convnet has no patches to mask"),
+        ({"init_from": "no/such/run"}, "no/such/run"),
         ({"batch_size": 100_000}, "--batch-size"),
         ({"views": {"flip": 1.5}}, "--views.flip"),
         ({"optimizer": {"learning_rate": -1.0}}, "--optimizer.learning-rate"),
@@ -362,11 +411,45 @@ def test_no_label_reaches_the_update(experiment):
         ({"data": "npz:one.npz"}, "at least two patches"),
     ],
 )
-def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, monkeypatch):
+def test_settings_that_cannot_run_are_refused_by_name(changed, named, build, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, side in (("odd", 30), ("one", 4)):
-        np.savez(
-            name, images=np.random.default_rng(0).integers(0, 256, (40, side, side, 3), np.uint8)
-        )
+        images = np.random.default_rng(0).integers(0, 256, (40, side, side, 3), np.uint8)
+        np.savez(name, images=images)
     with pytest.raises(UserError, match=named):
-        IBOT(replace(TINY, changed)).source([0])
+        build(IBOT, options.replace(TINY, changed)).source([0])
+
+
+def test_it_learns_what_stripes_hide(build, stripes):
+    """Fifty updates: the student guesses the teacher's hidden patches of images it has not seen.
+
+    Whoever guesses the same for all of them can do no better than the entropy of what the teacher
+    makes of all together, which is 0 for a teacher that has collapsed.
+    """
+    sizes = {"prototypes": 16, "head_hidden": 32, "head_bottleneck": 16}
+    changed = {"data": stripes, "updates": 50, "momentum": 0.9, "views": AS_THEY_ARE, **sizes}
+    method = build(IBOT, options.replace(TINY, changed))
+    step = jax.jit(method.step)
+    state = jax.jit(method.init)(jax.random.key(0))
+    source = method.source([0])
+    for update in range(50):
+        batch = jax.tree.map(lambda leaf: leaf[0], source.next(None, update))
+        state, _ = step(state, batch, jax.random.key(update))
+    source.close()
+
+    @jax.jit
+    def judged(state, x):
+        keys = jax.random.split(jax.random.key(1), len(x))
+        mask = jax.vmap(lambda key: masking.block(key, 4, 4, 0.25, 0.5))(keys)
+        targets = distributions(method.see(state.teacher, x).logits, state.centers, 0.07)
+        student = method.see(state.params.networks, x, mask, state.params.mask_token)
+        return mask, targets[:, 1:], jax.nn.log_softmax(student.logits / 0.1)[:, 1:]
+
+    x = method.resources.data.test.images / np.float32(255)
+    mask, targets, log_p = jax.tree.map(np.asarray, judged(state, x))
+    q = targets[mask]  # [hidden patches, K]
+    error = -np.mean(np.sum(q * log_p[mask], axis=1))
+    mean = q.mean(axis=0)
+    constant = -np.sum(mean * np.log(mean + 1e-30))
+    assert constant > 1
+    assert error < 0.5 * constant, (error, constant)
