@@ -145,7 +145,7 @@ def _import(name: str, where: str, settings: Mapping[str, Any]) -> Found:
     missing = [part for part in ("Config", "TINY") if not hasattr(module, part)]
     require(
         not missing,
-        f'--exp={name}: {module_name} has no {" and no ".join(missing)}; README.md, "Adding a '
-        "method\", says what a method's module holds.",
+        f"--exp={name}: {module_name} has no {' and no '.join(missing)}; docs/adding_a_method.md "
+        "says what a method's module holds.",
     )
     return Found(name, getattr(module, class_name), module, settings)

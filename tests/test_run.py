@@ -824,7 +824,7 @@ OUTSIDE = {
     "missing_bits.no_such:Method": ["there is no module missing_bits.no_such"],
     "payload_module:Nothing": ["payload_module has no class Nothing"],
     "payload_module:": ["payload_module has no class after the colon"],
-    "payload_module:Method": ["payload_module has no TINY", "Adding a method"],
+    "payload_module:Method": ["payload_module has no TINY", "docs/adding_a_method.md"],
     "json:JSONDecoder": ["json has no Config and no TINY"],
     ":Method": ["names no module", "my_package.my_module:MyMethod"],
     ".relative:Method": ["names no module", "my_package.my_module:MyMethod"],
