@@ -5,12 +5,14 @@ The first colors are those of Okabe and Ito, which color-blind readers can tell 
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chex
 import jax
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI = 100
 WHITE = "#ffffff"
@@ -91,22 +93,20 @@ def save(canvas: np.ndarray, title: str, heads: Sequence[Head], path: Path) -> N
     top = 66 if heads else 44
     height = canvas.shape[0] + margin + top
     width = max(canvas.shape[1] + 2 * margin, _NARROWEST)
-    plt = pyplot()
-    figure = plt.figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=WHITE)
-    figure.figimage(canvas, margin, margin, origin="upper")
-    figure.text(margin / width, 1 - 14 / height, title, fontsize=12, color=INK, va="top")
+    drawn = figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=WHITE)
+    drawn.figimage(canvas, margin, margin, origin="upper")
+    drawn.text(margin / width, 1 - 14 / height, title, fontsize=12, color=INK, va="top")
     for head in heads:
         left = (margin + head.x) / width
-        figure.text(left, 1 - 42 / height, head.text, fontsize=9.5, color=head.color, va="top")
-    figure.savefig(path, dpi=DPI)
-    plt.close(figure)
+        drawn.text(left, 1 - 42 / height, head.text, fontsize=9.5, color=head.color, va="top")
+    drawn.savefig(path, dpi=DPI)
 
 
-def pyplot() -> ModuleType:
-    """matplotlib.pyplot, drawing to files alone; imported late, because it takes a while."""
-    import matplotlib
+def figure(**settings: Any) -> "Figure":
+    """A figure of matplotlib's of its own, which pyplot does not know.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    A notebook's pictures and backend stay as they are. Imported late, because it takes a while.
+    """
+    from matplotlib.figure import Figure
 
-    return plt
+    return Figure(**settings)

@@ -35,8 +35,8 @@ def draw(
             seeds.setdefault(row["seed"], {})[row["step"]] = row[metric]
     if not seeds:
         return
-    plt = canvas.pyplot()
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = canvas.figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     steps = sorted(set.intersection(*(set(curve) for curve in seeds.values())))
     curves = [[curve[step] for step in steps] for curve in seeds.values()]
     values = np.array(curves)  # [seeds, points]
@@ -60,4 +60,3 @@ def draw(
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(path, dpi=120)
-    plt.close(figure)

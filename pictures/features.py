@@ -30,8 +30,8 @@ def correlation(c: jax.Array, path: Path) -> None:
     chex.assert_shape(c, (len(c), len(c)))
     diagonal = np.diagonal(c)
     others = np.linalg.norm(c - np.diag(diagonal)) / np.sqrt(max(1, c.size - len(c)))
-    plt = canvas.pyplot()
-    figure, axes = plt.subplots(figsize=(6.6, 5.8), layout="constrained")
+    figure = canvas.figure(figsize=(6.6, 5.8), layout="constrained")
+    axes = figure.subplots()
     size = min(len(c), _COMPONENTS)
     image = axes.imshow(c[:size, :size], cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     part = f"the first {size} of {len(c):,} components" if size < len(c) else "component"
@@ -43,7 +43,6 @@ def correlation(c: jax.Array, path: Path) -> None:
     )
     figure.colorbar(image, ax=axes, label="correlation", shrink=0.9)
     figure.savefig(path, dpi=canvas.DPI)
-    plt.close(figure)
 
 
 def feature_map(
@@ -69,8 +68,8 @@ def feature_map(
     drawn = np.random.default_rng(0).permutation(drawable)[:_POINTS]
     points, method = _plane(np.asarray(features, np.float64)[drawn])
     labels = labels[drawn]
-    plt = canvas.pyplot()
-    figure, axes = plt.subplots(figsize=(8.4, 6), layout="constrained")
+    figure = canvas.figure(figsize=(8.4, 6), layout="constrained")
+    axes = figure.subplots()
     size = 16 if len(points) > 300 else 34
     for label, (color, marker) in enumerate(looks):
         mine = points[labels == label]
@@ -101,7 +100,6 @@ def feature_map(
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], path: Path) -> None:
@@ -120,9 +118,9 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares = shares[:_CLASSES, :_CLASSES]
     shown = classes[:_CLASSES]
-    plt = canvas.pyplot()
     side = 2.2 + 0.5 * len(shown)
-    figure, axes = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    figure = canvas.figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.5:
@@ -135,7 +133,6 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     right = f"{100 * np.mean(labels == guesses):.1f} % are right"
     axes.set_title(f"Test examples, in percent of their class\n{right}{some}")
     figure.savefig(path, dpi=canvas.DPI)
-    plt.close(figure)
 
 
 def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:

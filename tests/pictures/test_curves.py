@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from missing_bits.eval import statistics
-from missing_bits.pictures import curves
+from missing_bits.pictures import canvas, curves
 
 
 def draw(rows, path):
@@ -41,10 +41,14 @@ def test_a_learning_curve_is_drawn_for_one_and_for_several_seeds(tmp_path):
 
 def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):
     """Every seed, and their mean where all have got to; rows of means are passed over."""
-    import matplotlib.pyplot as plt
-
     drawn = []
-    monkeypatch.setattr(plt, "close", drawn.append)
+    make = canvas.figure
+
+    def keep(**settings):
+        drawn.append(make(**settings))
+        return drawn[-1]
+
+    monkeypatch.setattr(canvas, "figure", keep)
     rows = [*rows_of([0, 10]), {"step": 400, "seed": 0, "eval/return_mean": 7.0}]
     draw(rows, tmp_path / "curve.png")
     monkeypatch.undo()
@@ -55,7 +59,6 @@ def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):
     assert axes.get_title() == "dqn on CartPole-v1"
     assert axes.get_xlabel() == "env steps"
     assert axes.get_ylabel() == "return mean"
-    plt.close(drawn[0])
 
 
 def test_no_rows_no_picture(tmp_path):

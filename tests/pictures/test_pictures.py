@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from missing_bits.pictures import canvas
 from missing_bits.pictures import features as features_pictures
 from missing_bits.pictures import images as images_pictures
 
@@ -120,13 +121,16 @@ def test_neighbors_are_framed_by_class(tmp_path, count, k):
 
 def drawn(monkeypatch, draw, *arguments):
     """Return the figure of a drawing function."""
-    import matplotlib.pyplot as plt
-
     figures = []
-    monkeypatch.setattr(plt, "close", figures.append)
+    make = canvas.figure
+
+    def keep(**settings):
+        figures.append(make(**settings))
+        return figures[-1]
+
+    monkeypatch.setattr(canvas, "figure", keep)
     draw(*arguments)
     monkeypatch.undo()
-    plt.close(figures[0])
     return figures[0]
 
 
@@ -226,9 +230,10 @@ def test_a_map_of_collapsed_features_is_drawn_all_the_same(tmp_path, monkeypatch
     assert "principal components" in figure.axes[0].get_title()
 
 
-def test_a_map_is_the_same_at_every_call_and_closes_its_figure(tmp_path, monkeypatch):
+def test_a_map_is_the_same_at_every_call_and_leaves_pyplot_alone(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
+    before = plt.get_backend()
     monkeypatch.setattr(features_pictures, "_POINTS", 200)
     features = RNG.normal(size=(500, 4))
     labels = RNG.integers(0, 2, 500)
@@ -236,6 +241,7 @@ def test_a_map_is_the_same_at_every_call_and_closes_its_figure(tmp_path, monkeyp
         features_pictures.feature_map(features, labels, ["odd", "even"], tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert plt.get_fignums() == []
+    assert plt.get_backend() == before
 
 
 def test_a_confusion_tells_percents_of_each_class(tmp_path, monkeypatch):
