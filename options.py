@@ -1,17 +1,18 @@
 """What a configuration is: frozen dataclasses whose fields are options of the command line.
 
-A field that is itself a dataclass is a group: its fields are options with its name before them (`--optimizer.name`), or
-without a prefix if the field's type is `Flat[Group]`. A group may have a method `check(prefix)` that raises `UserError`
-for settings that make no sense, and `modules()`, the values in it that name code to be imported.
+A field that is itself a dataclass is a group: its fields are options with its name before them
+(`--optimizer.name`), or without a prefix if the field's type is `Flat[Group]`. A group may have a
+method `check(prefix)` that raises `UserError` for settings that make no sense, and `modules()`, the
+values in it that name code to be imported.
 
-Numbers that only arithmetic meets are marked with `row`: rows of one program may differ in them, because they are
-arguments of the program and no part of it.
+Numbers that only arithmetic meets are marked with `row`: rows of one program may differ in them,
+because they are arguments of the program and no part of it.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -99,7 +100,8 @@ def replace(config: T, settings: Mapping[str, Any]) -> T:
 
     Args:
       config: the configuration.
-      settings: by the name of the field; those of flat groups stand beside the configuration's own. A mapping changes
+      settings: by the name of the field; those of flat groups stand beside the configuration's own.
+      A mapping changes
         fields of a group.
     """
     changes: dict[str, Any] = {}
@@ -144,6 +146,17 @@ def modules(config: Any) -> list[str]:
     for field in fields(type(config)):
         if field.is_group:
             found = found + modules(getattr(config, field.name))
+    return found
+
+
+def code_flags(config: Any) -> list[str]:
+    """The options of a configuration that name code, as arguments of a command line."""
+    code = modules(config)
+    found = []
+    for option, mine in flat(to_json(config), type(config)).items():
+        named = mine if isinstance(mine, list) else [mine]
+        if any(part in code for part in named):
+            found += [f"--{option}", *map(str, named)]
     return found
 
 
@@ -221,7 +234,8 @@ def from_json(config_class: type[T], values: Mapping[str, Any], found_in: str) -
       found_in: the file, for messages.
 
     Raises:
-      UserError: the fields are not those of `config_class`: another version of the suite wrote them.
+      UserError: the fields are not those of `config_class`: another version of the suite wrote
+      them.
     """
     types = {field.name: field for field in fields(config_class)}
     strange = set(types) ^ set(values) if isinstance(values, Mapping) else {config_class.__name__}
@@ -251,8 +265,3 @@ def flat(values: Mapping[str, Any], config_class: type, prefix: str = "") -> dic
         else:
             found[prefix + field.option] = mine
     return found
-
-
-def chosen(config: Any, among: Sequence[str]) -> str:
-    """The first of some options that a configuration has."""
-    return next(name for name in among if hasattr(config, name))

@@ -26,9 +26,10 @@ updates; S seeds; K updates in one call. An agent is written for one seed and on
 `Envs.find` decides which kind an id names; no agent branches on it.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -262,7 +263,25 @@ def _try_wrappers(recipe: Recipe, env: gym.Env) -> None:
 
 
 def _record(recipe: Recipe, player: Player, learned: Any, seed: int) -> Recording:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # frames are drawn off screen
+    with _off_screen():
+        return _play(recipe, player, learned, seed)
+
+
+@contextlib.contextmanager
+def _off_screen() -> Iterator[None]:
+    """Frames are drawn off screen, unless the environment variable says where to."""
+    name = "SDL_VIDEODRIVER"
+    lacking = name not in os.environ
+    if lacking:
+        os.environ[name] = "dummy"
+    try:
+        yield
+    finally:
+        if lacking:
+            del os.environ[name]
+
+
+def _play(recipe: Recipe, player: Player, learned: Any, seed: int) -> Recording:
     silent = make(recipe)
     modes = silent.metadata.get("render_modes", ())
     silent.close()

@@ -334,8 +334,10 @@ class _Session:
 
     @property
     def resume_command(self) -> str:
-        folder = shlex.quote(str(self.folder.path))
-        return f"python run.py --exp={self.name} --run.dir={folder} --run.resume"
+        """What continues this run; code must stand on a command line, so it is named again."""
+        options_of_run = [f"--run.dir={self.folder.path}", "--run.resume"]
+        arguments = [f"--exp={self.name}", *options.code_flags(self.config), *options_of_run]
+        return f"python run.py {shlex.join(arguments)}"
 
     def _finish(self) -> Result:
         unit = self.plan.unit
