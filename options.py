@@ -141,7 +141,7 @@ def check(config: Any, prefix: str = "") -> None:
 
 
 def modules(config: Any) -> list[str]:
-    """The values, in all groups, that name code to be imported, such as "my_package.envs:Maze-v0"."""
+    """The values in all groups that name code to be imported, such as "my_package.envs:Maze-v0"."""
     found = config.modules() if hasattr(config, "modules") else []
     for field in fields(type(config)):
         if field.is_group:
@@ -164,7 +164,7 @@ def code_flags(config: Any) -> list[str]:
 
 
 def number_names(config_class: type, prefix: str = "") -> list[str]:
-    """The options that hold numbers of rows, in the order of `numbers`; one that holds several comes once."""
+    """The options that hold numbers of rows, in the order of `numbers`; each comes once."""
     found = []
     for field in fields(config_class):
         if field.is_group:
