@@ -1,7 +1,8 @@
-"""What every test runs under: four virtual CPU devices, strict array ranks, one compilation cache.
+"""What every test runs under: four virtual CPU devices, strict array ranks, a compilation cache.
 
-The environment variables stand before the first import of jax, and processes that tests start inherit
-them. Each is a default: what the caller has set wins, and the platform is whatever JAX finds.
+The environment variables stand before the first import of jax, and processes that tests start
+inherit them. Each is a default: what the caller has set wins, and the platform is whatever JAX
+finds.
 """
 
 import hashlib
@@ -25,13 +26,21 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --exp, for the passport of a method from outside the repository."""
+    parser.addoption(
+        "--exp", help="tests/passport: the method to test, as my_package.my_module:MyMethod"
+    )
+
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 APART = {"tests", "benchmarks", "docs"}  # may hold Python files, belong to no package
 WRITTEN = {"build", "dist", "runs"}  # what installing and training leave at the root
 
 
 def _may_hold_code(path: pathlib.Path) -> bool:
-    """Tell whether a path is a folder that is not hidden, written by a tool, or a virtual environment."""
+    """Tell whether a path is a folder, but none of a tool, a virtual environment or hidden."""
     if not path.is_dir() or path.name.startswith((".", "__")) or path.suffix == ".egg-info":
         return False
     return not (path.parent == ROOT and path.name in WRITTEN) and not (path / "pyvenv.cfg").exists()
@@ -54,7 +63,7 @@ def root() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def all_files() -> list[pathlib.Path]:
-    """Return every Python file of the repository, tests and benchmarks too, relative to the root."""
+    """Return every Python file of the repository, tests too, relative to the root."""
     return [file.relative_to(ROOT) for file in _python_files(ROOT)]
 
 
@@ -66,8 +75,8 @@ def source_files(all_files: list[pathlib.Path]) -> list[pathlib.Path]:
 
 # Runs in processes of their own, cheap enough to be killed by the dozen.
 
-TINY = """--exp=dqn --num-envs=2 --env-steps=1200 --batch-size=8 --hidden-sizes 8 --learning-starts=60
-    --replay-capacity=500 --target-period=50 --eval-episodes=2
+TINY = """--exp=dqn --num-envs=2 --env-steps=1200 --batch-size=8 --hidden-sizes 8
+    --learning-starts=60 --replay-capacity=500 --target-period=50 --eval-episodes=2
     --run.log-period=20 --run.eval-period=120 --run.checkpoint-period=60"""
 PATIENCE = 300  # seconds until a run that should have done something is given up
 
@@ -106,7 +115,7 @@ class Run:
             time.sleep(0.002)
 
     def wait_for_lines(self, lines: int) -> None:
-        """Return when so many rows of metrics have been written (each prints a line) or the run has ended."""
+        """Return when so many rows of metrics are written (a line each) or the run has ended."""
         self.wait_until(lambda: self.out.count("\n") >= lines)
 
     def kill(self, number: int) -> None:
@@ -122,9 +131,13 @@ class Runs:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
         self._driver = subprocess.Popen(
             [sys.executable, ROOT / "tests" / "loop" / "fork_runs.py"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ | {"XDG_CACHE_HOME": str(cache)},
-        )  # fmt: skip
-        self._folder, self._started = folder, []
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ | {"XDG_CACHE_HOME": str(cache)},
+        )
+        self._folder = folder
+        self._started: list[Run] = []
 
     def start(self, *arguments: object, **environ: str) -> Run:
         output = str(self._folder / f"output{len(self._started)}")
@@ -178,7 +191,7 @@ def uninterrupted(runs, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def outcome():
-    """Return the function that tells everything of a finished run that does not depend on the clock."""
+    """Return the function that tells all of a finished run that does not depend on the clock."""
 
     def outcome(folder: pathlib.Path) -> dict:
         result = json.loads((folder / "result.json").read_text())
@@ -209,19 +222,15 @@ def hashes():
 
 
 @pytest.fixture(scope="module")
-def small_vit():
-    """A transformer of two narrow layers under the name vit_micro: as good to tests, and it compiles sooner."""
-    from missing_bits.nets import vision
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            vision._NETWORKS, "vit_micro", lambda side: vision.VisionTransformer(32, 2, 2, side)
-        )
-        yield
+def hasty():
+    """Compile without most optimizations: for tests that compile more than they compute."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_compiled():
-    """Drop what a module compiled: those of a thousand tests may be more than a process can hold."""
+    """Drop what a module compiled: a thousand tests' may be more than a process can hold."""
     yield
     jax.clear_caches()

@@ -30,7 +30,6 @@ from missing_bits.plan import Plan
 
 def _evaluation(headline: Headline, measure: Callable[[Any, jax.Array], jax.Array]) -> Evaluation:
     """Judges by one number, of what was learned and a key; draws a file."""
-    measure = jax.jit(measure)
 
     def scores(learned: Any, key: jax.Array, last: bool) -> dict[str, float]:
         found = {headline.name: float(measure(learned, key))}
@@ -130,6 +129,16 @@ class Batches:
         self.closed = True
 
 
+_TRUTH = np.array([1.0, -2.0, 0.5])
+
+
+@jax.jit
+def _distance(learned: RegressionState, key: jax.Array) -> jax.Array:
+    """From the true weights; the key's part is tiny, but there."""
+    off = jnp.sum(jnp.square(learned.params.w - _TRUTH))
+    return off + 1e-3 * jax.random.uniform(key)
+
+
 class RegressionResources(NamedTuple):
     """What rows share."""
 
@@ -149,14 +158,8 @@ class Regression:
     @staticmethod
     def resources(config: RegressionConfig) -> RegressionResources:
         """The true weights, and the distance to them."""
-        truth = np.array([1.0, -2.0, 0.5])
-
-        def error(learned: RegressionState, key: jax.Array) -> jax.Array:
-            # The key's part is tiny, but there.
-            off = jnp.sum(jnp.square(learned.params.w - truth))
-            return off + 1e-3 * jax.random.uniform(key)
-
-        return RegressionResources(truth, _evaluation(Headline("eval/error", False), error))
+        evaluation = _evaluation(Headline("eval/error", False), _distance)
+        return RegressionResources(_TRUTH, evaluation)
 
     def __init__(self, config: RegressionConfig, resources: RegressionResources) -> None:
         self.config = config
@@ -304,6 +307,11 @@ class ChainState(NamedTuple):
     updates: jax.Array
 
 
+@jax.jit
+def _best_value(values: jax.Array, key: jax.Array) -> jax.Array:
+    return jnp.max(values[1])
+
+
 class Chain:
     """The agent. It learns from the steps of this update and of the one before."""
 
@@ -315,8 +323,8 @@ class Chain:
 
     @staticmethod
     def resources(config: ChainConfig) -> Evaluation:
-        """How far the best value is from what it is at most."""
-        return _evaluation(Headline("eval/value"), lambda values, key: jnp.max(values[1]))
+        """The best value of the second state."""
+        return _evaluation(Headline("eval/value"), _best_value)
 
     def __init__(self, config: ChainConfig, resources: Evaluation) -> None:
         self.config = config
@@ -517,6 +525,11 @@ class TrackerState(NamedTuple):
     updates: jax.Array
 
 
+@jax.jit
+def _mistakes(w: jax.Array, key: jax.Array) -> jax.Array:
+    return jnp.abs(w[0] - 0.6) + jnp.abs(w[1])
+
+
 class Tracker:
     """The agent. It pushes where it expects the number to go."""
 
@@ -528,12 +541,8 @@ class Tracker:
 
     @staticmethod
     def resources(config: TrackerConfig) -> Evaluation:
-        """The distance to the weights of a number that nothing pushes."""
-
-        def error(w: jax.Array, key: jax.Array) -> jax.Array:
-            return jnp.abs(w[0] - 0.6) + jnp.abs(w[1])
-
-        return _evaluation(Headline("eval/error", False), error)
+        """The distance to the weights of a number that is pushed at random."""
+        return _evaluation(Headline("eval/error", False), _mistakes)
 
     def __init__(self, config: TrackerConfig, resources: Evaluation) -> None:
         self.config = config
