@@ -1,4 +1,4 @@
-"""Barlow Twins: the loss by hand and by its invariances, devices with different data, presets, and that it learns."""
+"""Barlow Twins: the loss by hand and by its invariances, devices, presets, and that it learns."""
 
 import functools
 
@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from missing_bits import collectives
-from missing_bits.encoders.variables import encoder_of
+from missing_bits import collectives, optimizers, options
+from missing_bits.data.images import ImageSet, Split
+from missing_bits.data.load import Images
 from missing_bits.errors import UserError
 from missing_bits.eval import knn
-from missing_bits.loop.config import replace
-from missing_bits.loop.parallel import Layout
+from missing_bits.eval.probes import Probes
 from missing_bits.ssl import barlow_twins
-from missing_bits.ssl.barlow_twins import Config, correlation, objective
+from missing_bits.ssl.barlow_twins import BarlowTwins, Config, correlation, objective
 
 
 def loss(z_a, z_b, off_diagonal=0.0051):
@@ -32,10 +32,12 @@ def embeddings(seed, rows=16, width=5):
 
 
 def test_loss_by_hand():
-    """Standardized, z_a is [1, 1], [-1, 1], [1, -1], [-1, -1] and z_b the same but for its second column's sign.
+    """Views and their products, small enough to be written down.
 
-    Hence C = [[1, 0], [0, -1]]: (1 - 1)^2 + (1 + 1)^2 = 4 on the diagonal, nothing off it. With the columns of z_b
-    swapped C = [[0, 1], [1, 0]]: 1 + 1 on the diagonal and lambda (1 + 1) off it.
+    Standardized, z_a is [1, 1], [-1, 1], [1, -1], [-1, -1] and z_b the same but for its second
+    column's sign. Hence C = [[1, 0], [0, -1]]: (1 - 1)^2 + (1 + 1)^2 = 4 on the diagonal, nothing
+    off it. With the columns of z_b swapped C = [[0, 1], [1, 0]]: 1 + 1 on the diagonal and lambda
+    (1 + 1) off it.
     """
     z_a = np.array([[3, 1], [1, 1], [3, -1], [1, -1]], np.float32)
     z_b = np.array([[10, -4], [0, -4], [10, 2], [0, 2]], np.float32)
@@ -123,52 +125,52 @@ def test_loss_and_gradients_are_of_the_batch_of_all_devices(devices):
     )
 
 
-TINY = Config(data="digits", updates=10, batch_size=16, projector_sizes=(32, 32))
+TINY = options.make(Config, data="digits", updates=10, batch_size=16, projector_sizes=(32, 32))
+
+
+@pytest.fixture(scope="module")
+def method(build):
+    return build(BarlowTwins, TINY)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_published_recipes_make_a_step_of_the_right_shape(name, monkeypatch):
-    """On stand-in images of the real size, traced and not run; the schedule has the published figures."""
-    from missing_bits.data.images import ImageSet, Split
-
+    """On stand-in images of the real size, traced and not run; the schedule is as published."""
     side, batch, rate, warmup = {
         "cifar10": (32, 256, 0.3, 1_953),
         "imagenet": (224, 2048, 1.6, 6_255),
     }[name]
     images = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
     split = Split(images, np.arange(4, dtype=np.int32))
-    monkeypatch.setattr(
-        barlow_twins, "load", lambda *_: ImageSet(split, split, tuple("abcd"), "digest")
-    )
-    experiment = barlow_twins.BarlowTwins(
-        replace(Config(), {"data": name, **barlow_twins.PRESETS[name]})
-    )
-    assert experiment.config.batch_size == batch
+    monkeypatch.setattr(Images, "load", lambda _: ImageSet(split, split, tuple("abcd"), "digest"))
+    config = options.make(Config, data=name, **barlow_twins.PRESETS[name])
+    BarlowTwins.check(config)
+    method = BarlowTwins(config, BarlowTwins.resources(config))
+    assert config.batch_size == batch
     key, batches = jax.random.key(0), jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
-    state = jax.eval_shape(experiment.init, key)
-    after, metrics = jax.eval_shape(experiment.step, state, Split(batches, None), key)
+    state = jax.eval_shape(method.init, key)
+    after, metrics = jax.eval_shape(method.step, state, Split(batches, None), key)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
     assert metrics["train/loss"].shape == ()
-    schedule = barlow_twins.optimizers.schedule(
-        experiment.config.optimizer, experiment.config.updates
-    )
+    schedule = optimizers.schedule(config.optimizer, config.updates)
     assert schedule(warmup) == pytest.approx(rate, rel=1e-3)
-    assert schedule(experiment.config.updates) == pytest.approx(rate / 1000, rel=1e-3)
+    assert schedule(config.updates) == pytest.approx(rate / 1000, rel=1e-3)
 
 
-def test_initializing_from_a_run_takes_its_encoder(tmp_path):
-    experiment = barlow_twins.BarlowTwins(TINY)
-    learned = jax.device_get(experiment.learned(experiment.init(jax.random.key(1))))
-    experiment.hand_over(learned, tmp_path / "encoder" / "seed1.safetensors", {})
-    second = barlow_twins.BarlowTwins(replace(TINY, {"init_from": str(tmp_path)}))
-    state = second.init(jax.random.key(2))
-    chex.assert_trees_all_equal(state.params["encoder"], learned[0]["encoder"])
-    fresh = experiment.init(jax.random.key(2))
-    chex.assert_trees_all_equal(state.params["projector"], fresh.params["projector"])
+def test_initializing_from_a_run_takes_its_encoder(method, build, tmp_path):
+    init = jax.jit(method.init)
+    learned = jax.device_get(method.learned(init(jax.random.key(1))))
+    method.hand_over(learned, tmp_path / "encoder" / "seed1.safetensors", {})
+    second = build(BarlowTwins, options.replace(TINY, {"init_from": str(tmp_path)}))
+    state = jax.jit(second.init)(jax.random.key(2))
+    fresh = init(jax.random.key(2))
+    chex.assert_trees_all_equal(state.params.encoder, learned.params.encoder)
+    chex.assert_trees_all_equal(state.statistics.encoder, learned.statistics.encoder)
+    chex.assert_trees_all_equal(state.params.projector, fresh.params.projector)
 
 
-def test_no_label_reaches_the_update():
-    source = barlow_twins.BarlowTwins(TINY).source([0])
+def test_no_label_reaches_the_update(method):
+    source = method.source([0])
     assert source.next(None, 0).labels is None
     source.close()
 
@@ -187,33 +189,30 @@ def test_no_label_reaches_the_update():
         ({"network": "vit_tiny", "data": "npz:odd.npz"}, "patches"),
     ],
 )
-def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, monkeypatch):
+def test_settings_that_cannot_run_are_refused_by_name(changed, named, build, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    np.savez("odd.npz", images=np.random.default_rng(0).integers(0, 256, (40, 30, 30, 3), np.uint8))
+    images = np.random.default_rng(0).integers(0, 256, (40, 30, 30, 3), np.uint8)
+    np.savez("odd.npz", images=images)
     with pytest.raises(UserError, match=named):
-        barlow_twins.BarlowTwins(replace(TINY, changed)).source([0])
+        build(BarlowTwins, options.replace(TINY, changed)).source([0])
 
 
-def test_it_learns_photos_beyond_raw_pixels_and_a_random_encoder():
+def test_it_learns_photos_beyond_raw_pixels_and_a_random_encoder(build, trained):
     """Two hundred updates of half the size, where the default run makes a thousand."""
-    settings = {"data": "photos", "updates": 200, "batch_size": 64, "projector_sizes": (256, 256)}
-    experiment, layout = barlow_twins.BarlowTwins(Config(**settings)), Layout([0], 1)
-    source = experiment.source([0])
-    batches = jax.tree.map(
-        lambda *leaves: np.stack(leaves), *(source.next(None, i) for i in range(200))
-    )
-    source.close()
-    state = layout.init(experiment)
-    untrained = layout.learned(experiment, state)[0]
-    state, _ = layout.updates(experiment)(state, batches, 0, 200)
-    train, test = experiment.data.train, experiment.data.test
+    sizes = {"updates": 200, "batch_size": 64, "projector_sizes": (256, 256)}
+    method = build(BarlowTwins, options.make(Config, data="photos", **sizes))
+    data = method.resources.data
+    probes = Probes(data, method.encoder)
 
     def knn_accuracy(features):
-        return knn.accuracy(features(train), train.labels, features(test), test.labels)
+        train = features(data.train)
+        test = features(data.test)
+        return knn.accuracy(train, data.train.labels, test, data.test.labels)
 
-    learned, random = (
-        knn_accuracy(functools.partial(experiment.probes.features, encoder_of(which)))
-        for which in (layout.learned(experiment, state)[0], untrained)
-    )
+    def of_encoder(learned):
+        return knn_accuracy(functools.partial(probes.features, learned.encoder))
+
     pixels = knn_accuracy(lambda split: split.images.reshape(len(split.images), -1))
+    random = of_encoder(trained(method, 0))
+    learned = of_encoder(trained(method, 200))
     assert learned > max(pixels, random) + 0.03, (learned, pixels, random)
