@@ -2,9 +2,9 @@
 
 
 class UserError(Exception):
-    """A mistake the user can mend: its message says what was given, what was expected and what to do.
+    """A mistake the user can mend: it says what was given, what was expected and what to do.
 
-    `run.py` prints it as one line on standard error and exits with status 2; it never shows a traceback.
+    `run.py` prints it as one line on standard error and exits with status 2, without a traceback.
     """
 
 
@@ -15,7 +15,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_positive(config: object, *names: str, prefix: str = "") -> None:
-    """Raises `UserError` naming the first of the config's fields `names` that holds anything not above zero."""
+    """Raises `UserError` naming the first field of `names` that holds anything not above zero."""
     for name in names:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
@@ -26,7 +26,7 @@ def require_positive(config: object, *names: str, prefix: str = "") -> None:
 
 
 def require_between(config: object, low: float, high: float, *names: str, prefix: str = "") -> None:
-    """Raises `UserError` naming the first of the config's fields `names` that lies outside [low, high]."""
+    """Raises `UserError` naming the first field of `names` that lies outside [low, high]."""
     for name in names:
         value = getattr(config, name)
         option = "--" + prefix + name.replace("_", "-")
