@@ -1,4 +1,4 @@
-"""DQN's loss by hand, its exploration, its cadence, and that it learns."""
+"""DQN's loss by hand, its exploration, its cadence, and that it learns known values."""
 
 import chex
 import jax
@@ -6,13 +6,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from missing_bits import options
+from missing_bits.agents import exploration
 from missing_bits.agents.dqn import DQN, Config
 from missing_bits.errors import UserError
-from missing_bits.loop.parallel import Layout
 from missing_bits.replay.uniform import Transitions
+from missing_bits.tests.agents import probes
+from missing_bits.tests.loop.drive import Drive
 
+pytestmark = pytest.mark.usefixtures("hasty")
 SMALL = {"env": "phys2d/CartPole-v1", "hidden_sizes": (), "n_step": 1}
-# Two transitions; the last one is terminal. Observations are one-hot, so a linear network reads off a table.
+
+
+def make(**settings):
+    """The agent as the loop makes it."""
+    config = options.make(Config, **settings)
+    options.check(config)
+    DQN.check(config)
+    return DQN(config, DQN.resources(config))
+
+
+# Two transitions; the last one is terminal. Observations are one-hot: a linear network is a table.
 BATCH = Transitions(
     s_tm1=np.eye(4, dtype=np.float32)[[0, 1]],
     a_tm1=np.array([0, 1]),
@@ -31,7 +45,8 @@ def table(values):
 class LossTest(chex.TestCase):
     @chex.all_variants()
     def test_plain_squared(self):
-        # max target Q(2) = 5: errors 1 + 0.9 * 5 - 1 = 4.5 and -3 - 0 = -3; (4.5^2 + 3^2) / 2 / 2 = 7.3125.
+        # max target Q(2) = 5: errors 1 + 0.9 * 5 - 1 = 4.5 and -3 - 0 = -3;
+        # (4.5^2 + 3^2) / 2 / 2 = 7.3125.
         self._check(double=False, huber=False, expected=7.3125)
 
     @chex.all_variants()
@@ -41,8 +56,8 @@ class LossTest(chex.TestCase):
 
     @chex.all_variants()
     def test_double_squared(self):
-        # The online network prefers action 0 in state 2, which the target values 1: error 1 + 0.9 - 1 = 0.9.
-        # (0.9^2 + 3^2) / 2 / 2 = 2.4525.
+        # The online network prefers action 0 in state 2, which the target values 1: the error is
+        # 1 + 0.9 - 1 = 0.9. (0.9^2 + 3^2) / 2 / 2 = 2.4525.
         self._check(double=True, huber=False, expected=2.4525)
 
     @chex.all_variants()
@@ -51,14 +66,14 @@ class LossTest(chex.TestCase):
         self._check(double=True, huber=True, expected=1.4525)
 
     def _check(self, double, huber, expected):
-        agent = DQN(Config(**SMALL, double=double, huber=huber))
+        agent = make(**SMALL, double=double, huber=huber)
         loss, value = self.variant(agent.loss)(table(ONLINE), table(TARGET), BATCH)
         np.testing.assert_allclose(loss, expected, rtol=1e-6)
         np.testing.assert_allclose(value, 0.5, rtol=1e-6)  # (Q(0, 0) + Q(1, 1)) / 2 = (1 + 0) / 2
 
 
 def test_no_gradient_reaches_the_target():
-    agent = DQN(Config(**SMALL, double=True))
+    agent = make(**SMALL, double=True)
     grads = jax.grad(lambda target: agent.loss(table(ONLINE), target, BATCH)[0])(table(TARGET))
     assert not np.any(grads["mlp/~/linear_0"]["w"])
     grads = jax.grad(lambda online: agent.loss(online, table(TARGET), BATCH)[0])(table(ONLINE))
@@ -67,68 +82,80 @@ def test_no_gradient_reaches_the_target():
 
 
 def test_epsilon_falls_linearly_and_stays():
-    agent = DQN(Config(**SMALL, epsilon_final=0.1, epsilon_decay_steps=100))
+    agent = make(**SMALL, epsilon_final=0.1, epsilon_decay_steps=100)
     # 1 - 0.9 * 50 / 100 = 0.55
     values = [float(agent.epsilon(steps)) for steps in (0, 50, 100, 500)]
     np.testing.assert_allclose(values, [1.0, 0.55, 0.1, 0.1], rtol=1e-6)
 
 
 def test_exploration_is_drawn_per_environment_at_its_rate():
-    agent = DQN(Config(**SMALL, epsilon_final=0.5, epsilon_decay_steps=1))
-    # Action 0 is greedy everywhere, so action 1 comes from exploration alone: a rate of 0.5 / 2.
-    observation, envs = np.tile(np.float32([1, 0, 0, 0]), (20_000, 1)), 20_000
-    actions = np.asarray(
-        agent.act(table(TARGET - [[0.0, 1.0]]), observation, 10, jax.random.key(0))
-    )
+    agent = make(**SMALL, epsilon_final=0.5, epsilon_decay_steps=1)
+    # Action 0 is greedy everywhere: action 1 comes from exploration alone, at a rate of 0.5 / 2.
+    envs = 20_000
+    observation = np.tile(np.float32([1, 0, 0, 0]), (envs, 1))
+    prefers_0 = table(TARGET - [[0.0, 1.0]])
+    reset = np.zeros(envs, bool)
+    acted = agent.act(prefers_0, (), observation, reset, jnp.int32(10), jax.random.key(0))
     sigma = np.sqrt(0.25 * 0.75 / envs)
-    assert abs(actions.mean() - 0.25) < 4 * sigma
+    assert abs(np.mean(acted.action) - 0.25) < 4 * sigma
+    assert acted.memory == acted.extras == ()
+
+
+def test_a_probability_that_decays():
+    assert float(exploration.linear_decay(jnp.int32(25), 100, 0.2)) == pytest.approx(0.8)
+
+
+CADENCE = {
+    "hidden_sizes": (8,),
+    "train_period": 4,
+    "target_period": 10,
+    "n_step": 1,
+    "learning_starts": 36,
+    "batch_size": 8,
+    "replay_capacity": 200,
+    "env_steps": 200,
+    "env": "phys2d/CartPole-v1",
+}
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Compiled once for each number of environments."""
+    return {1: {}, 3: {}, 8: {}}
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 8])
 @pytest.mark.parametrize("tau", [1.0, 0.25])
-def test_the_target_moves_exactly_when_its_period_has_passed(num_envs, tau):
-    # Updates every 4 steps, target every 10: after updates at 12, 20, 32, 40, ... steps, for any number of envs.
-    agent = DQN(
-        Config(
-            env="phys2d/CartPole-v1",
-            num_envs=num_envs,
-            hidden_sizes=(8,),
-            train_period=4,
-            target_period=10,
-            target_tau=tau,
-            n_step=1,
-            learning_starts=36,
-            batch_size=8,
-            replay_capacity=200,
-            env_steps=200,
-        )
-    )
-    step, state, moved = jax.jit(agent.step), agent.init(jax.random.key(0)), []
+def test_the_target_moves_exactly_when_its_period_has_passed(num_envs, tau, programs):
+    """Updates every 4 steps, target every 10: after 12, 20, 32, 40, ... steps, for any number."""
+    config = options.make(Config, num_envs=num_envs, target_tau=tau, **CADENCE)
+    drive = Drive(DQN, config, [0], programs=programs[num_envs])
+    moved = []
     for i in range(30):
-        before = state.target_params
-        state, _ = step(state, None, jax.random.key(i))
+        before = jax.device_get(drive.running.state.target_params)
+        state = jax.device_get(drive.advance(1).running.state)
         expected = jax.tree.map(lambda p, t: tau * p + (1 - tau) * t, state.params, before)
-        if any(
-            jax.tree.leaves(
-                jax.tree.map(lambda a, b: bool((a != b).any()), before, state.target_params)
-            )
-        ):
+        if differ(before, state.target_params):
             moved.append(4 * (i + 1))
             chex.assert_trees_all_close(state.target_params, expected, rtol=1e-5, atol=1e-7)
     assert moved == [40, 52, 60, 72, 80, 92, 100, 112, 120]
 
 
-def test_nothing_is_learned_before_learning_starts():
-    agent = DQN(Config(**SMALL, learning_starts=100, train_period=10, env_steps=1_000))
-    step, first = jax.jit(agent.step), agent.init(jax.random.key(0))
-    state = first
-    for i in range(9):  # 90 environment steps
-        state, _ = step(state, None, jax.random.key(i))
-    chex.assert_trees_all_equal(first.params, state.params)
-    state, _ = step(state, None, jax.random.key(9))  # 100
-    assert any(
-        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), first.params, state.params))
-    )
+def differ(a, b):
+    """Whether two trees differ anywhere."""
+    return any(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x != y).any()), a, b)))
+
+
+def test_nothing_is_learned_before_learning_starts(programs):
+    """And there is no loss, nor is it 0: learning starts at 36 environment steps, update 9."""
+    drive = Drive(DQN, options.make(Config, num_envs=8, **CADENCE), [0], programs=programs[8])
+    first = drive.learned[0]
+    drive.advance(8)
+    chex.assert_trees_all_equal(first, drive.learned[0])
+    assert float(drive.sums[0]["train/loss"].count) == 0
+    drive.advance(1)
+    assert differ(first, drive.learned[0])
+    assert float(drive.sums[0]["train/loss"].count) == 1
 
 
 @pytest.mark.parametrize(
@@ -146,13 +173,47 @@ def test_nothing_is_learned_before_learning_starts():
 )
 def test_settings_that_cannot_run_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
-        DQN(Config(**{"env": "phys2d/CartPole-v1"} | settings))
+        make(**{"env": "phys2d/CartPole-v1"} | settings)
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def values_found(request):
+    """The function that gives the values, at each step of an episode of a kind, after learning."""
+    settings = {
+        "env": probes.ENV,
+        "num_envs": 16,
+        "env_steps": 64_000,
+        "train_period": 32,
+        "target_period": 32,
+        "target_tau": 0.1,
+        "learning_starts": 200,
+        "learning_rate": 5e-3,
+        "discount": probes.DISCOUNT,
+        "n_step": request.param,
+        "hidden_sizes": (64,),
+        "batch_size": 128,
+        "replay_capacity": 8_000,
+        "epsilon_final": 0.5,  # the values of both actions are asked for
+    }
+    drive = Drive(DQN, options.make(Config, **settings), [0])
+    drive.advance(2_000)
+    apply = drive.experiment.network.apply
+    return lambda kind: apply(drive.learned[0], probes.observations(kind))
+
+
+@pytest.mark.parametrize("kind", probes.KINDS)
+def test_it_finds_known_values(kind, values_found):
+    """To 5 %, with returns of one step and of three."""
+    np.testing.assert_allclose(values_found(kind), probes.VALUES[kind], rtol=0.05)
 
 
 def test_it_learns_cartpole():
-    # About 9.4 is what a constant action earns, 22 a random one; a run of the defaults reaches 475 (docs/results.md).
-    agent = DQN(Config(env="phys2d/CartPole-v1", num_envs=4, env_steps=10_000, eval_episodes=16))
-    layout, updates = Layout([0], 1), 5_000
-    state, _ = layout.updates(agent)(layout.init(agent), None, 0, updates)
-    evaluation = agent.evaluate(layout.learned(agent, state)[0], layout.evaluation_key(0, updates))
-    assert evaluation["eval/return_mean"] > 200
+    """About 9.4 is what a constant action earns, 22 a random one (docs/results/)."""
+    config = options.make(
+        Config, env="phys2d/CartPole-v1", num_envs=4, env_steps=10_000, eval_episodes=16
+    )
+    drive = Drive(DQN, config, [0])
+    drive.advance(5_000)
+    key = drive.layout.evaluation_key(0, 5_000)
+    scores = drive.experiment.evaluation.scores(drive.learned[0], key, True)
+    assert scores["eval/return_mean"] > 200
