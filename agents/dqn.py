@@ -81,27 +81,21 @@ class Config:
     """Environment steps over which epsilon falls, linearly."""
 
 
-HARD_TARGET = {
-    "target_period": 600,
-    "target_tau": 1.0,
-    "n_step": 1,
-    "huber": True,
-    "double": False,
-    "discount": 0.98,
-}
-SWIFT = {
-    "learning_rate": 4e-3,
-    "learning_rate_end": 1e-3,
-    "hidden_sizes": (256, 256),
-    "replay_capacity": 10_000,
-}
 PRESETS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {"env_steps": 100_000, "replay_capacity": 100_000},
     "MountainCar-v0": {
         "env_steps": 150_000,
+        "hidden_sizes": (256, 256),
+        "learning_rate": 4e-3,
+        "learning_rate_end": 1e-3,
+        "discount": 0.98,
+        "n_step": 1,
+        "double": False,
+        "huber": True,
+        "replay_capacity": 10_000,
+        "target_period": 600,
+        "target_tau": 1.0,
         "epsilon_decay_steps": 24_000,
-        **HARD_TARGET,
-        **SWIFT,
     },
 }
 TINY = {
@@ -199,8 +193,7 @@ class DQN:
         """The state before the first step."""
         space = self.envs.observation_space
         dtype = environments.stored_dtype(space.dtype)
-        params_key, _ = jax.random.split(key)
-        params = self.network.init(params_key, jnp.zeros((1, *space.shape), dtype))
+        params = self.network.init(key, jnp.zeros((1, *space.shape), dtype))
         num_envs = self.config.envs.num_envs
         lanes = num_envs // collectives.size()
         capacity = lanes * ceil_div(self.config.replay_capacity, num_envs)
@@ -233,9 +226,7 @@ class DQN:
         """Epsilon-greedy actions [E] for observations [E, ...]."""
         greedy = jnp.argmax(self.network.apply(learned, observation), axis=-1)
         epsilon = self.epsilon(env_steps)
-        return Acted(
-            exploration.epsilon_greedy(key, greedy, self.envs.num_actions, epsilon), memory
-        )
+        return Acted(exploration.epsilon_greedy(key, greedy, self.envs.num_actions, epsilon))
 
     def loss(
         self, params: Any, target_params: Any, batch: uniform.Transitions
@@ -255,11 +246,8 @@ class DQN:
     def step(self, state: State, batch: Steps, key: jax.Array) -> tuple[State, Metrics]:
         """Stores steps, learns from a sample, and moves the target when its period has passed."""
         config = self.config
-        _, sample_key = jax.random.split(key)
         replay = uniform.insert(state.replay, batch)
-        transitions = uniform.sample(
-            replay, sample_key, config.batch_size, config.n_step, config.discount
-        )
+        transitions = uniform.sample(replay, key, config.batch_size, config.n_step, config.discount)
         env_steps = (state.updates + 1) * config.train_period
 
         def learn(params: Any, opt_state: optax.OptState) -> optimizers.Descent:
