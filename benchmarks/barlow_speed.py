@@ -23,6 +23,7 @@ from peers_env import call, peers_python, versions
 HERE = Path(__file__).resolve().parent
 BATCH = 64
 PROJECTOR = 2048  # width of each of its three layers
+INNER_STEPS = 10  # updates in a call of `pipeline`, the most that its source allows
 COUNTED = ("Conv2D", "Linear")  # modules whose operations count
 
 
@@ -48,7 +49,7 @@ def forward_flops(experiment, side: int, channels: int) -> int:
     def embed(images):
         state = experiment.init(jax.random.key(0))
         with hk.intercept_methods(add):
-            return experiment.embed(state.params, state.statistics, images, True)[1]
+            return experiment.embed(experiment.learned(state), images, True).z
 
     jax.eval_shape(experiment.init, jax.random.key(0))
     count = 0
@@ -65,44 +66,39 @@ def run_updates(mode: str, seconds: float) -> dict:
       seconds: how long to measure.
     """
     import jax
-    import numpy as np
+    from suite_updates import Updates
 
-    from missing_bits.loop.parallel import Layout
-    from missing_bits.loop.train import _stack
+    from missing_bits import options
     from missing_bits.ssl.barlow_twins import BarlowTwins, Config
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
-    settings = {"network": "resnet18", "batch_size": BATCH, "projector_sizes": (PROJECTOR,) * 3}
-    experiment = BarlowTwins(Config(**settings) if mode == "step" else Config())
-    layout = Layout([0], 1)
-    source = experiment.source([0])
-    inner = 1 if mode == "step" else source.inner_steps
-    updates = layout.updates(experiment)
-    state = layout.init(experiment)
-    done = 0
-    ready = _stack([source.next(None, i) for i in range(inner)], inner)
-    state, _ = updates(state, ready, 0, 0)  # compiles
+    if mode == "step":
+        sizes = (PROJECTOR,) * 3
+        config = options.make(Config, network="resnet18", batch_size=BATCH, projector_sizes=sizes)
+        updates = Updates(BarlowTwins, config)
+    else:
+        updates = Updates(BarlowTwins, Config(), per_call=INNER_STEPS)
+    experiment = updates.family.first
+    count = updates.per_call
+    pairs = count * experiment.config.batch_size
     rates: dict[str, list[float]] = {"step": [], "source": []}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates["step"]) < 3:
-        for kind in ("step", "source") if mode == "pipeline" else ("step",):
+        rates["step"].append(pairs / updates.make(count))
+        if mode == "pipeline":
             start = time.perf_counter()
-            batches = ready
-            if kind == "source":
-                batches = _stack([source.next(None, done + i) for i in range(inner)], inner)
-            state, metrics = updates(state, batches, done, inner)
-            jax.block_until_ready(state)
-            rates[kind].append(inner * experiment.config.batch_size / (time.perf_counter() - start))
-            done += inner
-    source.close()
+            updates.call(updates.gathered(), count)
+            jax.block_until_ready(updates.running)
+            rates["source"].append(pairs / (time.perf_counter() - start))
+    updates.close()
     step = statistics.median(rates["step"])
-    height, _, channels = experiment.data.shape
+    height, _, channels = updates.resources.data.shape
     width = experiment.config.projector_sizes[-1]
     # Backward costs twice the forward pass; the correlation's product is made once and its gradient
     # twice per view.
     flops = 2 * 3 * forward_flops(experiment, height, channels) + 3 * 2 * width**2
     result = {"pairs_per_second": step, "gflops": step * flops / 1e9, "mflop_per_pair": flops / 1e6}
-    result |= {"loss": float(np.asarray(metrics["train/loss"])), "jax": jax.__version__}
+    result |= {"loss": updates.metrics()["train/loss"], "jax": jax.__version__}
     if mode == "pipeline":
         ratios = [b / a for a, b in zip(rates["step"], rates["source"], strict=True)]
         result |= {

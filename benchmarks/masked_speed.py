@@ -9,6 +9,7 @@ ready. The cases take turns, each in a process of its own. See README.md beside 
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -71,17 +72,17 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
       seconds: how long to measure.
     """
     import jax
-    import numpy as np
+    from suite_updates import Updates
 
-    from missing_bits.loop.parallel import Layout
-    from missing_bits.loop.train import _stack
+    from missing_bits import options
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
     if case == "language":
         from missing_bits.optimizers import Optimizer
-        from missing_bits.ssl.bert import Config, MaskedLanguage
+        from missing_bits.ssl import bert
 
-        config = Config(
+        config = options.make(
+            bert.Config,
             network=network,
             batch_size=ROWS,
             length=LENGTH,
@@ -90,38 +91,29 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
             mask_share=SHARE,
             optimizer=Optimizer(),  # AdamW
         )
-        experiment = MaskedLanguage(config)
+        updates = Updates(bert.BERT, config)
         examples = ROWS * LENGTH
     else:
-        from missing_bits.ssl.mae import Config, MaskedImage
+        from missing_bits.ssl import mae
 
-        experiment = MaskedImage(Config(batch_size=IMAGES, network=network))
+        config = options.make(mae.Config, batch_size=IMAGES, network=network)
+        updates = Updates(mae.MAE, config)
         examples = IMAGES
-    layout = Layout([0], 1)
-    source = experiment.source([0])
-    ready = _stack([source.next(None, 0)], 1)
-    source.close()
-    state = layout.init(experiment)
+    updates.close()
     if case == "all":
-        experiment.encoder = SeesAll(experiment.encoder)
-    updates = layout.updates(experiment)
-    state, _ = updates(state, ready, 0, 0)  # compiles
+        autoencoder = updates.resources.autoencoder
+        seeing = dataclasses.replace(autoencoder, encoder=SeesAll(autoencoder.encoder))
+        updates.exchange(updates.resources._replace(autoencoder=seeing))
     rates: list[float] = []
-    done = 0
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates) < 3:
-        start = time.perf_counter()
-        state, metrics = updates(state, ready, done, 1)
-        jax.block_until_ready(state)
-        rates.append(examples / (time.perf_counter() - start))
-        done += 1
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(experiment.learned(state)))
-    loss = float(np.asarray(metrics["train/loss"]))
+        rates.append(examples / updates.make(1))
+    learned = updates.family.first.learned(updates.running.state)
     return {
         "per_second": statistics.median(rates),
-        "steps": done,
-        "parameters": parameters,
-        "loss": loss,
+        "steps": updates.done,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(learned)),
+        "loss": updates.metrics()["train/loss"],
     }
 
 

@@ -1,7 +1,7 @@
 """Time training steps of a BERT-like model in torch and print tokens per second as JSON.
 
 Runs in the peer's virtual environment (see requirements-torch.txt beside this file);
-`masked_speed.py` starts it:
+`masked_speed.py` and `accelerator.py` start it:
 
     python transformer.py --width=256 --layers=4 --batch-size=32 --length=128 --vocabulary=4096 \
         --places=19 --dropout=0.1 --seconds=30
@@ -14,9 +14,8 @@ by a mask that lies ready too.
 import argparse
 import functools
 import json
-import statistics
-import time
 
+import timing
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -60,14 +59,12 @@ class MaskedLanguageModel(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
-    def forward(
-        self, tokens: torch.Tensor, places: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Logits [B, M, V] at places [B, M] of rows [B, L].
+    def encode(self, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Tokens [B, L, D] of rows [B, L]; the mask [B * heads, L, L] is added in attention."""
+        return self.blocks(self.embed(tokens) + self.positions, mask)
 
-        The mask [B * heads, L, L] is added in attention.
-        """
-        x = self.blocks(self.embed(tokens) + self.positions, mask)  # [B, L, D]
+    def guess(self, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Logits [B, M, V] at places [B, M] of encoded rows [B, L, D]."""
         x = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))  # [B, M, D]
         return F.linear(self.transform(x), self.embed.weight, self.bias)
 
@@ -83,19 +80,19 @@ def main() -> None:
     parser.add_argument(
         "--dropout", type=float, required=True, help="share that each block drops of what it adds"
     )
-    parser.add_argument(
-        "--seconds", type=float, required=True, help="how long to measure, after three steps"
-    )
     parser.add_argument("--masked", action="store_true", help="keep attention within documents")
+    timing.add_options(parser)
     args = parser.parse_args()
 
-    torch.manual_seed(0)
+    timing.prepare(args.device)
+    device = args.device
     batch = args.batch_size
     length = args.length
     model = MaskedLanguageModel(args.width, args.layers, args.vocabulary, length, args.dropout)
-    tokens = torch.randint(args.vocabulary, (batch, length))
-    labels = torch.randint(args.vocabulary, (batch, args.places))
-    places = torch.rand(batch, length).topk(args.places).indices
+    model = model.to(device)
+    tokens = torch.randint(args.vocabulary, (batch, length)).to(device)
+    labels = torch.randint(args.vocabulary, (batch, args.places)).to(device)
+    places = torch.rand(batch, length).topk(args.places).indices.to(device)
     mask = None
     if args.masked:
         begins = torch.rand(batch, length) < 2 / length  # two borders in a row, on average
@@ -103,27 +100,22 @@ def main() -> None:
         apart = document[:, :, None] != document[:, None, :]
         mask = torch.zeros(batch, length, length).masked_fill(apart, -torch.inf)
         mask = mask.repeat_interleave(args.width // 64, 0)  # the same for all heads
+        mask = mask.to(device, torch.bfloat16 if args.bfloat16 else torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
-    seconds: list[float] = []
-    end = None
-    while end is None or time.perf_counter() < end:
-        start = time.perf_counter()
-        loss = F.cross_entropy(model(tokens, places, mask).flatten(0, 1), labels.flatten())
+    def update() -> torch.Tensor:
+        with timing.encoding(device, args.bfloat16):
+            encoded = model.encode(tokens, mask)
+        logits = model.guess(encoded.float(), places)
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - start)
-        if len(seconds) == 3:
-            end = time.perf_counter() + args.seconds
-    steady = seconds[3:]
-    result = {
-        "per_second": batch * length / statistics.median(steady),
-        "steps": len(steady),
-        "threads": torch.get_num_threads(),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "loss": float(loss),
-    }
+        return loss.detach()
+
+    result = timing.measure(update, args.seconds, device)
+    result["per_second"] = batch * length * result["updates_per_second"]
+    result["parameters"] = sum(p.numel() for p in model.parameters())
     print(json.dumps(result))
 
 
