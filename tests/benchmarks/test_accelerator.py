@@ -93,3 +93,22 @@ def test_what_does_not_fit_is_skipped_or_told(accelerator, tmp_path, capsys):
     assert dear["skipped"].startswith("needs 60 s")
     assert large["failed"] == "MemoryError: RESOURCE_EXHAUSTED: out of memory"
     assert "| dear | skipped: needs 60 s" in capsys.readouterr().out
+
+
+def test_peers_count_in_the_same_examples(accelerator, tmp_path):
+    """A peer prints its updates per second; where it cannot run, its last line says why."""
+
+    def interpreter(name, text):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    subject = accelerator.Subject(object, None, examples=30, peer=["mae.py", "--width=64"])
+    printed = json.dumps({"updates_per_second": 2.0, "torch": "2.14", "loss": 1.0})
+    works = interpreter("works", f"echo starting; echo '{printed}'")
+    fails = interpreter("fails", "echo Traceback >&2; echo 'No module named torch' >&2; exit 1")
+    found = accelerator.measure_peer(subject, works, 1.0, 60.0)
+    assert found["peer_per_second"] == 60.0
+    found = accelerator.measure_peer(subject, fails, 1.0, 60.0)
+    assert found == {"no_peer": "No module named torch"}
