@@ -1,8 +1,8 @@
-"""Start runs quickly: import what `run.py` needs once, then fork a process for every command line that is sent.
+"""Start runs quickly: import what `run.py` needs once, then fork a process for every command line.
 
 Each line of standard input is a JSON object, each is answered by a line:
-{"start": arguments, "output": path, "environ": {...}} by the process id, which is also its process group's;
-{"status": process id} by the exit status (a signal is negative), or null while it runs.
+{"start": arguments, "output": path, "environ": {...}} by the process id, which is also its process
+group's; {"status": process id} by the exit status (a signal is negative), or null while it runs.
 JAX's modules are loaded before the fork, but no backend and none of its threads is started.
 """
 
@@ -13,8 +13,9 @@ import pathlib
 import runpy
 import sys
 
-HEAVY = """missing_bits.agents.dqn missing_bits.commands.command_line missing_bits.loop.train orbax.checkpoint
-    orbax.checkpoint.checkpoint_managers tensorboardX.record_writer matplotlib.pyplot PIL.Image"""
+HEAVY = """missing_bits.agents.dqn missing_bits.commands.command_line missing_bits.loop.train
+    missing_bits.ssl.barlow_twins orbax.checkpoint orbax.checkpoint.checkpoint_managers
+    tensorboardX.record_writer matplotlib.pyplot PIL.Image"""
 RUN = str(pathlib.Path(__file__).resolve().parents[2] / "run.py")
 
 

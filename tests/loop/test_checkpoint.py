@@ -1,4 +1,4 @@
-"""Checkpoints damaged, torn or refused: never wrong arrays, never an exception, always the newest whole one."""
+"""Checkpoints damaged, torn or refused: never wrong arrays, always the newest whole one."""
 
 import os
 import pathlib
@@ -22,17 +22,20 @@ def save(checkpoints, *updates, headline=None):
 
 
 def latest(folder):
-    """Return the update of the newest whole checkpoint, having checked what it holds; None where there is none."""
+    """Return the update of the newest whole checkpoint, having checked what it holds, or None."""
     checkpoints = Checkpoints(folder)
-    found = checkpoints.latest()
+    found = checkpoints.load("last")
     checkpoints.close()
-    if found is None:
-        return None
-    update, (count, weights), facts = found
-    assert (count, facts["seconds"]) == (update, float(update))
-    np.testing.assert_array_equal(weights, arrays(update)["weights"])
+    return None if found is None else checked(found)
+
+
+def checked(found):
+    """Return the update of a checkpoint that holds what was saved there."""
+    count, weights = found.leaves
+    assert (count, found.facts["seconds"]) == (found.update, float(found.update))
+    np.testing.assert_array_equal(weights, arrays(found.update)["weights"])
     assert (count.dtype, weights.dtype) == (np.int32, np.float32)
-    return update
+    return found.update
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ DAMAGE = {
 @pytest.mark.parametrize("how", DAMAGE)
 @pytest.mark.filterwarnings("always:The checkpoint at update 3 is damaged")
 def test_any_damaged_file_gives_that_checkpoint_or_the_one_before(how, three, tmp_path, recwarn):
-    """Some files do not matter to what is restored; for those that do, there is a warning, and update 2."""
+    """Some files do not matter; for those that do, there is a warning, and update 2."""
     fell_back = []
     for file in files(three / "3"):
         if not (three / "3" / file).stat().st_size and how != "deleted":
@@ -136,12 +139,33 @@ def test_none_saved_is_none(tmp_path):
     assert latest(tmp_path / "checkpoints") is None
 
 
-def test_keeps_the_last_two_and_the_best(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
+@pytest.mark.parametrize(("larger_is_better", "best"), [(True, 2), (False, 1)])
+def test_keeps_the_last_two_and_the_best(larger_is_better, best, tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", larger_is_better)
     for update, headline in [(1, 5.0), (2, 9.0), (3, None), (4, 8.0), (5, None), (6, 7.0)]:
         save(checkpoints, update, headline=headline)
     checkpoints.close()
-    assert {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} == {2, 5, 6}
+    assert {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} == {best, 5, 6}
+
+
+def test_the_best_is_loaded_and_later_ones_are_set_aside(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for update, headline in [(1, 5.0), (2, 9.0), (3, 8.0), (4, None)]:
+        save(checkpoints, update, headline=headline)
+    assert checked(checkpoints.load("best")) == 2
+    assert {path.name for path in (tmp_path / "checkpoints-after-best").iterdir()} == {"3", "4"}
+    assert checked(checkpoints.load("last")) == 2
+    save(checkpoints, 3, headline=10.0)
+    assert checked(checkpoints.load("best")) == 3
+    checkpoints.close()
+
+
+def test_there_is_no_best_where_none_was_evaluated(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    save(checkpoints, 1)
+    with pytest.raises(UserError, match=r"--run\.from=best: no checkpoint in .* at an evaluation"):
+        checkpoints.load("best")
+    checkpoints.close()
 
 
 def test_best_survives_a_new_session(tmp_path):

@@ -253,6 +253,7 @@ def test_killed_at_any_event_and_resumed_it_ends_the_same(
         result = resume(toy, tmp_path / str(event))
         assert outcome(result.folder) == outcome(whole(toy).folder), f"event {event}"
         assert digest(result.learned) == digest(whole(toy).learned)
+        assert (result.folder / "picture.txt").exists()
         shutil.rmtree(result.folder)
     assert event > 12
 
@@ -300,6 +301,44 @@ def test_stopped_after_any_update_it_saves_and_resumes(updates, whole, outcome, 
     assert "--run.resume" in capsys.readouterr().out
     assert str(updates + 1) in {found.name for found in (path / "checkpoints").iterdir()}
     assert outcome(run("tracker", path, resume=True).folder) == outcome(whole("tracker").folder)
+
+
+def damage(saved):
+    """Cut the largest file of a checkpoint short."""
+    files = [path for path in saved.rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+@every_toy
+def test_damaged_checkpoints_fall_back_to_the_same_end(
+    toy, all_of_them, whole, outcome, tmp_path, recwarn
+):
+    """To the one before, or to the start where none is whole; with a warning each."""
+    path = shutil.copytree(whole(toy).folder, tmp_path / "run")
+    (path / "result.json").unlink()
+    kept = sorted((path / "checkpoints").iterdir(), key=lambda one: int(one.name))
+    damaged = kept if all_of_them else kept[-1:]
+    for one in damaged:
+        damage(one)
+    warnings.simplefilter("always")
+    result = run(toy, path, resume=True)
+    assert len(recwarn) == len(damaged)
+    assert all("is damaged" in str(warning.message) for warning in recwarn)
+    assert outcome(result.folder) == outcome(whole(toy).folder)
+    assert digest(result.learned) == digest(whole(toy).learned)
+
+
+@every_toy
+def test_evaluating_and_saving_leave_training_as_it_is(toy, whole, tmp_path):
+    """However often a run is evaluated, logged and saved, it learns the same, to the last bit."""
+    unit = 8 if toy == "chain" else 1
+    often = {f"{name}_period": unit for name in ("log", "eval", "checkpoint")}
+    result = run(toy, tmp_path / "run", **often)
+    assert digest(result.learned) == digest(whole(toy).learned)
+    assert result.scores["digest"] == whole(toy).scores["digest"]
+    assert len(read_rows(result.folder)) == 2 * 12
 
 
 def test_resuming_a_finished_run_changes_nothing_and_returns_it(whole, hashes, tmp_path, capsys):

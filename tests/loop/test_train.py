@@ -1,4 +1,4 @@
-"""What a run leaves behind: files, facts, rows per seed, events, and compiled programs only where they belong."""
+"""What a real run leaves behind: files, facts, rows per seed, events, and compiled programs."""
 
 import importlib.metadata
 import json
@@ -12,18 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from missing_bits.loop import train
-
-
-def rows_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+from missing_bits.loop import process
+from missing_bits.loop.folder import read_rows as rows_of
 
 
 def test_the_run_folder_holds_what_the_readme_promises(uninterrupted):
     assert {path.name for path in uninterrupted.iterdir()} == {
-        "config.json", "metrics.jsonl", "result.json", "tensorboard", "checkpoints", "learning_curve.png",
-        "episode.gif", "lock",
-    }  # fmt: skip
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "tensorboard",
+        "checkpoints",
+        "learning_curve.png",
+        "episode.gif",
+        "lock",
+    }
     with (
         Image.open(uninterrupted / "learning_curve.png") as curve,
         Image.open(uninterrupted / "episode.gif") as gif,
@@ -35,7 +38,8 @@ def test_the_run_folder_holds_what_the_readme_promises(uninterrupted):
 def test_config_json_says_every_setting(uninterrupted, tiny):
     config = json.loads((uninterrupted / "config.json").read_text())
     assert config["exp"] == "dqn"
-    settings = config["config"] | {f"run.{name}": value for name, value in config["run"].items()}
+    settings = config["config"] | config["config"]["envs"]
+    settings |= {f"run.{name}": value for name, value in config["run"].items()}
     assert settings["env"] == "CartPole-v1"
     for option in [option for option in tiny[1:] if "=" in option]:
         name, value = option[2:].split("=")
@@ -43,16 +47,10 @@ def test_config_json_says_every_setting(uninterrupted, tiny):
 
 
 def test_result_json_says_the_facts(uninterrupted):
-    result, last = (
-        json.loads((uninterrupted / "result.json").read_text()),
-        rows_of(uninterrupted)[-1],
-    )
-    assert (result["exp"], result["seed"], result["num_seeds"], result["env_steps"]) == (
-        "dqn",
-        0,
-        1,
-        1200,
-    )
+    result = json.loads((uninterrupted / "result.json").read_text())
+    last = rows_of(uninterrupted)[-1]
+    facts = {"exp": "dqn", "seed": 0, "num_seeds": 1, "env_steps": 1200}
+    assert {name: result[name] for name in facts} == facts
     for name in ("eval/return_mean", "eval/return_std", "eval/return_min", "eval/return_max"):
         assert result[name] == last[name] == result["seeds"][0][name]
     assert result["eval/return_min"] <= result["eval/return_mean"] <= result["eval/return_max"]
@@ -65,9 +63,9 @@ def test_result_json_says_the_facts(uninterrupted):
 
 
 def test_rows_come_in_order_at_their_periods(uninterrupted):
-    """A row each 20 steps, an evaluation each 120: both at multiples of the ten steps of an update."""
+    """A row each 20 steps, an evaluation each 120: both at multiples of an update's steps."""
     rows = rows_of(uninterrupted)
-    training = [row["step"] for row in rows if "train/loss" in row]
+    training = [row["step"] for row in rows if "train/epsilon" in row]
     evaluation = [row["step"] for row in rows if "eval/return_mean" in row]
     assert training == list(range(20, 1201, 20))
     assert evaluation == list(range(120, 1201, 120))
@@ -80,12 +78,11 @@ def test_rows_come_in_order_at_their_periods(uninterrupted):
 
 
 def test_the_run_learned(uninterrupted):
-    """At least one update was made: the loss is zero before learning starts, and moves after."""
-    losses = {
-        row["step"]: row["train/loss"] for row in rows_of(uninterrupted) if "train/loss" in row
-    }
-    assert [losses[step] for step in (20, 40)] == [0, 0]
-    assert len({loss for step, loss in losses.items() if step >= 60}) > 50
+    """There is no loss before learning starts, at step 60, and it moves after."""
+    rows = [row for row in rows_of(uninterrupted) if "train/epsilon" in row]
+    losses = {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
+    assert sorted(losses) == list(range(60, 1201, 20))
+    assert len(set(losses.values())) > 50
 
 
 def events(path):
@@ -93,10 +90,12 @@ def events(path):
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import masked_crc32c
 
-    data, found = path.read_bytes(), []
+    data = path.read_bytes()
+    found = []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
-        event, end = data[12 : 12 + length], 16 + length
+        event = data[12 : 12 + length]
+        end = 16 + length
         assert struct.unpack("<I", data[8:12]) == (masked_crc32c(data[:8]),)
         assert struct.unpack("<I", data[end - 4 : end]) == (masked_crc32c(event),)
         found.append(Event.FromString(event))
@@ -109,78 +108,97 @@ def test_events_hold_every_row(uninterrupted):
     version, start, *events_of_rows = events(file)
     assert version.file_version == "brain.Event:2"
     assert start.step == 1
-    rows = [
-        {name: value for name, value in row.items() if "/" in name}
-        for row in rows_of(uninterrupted)
-    ]
-    assert [event.step for event in events_of_rows] == [
-        row["step"] for row in rows_of(uninterrupted)
-    ]
+    rows = rows_of(uninterrupted)
+    assert [event.step for event in events_of_rows] == [row["step"] for row in rows]
     for event, row in zip(events_of_rows, rows, strict=True):
-        assert {value.tag: value.simple_value for value in event.summary.value} == pytest.approx(
-            row, rel=1e-6
-        )
+        figures = {name: value for name, value in row.items() if "/" in name}
+        seen = {value.tag: value.simple_value for value in event.summary.value}
+        assert seen == pytest.approx(figures, rel=1e-6)
 
 
 def test_several_seeds_give_a_row_each_and_their_mean(runs, tiny, uninterrupted, tmp_path):
     """The first row is the solo run's; means and intervals span the seeds."""
     folder = tmp_path / "run"
     runs.finish(*tiny, "--run.num-seeds=3", f"--run.dir={folder}")
-    rows, solo = rows_of(folder), rows_of(uninterrupted)
+    rows = rows_of(folder)
+    solo = rows_of(uninterrupted)
     groups = [rows[i : i + 4] for i in range(0, len(rows), 4)]
     assert [group[0]["step"] for group in groups] == [row["step"] for row in solo]
     for *seeds, mean in groups:
         assert [row["seed"] for row in seeds] == [0, 1, 2]
         assert "seed" not in mean
         assert len({row["step"] for row in [*seeds, mean]}) == 1
-        for name in [
-            name for name in mean if name.startswith(("train/", "eval/")) and name in seeds[0]
-        ]:
-            values = [row[name] for row in seeds]
-            assert mean[name] == pytest.approx(np.mean(values))
-            if name == "eval/return_mean":
-                assert (
-                    min(values)
-                    <= mean[f"{name}_low"]
-                    <= mean[name]
-                    <= mean[f"{name}_high"]
-                    <= max(values)
-                )
+        for name in [name for name in mean if name.startswith(("train/", "eval/"))]:
+            check_mean(name, mean, [row[name] for row in seeds if name in row])
     for group, row in zip(groups, solo, strict=True):
         expected = {name: value for name, value in row.items() if not name.startswith("time/")}
         assert {name: group[0][name] for name in expected} == pytest.approx(expected, rel=1e-4)
-    assert len({row["train/loss"] for row in groups[-2][:3]}) == 3  # all seeds differ
+    last = groups[-2][:3]
+    assert len({row["train/loss"] for row in last}) == 3, "all seeds differ"
     result = json.loads((folder / "result.json").read_text())
     assert [row["seed"] for row in result["seeds"]] == [0, 1, 2]
-    assert result["eval/return_mean"] == pytest.approx(
-        np.mean([row["eval/return_mean"] for row in result["seeds"]])
-    )
-    assert (
-        result["eval/return_mean_low"]
-        <= result["eval/return_mean"]
-        <= result["eval/return_mean_high"]
-    )
+    name = "eval/return_mean"
+    check_mean(name, result, [row[name] for row in result["seeds"]])
     assert {path.name for path in (folder / "tensorboard").iterdir()} == {"seed0", "seed1", "seed2"}
 
 
-def test_a_run_of_several_seeds_resumes(runs, tiny, outcome, tmp_path):
-    runs.finish(*tiny, "--run.num-seeds=2", "--env-steps=600", f"--run.dir={tmp_path / 'whole'}")
-    run = runs.start(*tiny, "--run.num-seeds=2", "--env-steps=600", f"--run.dir={tmp_path / 'run'}")
-    run.wait_for_lines(12)
-    run.kill(9)
-    assert run.wait() == -9
-    runs.finish("--exp=dqn", f"--run.dir={tmp_path / 'run'}", "--run.resume")
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+def check_mean(name, row, values):
+    """The mean of the headline has an interval."""
+    if not values:  # an end of the interval
+        assert name in ("eval/return_mean_low", "eval/return_mean_high")
+        return
+    assert row[name] == pytest.approx(np.mean(values))
+    if name == "eval/return_mean":
+        ends = [min(values), row[f"{name}_low"], row[name], row[f"{name}_high"], max(values)]
+        assert ends == sorted(ends)
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_compiled_programs_are_kept_unless_unwanted(wanted, runs, tiny, tmp_path):
+# Compiled programs.
+
+
+def entries(cache):
+    """The compiled programs that are kept."""
+    return {path.name for path in (cache / "missing_bits" / "jax").glob("*-cache")}
+
+
+COMMANDS = {
+    "dqn": ["--exp=dqn", "--env=phys2d/CartPole-v1", "--env-steps=72", "--num-envs=4",
+            "--hidden-sizes", "16", "16", "--batch-size=16", "--replay-capacity=400",
+            "--learning-starts=30", "--train-period=6", "--n-step=3", "--eval-episodes=2"],
+    "barlow_twins": ["--exp=barlow_twins", "--data=digits", "--network=vit_nano", "--updates=12",
+                     "--batch-size=16", "--projector-sizes", "32", "32", "--probe-images=100"],
+}  # fmt: skip
+OTHER = {
+    "dqn": ["--learning-rate=1e-3", "--discount=0.9"],
+    "barlow_twins": ["--optimizer.learning-rate=1e-3", "--off-diagonal=0.01"],
+}
+
+
+@pytest.mark.parametrize("exp", COMMANDS)
+def test_a_second_process_with_other_numbers_and_another_seed_compiles_nothing(exp, runs, tmp_path):
+    """Not for an evaluation either: both keep all that they compile in one folder."""
     cache = tmp_path / "cache"
-    option = [] if wanted else ["--run.no-compilation-cache"]
     environ = {"XDG_CACHE_HOME": str(cache), "HOME": str(tmp_path / "home")}
-    runs.finish(*tiny, "--env-steps=100", *option, f"--run.dir={tmp_path / 'run'}", **environ)
-    assert any((cache / "missing_bits" / "jax").glob("*")) == wanted
-    assert cache.exists() == wanted
+    runs.finish(*COMMANDS[exp], f"--run.dir={tmp_path / 'first'}", **environ)
+    kept = entries(cache)
+    assert len(kept) > 5
+    other = ["--run.seed=7", f"--run.dir={tmp_path / 'second'}"]
+    runs.finish(*COMMANDS[exp], *OTHER[exp], *other, **environ)
+    assert entries(cache) - kept == set()
+    digests = [
+        json.loads((tmp_path / name / "result.json").read_text())["digest"]
+        for name in ("first", "second")
+    ]
+    assert digests[0] != digests[1]
+    assert not list((tmp_path / "home").rglob("*jax*"))
+
+
+def test_compiled_programs_are_not_kept_where_that_is_unwanted(runs, tmp_path):
+    cache = tmp_path / "cache"
+    environ = {"XDG_CACHE_HOME": str(cache), "HOME": str(tmp_path / "home")}
+    command = [*COMMANDS["dqn"], "--run.no-compilation-cache", f"--run.dir={tmp_path / 'run'}"]
+    runs.finish(*command, **environ)
+    assert not cache.exists()
     assert not list((tmp_path / "home").rglob("*jax*"))
 
 
@@ -189,7 +207,7 @@ def configured(monkeypatch):
     """Return what the code under test tells JAX to do with compiled programs."""
     told = {}
     monkeypatch.setattr(jax.config, "update", told.__setitem__, raising=True)
-    monkeypatch.setattr(train.warnings, "filterwarnings", lambda *_, **__: None)
+    monkeypatch.setattr(process.warnings, "filterwarnings", lambda *_, **__: None)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     return told
 
@@ -201,12 +219,12 @@ def test_where_compiled_programs_go(xdg, configured, monkeypatch, tmp_path):
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     else:
         monkeypatch.setenv("XDG_CACHE_HOME", xdg)
-    train._keep_compiled_programs()
+    process.keep_compiled_programs()
     expected = pathlib.Path(xdg) if xdg else tmp_path / ".cache"
     assert configured["jax_compilation_cache_dir"] == os.fspath(expected / "missing_bits" / "jax")
 
 
 def test_a_cache_that_the_environment_names_stays(configured, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/theirs")
-    train._keep_compiled_programs()
+    process.keep_compiled_programs()
     assert configured == {}

@@ -81,7 +81,7 @@ CASES = {
     "lora": Case(
         "lora",
         {"init_from": "an encoder"},
-        rests=r"\.encoder",
+        rests=r"^\.frozen",
         marked=("optimizer.learning-rate", "classifier-rate", "lora-alpha"),
     ),
     "classify": Case("classify", marked=("optimizer.learning-rate", "label-smoothing")),
@@ -283,7 +283,7 @@ def test_updates_are_finite_and_move_everything_that_is_learned(passport):
     drive = passport.solo(0)
     for name, leaf in float_leaves((drive.running, drive.window)).items():
         assert np.isfinite(leaf).all(), name
-    assert all(mean.count <= UPDATES or mean.count > 0 for mean in drive.sums[0].values())
+    assert any(mean.count > 0 for mean in drive.sums[0].values()), "nothing is logged"
     begun = float_leaves(passport.first[0])
     moved = {
         name for name, leaf in float_leaves(drive.learned[0]).items() if (leaf != begun[name]).any()
@@ -424,8 +424,11 @@ def test_it_is_judged_and_drawn(passport, tmp_path):
     evaluation.pictures(drive.learned[0], 0, tmp_path)
     drawn = list(tmp_path.iterdir())
     for path in drawn:
-        with Image.open(path) as picture:
-            picture.verify()
+        if path.suffix in (".png", ".gif"):
+            with Image.open(path) as picture:
+                picture.verify()
+        else:
+            assert path.read_text()
     assert drawn or not isinstance(drive.experiment, Acting | Pretraining)
 
 
