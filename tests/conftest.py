@@ -87,6 +87,8 @@ def source_files(all_files: list[pathlib.Path]) -> list[pathlib.Path]:
 TINY = """--exp=dqn --num-envs=2 --env-steps=1200 --batch-size=8 --hidden-sizes 8
     --learning-starts=60 --replay-capacity=500 --target-period=50 --eval-episodes=2
     --run.log-period=20 --run.eval-period=120 --run.checkpoint-period=60"""
+# They compile more than they compute: what jax_disable_most_optimizations does, as `hasty` below.
+HASTY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PATIENCE = 300  # seconds until a run that should have done something is given up
 
 
@@ -138,6 +140,7 @@ class Runs:
 
     def __init__(self, folder: pathlib.Path, cache: pathlib.Path) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+        environ["XLA_FLAGS"] += f" {HASTY}"
         self._driver = subprocess.Popen(
             [sys.executable, ROOT / "tests" / "loop" / "fork_runs.py"],
             stdin=subprocess.PIPE,

@@ -8,8 +8,9 @@ import pytest
 
 from missing_bits import options
 from missing_bits.agents import exploration
-from missing_bits.agents.dqn import DQN, Config
+from missing_bits.agents.dqn import DQN, TINY, Config
 from missing_bits.errors import UserError
+from missing_bits.loop.checkpoint import digest
 from missing_bits.replay.uniform import Transitions
 from missing_bits.tests.agents import probes
 from missing_bits.tests.loop.drive import Drive
@@ -205,6 +206,21 @@ def values_found(request):
 def test_it_finds_known_values(kind, values_found):
     """To 5 %, with returns of one step and of three."""
     np.testing.assert_allclose(values_found(kind), probes.VALUES[kind], rtol=0.05)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "phys2d/CartPole-v1"])
+def test_evaluation_has_environments_of_its_own(env):
+    """However often it is evaluated, training learns the same, to the last bit."""
+    config = options.make(Config, **TINY | {"env": env})
+    programs = {}
+    quiet = Drive(DQN, config, [0], programs=programs)
+    judged = Drive(DQN, config, [0], programs=programs)
+    for i in range(10):
+        quiet.advance(1)
+        judged.advance(1)
+        key = judged.layout.evaluation_key(0, i)
+        judged.experiment.evaluation.scores(judged.learned[0], key, False)
+    assert digest(judged.everything) == digest(quiet.everything)
 
 
 def test_it_learns_cartpole():

@@ -15,7 +15,7 @@ import sys
 
 HEAVY = """missing_bits.agents.dqn missing_bits.commands.command_line missing_bits.loop.train
     missing_bits.ssl.barlow_twins orbax.checkpoint orbax.checkpoint.checkpoint_managers
-    tensorboardX.record_writer matplotlib.pyplot PIL.Image"""
+    tensorboardX.record_writer matplotlib.figure PIL.Image"""
 RUN = str(pathlib.Path(__file__).resolve().parents[2] / "run.py")
 
 

@@ -1,4 +1,4 @@
-"""What a real run leaves behind: files, facts, rows per seed, events, and compiled programs."""
+"""What a real run leaves behind: files, facts, rows per seed, events; where programs are kept."""
 
 import importlib.metadata
 import json
@@ -151,55 +151,6 @@ def check_mean(name, row, values):
     if name == "eval/return_mean":
         ends = [min(values), row[f"{name}_low"], row[name], row[f"{name}_high"], max(values)]
         assert ends == sorted(ends)
-
-
-# Compiled programs.
-
-
-def entries(cache):
-    """The compiled programs that are kept."""
-    return {path.name for path in (cache / "missing_bits" / "jax").glob("*-cache")}
-
-
-COMMANDS = {
-    "dqn": ["--exp=dqn", "--env=phys2d/CartPole-v1", "--env-steps=72", "--num-envs=4",
-            "--hidden-sizes", "16", "16", "--batch-size=16", "--replay-capacity=400",
-            "--learning-starts=30", "--train-period=6", "--n-step=3", "--eval-episodes=2"],
-    "barlow_twins": ["--exp=barlow_twins", "--data=digits", "--network=vit_nano", "--updates=12",
-                     "--batch-size=16", "--projector-sizes", "32", "32", "--probe-images=100"],
-}  # fmt: skip
-OTHER = {
-    "dqn": ["--learning-rate=1e-3", "--discount=0.9"],
-    "barlow_twins": ["--optimizer.learning-rate=1e-3", "--off-diagonal=0.01"],
-}
-
-
-@pytest.mark.parametrize("exp", COMMANDS)
-def test_a_second_process_with_other_numbers_and_another_seed_compiles_nothing(exp, runs, tmp_path):
-    """Not for an evaluation either: both keep all that they compile in one folder."""
-    cache = tmp_path / "cache"
-    environ = {"XDG_CACHE_HOME": str(cache), "HOME": str(tmp_path / "home")}
-    runs.finish(*COMMANDS[exp], f"--run.dir={tmp_path / 'first'}", **environ)
-    kept = entries(cache)
-    assert len(kept) > 5
-    other = ["--run.seed=7", f"--run.dir={tmp_path / 'second'}"]
-    runs.finish(*COMMANDS[exp], *OTHER[exp], *other, **environ)
-    assert entries(cache) - kept == set()
-    digests = [
-        json.loads((tmp_path / name / "result.json").read_text())["digest"]
-        for name in ("first", "second")
-    ]
-    assert digests[0] != digests[1]
-    assert not list((tmp_path / "home").rglob("*jax*"))
-
-
-def test_compiled_programs_are_not_kept_where_that_is_unwanted(runs, tmp_path):
-    cache = tmp_path / "cache"
-    environ = {"XDG_CACHE_HOME": str(cache), "HOME": str(tmp_path / "home")}
-    command = [*COMMANDS["dqn"], "--run.no-compilation-cache", f"--run.dir={tmp_path / 'run'}"]
-    runs.finish(*command, **environ)
-    assert not cache.exists()
-    assert not list((tmp_path / "home").rglob("*jax*"))
 
 
 @pytest.fixture
