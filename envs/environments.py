@@ -29,6 +29,7 @@ updates; S seeds; K updates in one call. An agent is written for one seed and on
 import contextlib
 import json
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ from missing_bits.envs import functional, wrappers
 from missing_bits.envs.actor import Actor
 from missing_bits.envs.functional import DeviceActor
 from missing_bits.envs.gymnasium_envs import (
+    SET_HERE,
     VECTORIZATIONS,
     Recipe,
     check_spaces,
@@ -243,23 +245,63 @@ class Envs:
             f"--{prefix}env-kwargs={self.env_kwargs} is no JSON object; write one, such as "
             """'{"is_slippery": false}'.""",
         )
+        for name in SET_HERE:
+            require(
+                name not in kwargs,
+                f"--{prefix}env-kwargs='{json.dumps(kwargs)}' sets {name}, which every "
+                "environment is given anyway; leave it out.",
+            )
         return kwargs
 
 
 def _try_wrappers(recipe: Recipe, env: gym.Env) -> None:
-    """Raises `UserError` where an observation does not come out of the wrappers as they promise."""
-    names = " ".join(recipe.wrappers)
+    """Raises `UserError` where an observation does not come out of the wrappers as they promise.
+
+    They are to blame only where the environment without them is sound.
+
+    Args:
+      recipe: what the environment is made of.
+      env: the environment within its wrappers.
+    """
+    fault = _fault(env)
+    if not fault:
+        return
+    bare = make(Recipe(recipe.env, recipe.kwargs))
+    own_fault = _fault(bare)
+    bare.close()
+    if own_fault:
+        raise UserError(
+            f"--env={recipe.env}: {own_fault}. Mend the environment; its wrappers are not to blame."
+        )
+    raise UserError(
+        f"--wrappers {' '.join(recipe.wrappers)} around {recipe.env}: {fault}. Mend them, or leave "
+        "them out."
+    )
+
+
+def _fault(env: gym.Env) -> str:
+    """What is wrong with the first observation of an episode; empty if nothing is.
+
+    Bounds are not looked at, as nothing depends on them: many an environment leaves its own.
+    """
     try:
         observation, _ = env.reset(seed=0)
     except Exception as error:
-        raise UserError(
-            f"--wrappers {names} around {recipe.env} fail: {wrappers.in_one_line(error)}"
-        ) from error
-    require(
-        env.observation_space.contains(observation),
-        f"--wrappers {names} around {recipe.env} promise {in_words(env.observation_space)} but "
-        f"make other observations, of type {type(observation).__name__}.",
-    )
+        return f"no episode can begin: {wrappers.in_one_line(error)}"
+    space = env.observation_space
+    broken = f"observation_space is {in_words(space)}, but the first observation"
+    if not isinstance(space, gym.spaces.Box):
+        shown = textwrap.shorten(repr(observation), 100)
+        return "" if space.contains(observation) else f"{broken} is {shown}"
+    try:
+        array = np.asarray(observation)
+    except ValueError as error:  # such as lists of several lengths
+        return f"{broken} makes no array: {wrappers.in_one_line(error)}"
+    # Integers are cast to any dtype; fractions would be lost in all but floats.
+    castable = array.dtype.kind in "biu" or np.can_cast(array.dtype, space.dtype, "same_kind")
+    if castable and array.shape == space.shape:
+        return ""
+    return f"{broken} has shape {array.shape} and dtype {array.dtype}"
 
 
 def _record(recipe: Recipe, player: Player, learned: Any, seed: int) -> Recording:

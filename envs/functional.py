@@ -145,10 +145,8 @@ class DeviceActor:
             ended = (outcome.terminated | outcome.truncated) & due
             returned = jnp.where(ended, state.envs.open_return + outcome.r_t, 0.0)
             returns = Mean(jnp.sum(returned), jnp.sum(ended.astype(jnp.float32)))
-            return VectorState(envs, memory, state.vector_steps + due, state.updates), (
-                steps,
-                returns,
-            )
+            state = VectorState(envs, memory, state.vector_steps + due, state.updates)
+            return state, (steps, returns)
 
         most = ceil_div(self._period, self._num_envs)
         state, (steps, returns) = jax.lax.scan(vector_step, state, jax.random.split(key, most))

@@ -18,10 +18,10 @@ from missing_bits.envs.wrappers import in_one_line, wrap
 from missing_bits.errors import UserError
 
 VECTORIZATIONS = ("serial", "async", "native")
-_INSTALLED_BY = {
-    "ALE": "atari",
-    "box2d": "box2d",
-}  # part of an entry point -> the extra that brings it
+SET_HERE = ("id", "render_mode", "disable_env_checker")
+"""Arguments of `gymnasium.make` that a recipe's `kwargs` must leave alone: `make` sets them."""
+# Part of an entry point -> the extra that brings it.
+_INSTALLED_BY = {"ALE": "atari", "box2d": "box2d"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Recipe:
     env: str
     """A Gymnasium id."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of `gymnasium.make`."""
+    """Arguments of `gymnasium.make`, but those `SET_HERE`."""
     wrappers: tuple[str, ...] = ()
     """Names of wrappers, the innermost first."""
 

@@ -22,10 +22,15 @@ def one_hot(env: gym.Env) -> gym.Env:
     space = env.observation_space
     if not isinstance(space, gym.spaces.Discrete):
         raise TypeError(f"one_hot needs Discrete observations, not {space}")
-    rows = np.eye(int(space.n), dtype=np.float32)
     first = int(space.start)
-    vectors = gym.spaces.Box(0, 1, (int(space.n),), np.float32)
-    return TransformObservation(env, lambda number: rows[int(number) - first].copy(), vectors)
+    count = int(space.n)
+
+    def vector(number: Any) -> np.ndarray:
+        made = np.zeros(count, np.float32)
+        made[int(number) - first] = 1
+        return made
+
+    return TransformObservation(env, vector, gym.spaces.Box(0, 1, (count,), np.float32))
 
 
 def grayscale(env: gym.Env) -> gym.Env:

@@ -172,7 +172,6 @@ def test_arguments_that_are_no_json_object_are_refused(given):
     ("given", "named"),
     [
         ('{"gravity": 5}', "gravity"),
-        ('{"id": "Acrobot-v1"}', "id"),
         ('{"max_episode_steps": "a"}', ""),
     ],
 )
@@ -180,6 +179,24 @@ def test_arguments_that_the_environment_refuses_are_named(env_id, given, named):
     said = complaint(env_id, env_kwargs=given)
     assert f"--env-kwargs='{given}' does not suit {env_id}: " in said
     assert named in said
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ('{"id": "Acrobot-v1"}', "id"),
+        ('{"gravity": 5, "render_mode": "human"}', "render_mode"),
+        ('{"render_mode": null}', "render_mode"),
+        ('{"disable_env_checker": false}', "disable_env_checker"),
+    ],
+)
+def test_arguments_that_are_set_for_the_environment_are_refused_before_it_is_made(given, named):
+    envs = environments.Envs(env="no_such_module:Thing-v0", env_kwargs=given)
+    with pytest.raises(UserError) as raised:
+        envs.check("ppo-")
+    assert f"--ppo-env-kwargs='{given}' sets {named}, " in str(raised.value)
+    assert "leave it out" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_arguments_that_the_vector_class_refuses_are_named():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from missing_bits.envs import gymnasium_envs
+from missing_bits.envs import gymnasium_envs, wrappers
 from missing_bits.envs.environments import Envs, Player
 from missing_bits.envs.gymnasium_envs import Recipe, episode_seed
 from missing_bits.envs.steps import Acted
@@ -19,11 +19,42 @@ LAKE = "FrozenLake-v1"
 CARTPOLE = "CartPole-v1"
 
 
-def find(env_id, *wrappers, **settings):
+def find(env_id, *names, **settings):
     """Find environments as an agent does: settings are checked first."""
-    envs = Envs(env=env_id, wrappers=wrappers, **settings)
+    envs = Envs(env=env_id, wrappers=names, **settings)
     envs.check("")
     return envs.find(1)
+
+
+class Opening(gym.Env):
+    """An environment that says what it is told to at the start of an episode, and ends there."""
+
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, observation_space, observation):
+        self.observation_space = observation_space
+        self.observation = observation
+
+    def reset(self, *, seed=None, options=None):
+        if isinstance(self.observation, Exception):
+            raise self.observation
+        return self.observation, {}
+
+    def step(self, action):
+        return self.observation, 1.0, True, False, {}
+
+
+def register(observation_space, observation):
+    """Register an `Opening` of these; return its id."""
+    gym.register("Opening-v0", lambda: Opening(observation_space, observation))
+    return "Opening-v0"
+
+
+@pytest.fixture
+def opening():
+    """Return `register`; what it registers is forgotten after the test."""
+    yield register
+    del gym.registry["Opening-v0"]
 
 
 def alternate(observation, resets, due, counts):
@@ -76,6 +107,16 @@ def test_one_hot_counts_from_the_first_number():
     gym.register("SixSides-v0", Dice)
     env = gymnasium_envs.make(Recipe("SixSides-v0", wrappers=("one_hot",)))
     np.testing.assert_array_equal(env.reset()[0], [0, 0, 0, 0, 0, 1])
+
+
+def test_one_hot_of_very_many_numbers_takes_the_room_of_one_vector():
+    count = 2**20  # a row for each would be 4 TiB
+    env = wrappers.one_hot(Opening(gym.spaces.Discrete(count), count - 1))
+    first, _ = env.reset()
+    second, _ = env.reset()
+    assert (first.shape, first.dtype) == ((count,), np.float32)
+    assert np.flatnonzero(first).tolist() == [count - 1]
+    assert not np.shares_memory(first, second)
 
 
 def test_frames_are_stacked_within_an_episode_the_oldest_first():
@@ -200,8 +241,12 @@ def test_evaluation_and_recording_see_what_training_sees():
         ),
         (f"{wrapping.HERE}:needs_more", "TypeError"),
         (f"{wrapping.HERE}:no_environment", "made a str of CartPole-v1; it must return"),
-        (f"{wrapping.HERE}:Liar", "Liar around CartPole-v1 promise"),
-        (f"{wrapping.HERE}:Stumbling", "Stumbling around CartPole-v1 fail: RuntimeError: stumbled"),
+        (f"{wrapping.HERE}:Liar", "Liar around CartPole-v1: observation_space is Box("),
+        (f"{wrapping.HERE}:Liar", "but the first observation has shape (2,) and dtype float32"),
+        (
+            f"{wrapping.HERE}:Stumbling",
+            "Stumbling around CartPole-v1: no episode can begin: RuntimeError: stumbled",
+        ),
     ],
 )
 def test_a_wrapper_that_cannot_be_used_is_told_in_one_line(given, said):
@@ -210,6 +255,67 @@ def test_a_wrapper_that_cannot_be_used_is_told_in_one_line(given, said):
     assert f"--wrappers {given}" in str(raised.value)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+UNIT = gym.spaces.Box(0, 1, (3,), np.float32)
+BYTES = gym.spaces.Box(0, 255, (3,), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "observation"),
+    [
+        (UNIT, np.full(3, 7, np.float32)),  # outside
+        (UNIT, np.zeros(3)),  # float64
+        (UNIT, [0, 1, 0]),
+        (BYTES, np.array([0, 128, 255])),  # int64
+    ],
+)
+def test_what_trains_without_wrappers_trains_within_them(opening, space, observation):
+    envs = find(opening(space, observation), "frame_stack:2")
+    step = envs.source([0]).next(alternate, 0)
+    np.testing.assert_array_equal(step.s_tm1[0, 0, 0], np.tile(observation, 2))
+    np.testing.assert_array_equal(step.s_t[0, 0, 0], np.tile(observation, 2))
+
+
+@pytest.mark.parametrize("wrapper", ["flatten", "frame_stack:2"])
+@pytest.mark.parametrize(
+    ("observation", "said"),
+    [
+        (RuntimeError("fell\napart"), "no episode can begin: RuntimeError: fell apart"),
+        (np.zeros(2, np.float32), "has shape (2,) and dtype float32"),
+        (np.array(["a", "b", "c"]), "has shape (3,) and dtype <U1"),
+        ({"position": 0}, "has shape () and dtype object"),
+        ([[0.0], [0.0, 1.0]], "makes no array: ValueError"),
+    ],
+)
+def test_wrappers_are_not_blamed_for_the_environment(opening, observation, said, wrapper):
+    env_id = opening(UNIT, observation)
+    with pytest.raises(UserError) as raised:
+        find(env_id, wrapper)
+    assert str(raised.value).startswith(f"--env={env_id}: ")
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_fractions_are_not_cast_to_whole_numbers(opening):
+    """A wrapper that scales bytes and still promises bytes would have zeros learned from."""
+    scaled = f"{wrapping.HERE}:Scaled"
+    sound = opening(BYTES, np.zeros(3, np.uint8))
+    with pytest.raises(UserError, match=r"--wrappers .*Scaled around .* \(3,\) and dtype float"):
+        find(sound, scaled)
+
+
+def test_one_hot_is_not_blamed_for_a_number_that_there_is_not(opening):
+    env_id = opening(gym.spaces.Discrete(4), 4)
+    with pytest.raises(UserError, match=r"--env=Opening-v0: .* Discrete\(4\), but .* is 4"):
+        find(env_id, "one_hot")
+
+
+def test_a_wrapper_may_mend_an_environment(opening):
+    env_id = opening(UNIT, np.zeros((1, 3), np.float32))
+    assert find(env_id, f"{wrapping.HERE}:Squeezed").observation_space == UNIT
+    with pytest.raises(UserError, match=r"--env=Opening-v0: .* shape \(1, 3\) and dtype float32"):
+        find(env_id, f"{wrapping.HERE}:Doubled")
 
 
 def test_frames_of_numbers_cannot_be_stacked():

@@ -54,6 +54,20 @@ class Doubled(gym.ObservationWrapper):
         return 2 * observation
 
 
+class Scaled(gym.ObservationWrapper):
+    """Bytes as fractions, in a space of bytes still."""
+
+    def observation(self, observation):
+        return observation / 255
+
+
+class Squeezed(gym.ObservationWrapper):
+    """Observations without axes of size 1."""
+
+    def observation(self, observation):
+        return np.squeeze(observation)
+
+
 class Liar(gym.ObservationWrapper):
     """Observations of another shape than is promised."""
 
