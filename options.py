@@ -140,23 +140,29 @@ def check(config: Any, prefix: str = "") -> None:
         objects(prefix)
 
 
-def modules(config: Any) -> list[str]:
-    """The values in all groups that name code to be imported, such as "my_package.envs:Maze-v0"."""
-    found = config.modules() if hasattr(config, "modules") else []
+def code(config: Any, prefix: str = "") -> dict[str, list[str]]:
+    """The values that name code to be imported, such as "my_package.envs:Maze-v0", by option."""
+    found: dict[str, list[str]] = {}
+    named = config.modules() if hasattr(config, "modules") else []
     for field in fields(type(config)):
+        mine = getattr(config, field.name)
         if field.is_group:
-            found = found + modules(getattr(config, field.name))
+            found |= code(mine, field.prefix(prefix))
+            continue
+        values = mine if isinstance(mine, tuple) else (mine,)
+        imported = [value for value in values if value in named]
+        if imported:
+            found[prefix + field.option] = imported
     return found
 
 
 def code_flags(config: Any) -> list[str]:
     """The options of a configuration that name code, as arguments of a command line."""
-    code = modules(config)
+    values = flat(to_json(config), type(config))
     found = []
-    for option, mine in flat(to_json(config), type(config)).items():
-        named = mine if isinstance(mine, list) else [mine]
-        if any(part in code for part in named):
-            found += [f"--{option}", *map(str, named)]
+    for option in code(config):
+        mine = values[option]
+        found += [f"--{option}", *(mine if isinstance(mine, list) else [mine])]
     return found
 
 

@@ -142,6 +142,7 @@ class DQN:
         positive = [field.name for field in fields(config) if field.name not in free]
         require_positive(config, *positive)
         require_between(config, 0, 1, "discount", "target_tau", "epsilon_final")
+        require_between(config, 0, float("inf"), "learning_rate_end")
         require_between(config, 0, 2**31 - 1, "env_steps")
         require_between(config, 1, config.replay_capacity, "batch_size")
         lanes = config.envs.num_envs

@@ -13,14 +13,15 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import tyro
 
 from missing_bits import options
 from missing_bits.errors import UserError, require
-from missing_bits.experiments import COMMANDS, EXPERIMENTS, Found, find
-from missing_bits.loop.config import BUDGETS, FREE, RunConfig
+from missing_bits.experiments import COMMANDS, Found, find
+from missing_bits.loop import saved
+from missing_bits.loop.config import RunConfig
 
 T = TypeVar("T")
 
@@ -73,6 +74,10 @@ def parse(arguments: Sequence[str]) -> Chosen | None:
         in_file, filed = take(filed, "--method")
         in_flags, flags = take(flags, "--method")
         name = in_flags or in_file or "mae"
+        require(
+            name in ("mae", "simmim"),
+            f"--method is {name}; masked_image has become --exp=mae and --exp=simmim.",
+        )
     found = find(name)
     types = options.names(found.module.Config) | options.names(RunConfig, "run.")
     _check_names(types, filed, f"--config={path}: ")
@@ -83,15 +88,30 @@ def parse(arguments: Sequence[str]) -> Chosen | None:
 
 
 def _refuse_code_from_files(found: Found, config: Any, flags: Sequence[str]) -> None:
-    """Only the method itself and flags may name code that is then imported."""
+    """Only the method itself and flags may name code that is then imported, each for its option."""
     default = _default(found, options.value(config, found.method.subject))
-    trusted = {*options.modules(default), *flags, *(flag.partition("=")[2] for flag in flags)}
-    for module in options.modules(config):
-        require(
-            module in trusted,
-            f"{module} is code, and it is a file that names it: what a file names is not imported. "
-            "Give the option as well, if you trust it.",
-        )
+    for option, code in options.code(config).items():
+        trusted = {*options.code(default).get(option, []), *_given(flags, option)}
+        for module in code:
+            require(
+                module in trusted,
+                f"--{option}={module} is code, and it is a file that names it: what a file names "
+                "is not imported. Give the option as well, if you trust it.",
+            )
+
+
+def _given(flags: Sequence[str], option: str) -> list[str]:
+    """All values that flags give to an option."""
+    found = []
+    taking = False
+    for flag in flags:
+        if flag.startswith("--"):
+            name, equals, value = flag[2:].partition("=")
+            taking = name.replace("_", "-") == option
+            found += [value] if taking and equals else []
+        elif taking:
+            found.append(flag)
+    return found
 
 
 def of_command(name: str, config_class: type[T], arguments: Sequence[str]) -> T:
@@ -134,17 +154,31 @@ def _parse(found: Found, arguments: Sequence[str]) -> tuple[Any, RunConfig]:
     both = dataclasses.make_dataclass("Options", parts, frozen=True)
     resume = any(argument.replace("_", "-") == "--run.resume" for argument in arguments)
     folder = _last(arguments, "--run.dir")
-    saved = _saved(found, Path(folder)) if resume and folder else None
-    if saved is None:
+    before = _saved(found, Path(folder)) if resume and folder else None
+    if before is None:
         subject = _last(arguments, f"--{found.method.subject}")
         default = both(_default(found, subject), RunConfig())
     else:
-        default = both(*saved)
+        default = both(before.config, before.run)
     prog = f"python run.py --exp={found.name}"
     chosen = _values(both, {"default": default}, arguments, prog, config_class.__doc__)
-    if saved is not None:
-        _refuse_changes(*saved, chosen.config, chosen.run, folder)
+    if before is not None:
+        saved.refuse_changes(before, chosen.config, chosen.run, Path(folder))
     return chosen.config, chosen.run
+
+
+def _saved(found: Found, folder: Path) -> saved.Saved:
+    before = saved.read(found.module.Config, folder)
+    require(
+        before.exp in _names_of(found),
+        f"--run.resume: {folder} holds a run of --exp={before.exp}, not {found.name}.",
+    )
+    return before
+
+
+def _names_of(found: Found) -> tuple[str, str]:
+    """What a run of this experiment may be called in its folder."""
+    return found.name, f"{found.method.__module__}:{found.method.__qualname__}"
 
 
 def _default(found: Found, subject: str | None) -> Any:
@@ -161,53 +195,6 @@ def _last(arguments: Sequence[str], option: str) -> str | None:
         last = value
         value, rest = take(rest, option)
     return last
-
-
-def _saved(found: Found, folder: Path) -> tuple[Any, RunConfig]:
-    file = folder / "config.json"
-    require(
-        file.is_file(),
-        f"--run.resume: there is no run in {folder} (no config.json). Name the folder of an "
-        "earlier run.",
-    )
-    try:
-        saved = json.loads(file.read_text())
-        name = saved["exp"]
-        config = saved["config"]
-        run = saved["run"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"--run.resume: {file} is damaged. Mend it, or begin a new run in another folder."
-        ) from error
-    where = EXPERIMENTS[found.name].where if found.name in EXPERIMENTS else found.name
-    require(
-        name in (found.name, where),
-        f"--run.resume: {folder} holds a run of --exp={name}, not {found.name}.",
-    )
-    return _read_back(found, config, run, file)
-
-
-def _read_back(found: Found, config: Any, run: Any, file: Path) -> tuple[Any, RunConfig]:
-    """The configurations that a run has written to `file`."""
-    config = options.from_json(found.module.Config, config, str(file))
-    run = options.from_json(RunConfig, run, str(file))
-    types = options.names(type(config)) | options.names(RunConfig, "run.")
-    for name, value in _flat(config, run).items():
-        require(_fits(value, types[name]), f"{file} is damaged: --{name} is {json.dumps(value)}.")
-    return config, run
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value from JSON is of the type of its option."""
-    parts = get_args(kind)
-    if get_origin(kind) is Literal:
-        return value in parts
-    if get_origin(kind) is tuple:
-        right_length = Ellipsis in parts or (isinstance(value, list) and len(value) == len(parts))
-        return isinstance(value, list) and right_length and all(_fits(v, parts[0]) for v in value)
-    if kind is float:
-        return type(value) in (int, float)
-    return type(value) is kind or kind not in (int, bool, str)
 
 
 def _values(
@@ -241,36 +228,6 @@ def _message(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     said = itertools.takewhile(lambda line: not line.startswith(("──", "For full helptext")), lines)
     return " ".join(line for line in said if line.strip("-")).rstrip(".")
-
-
-def _refuse_changes(
-    old_config: Any, old_run: RunConfig, config: Any, run: RunConfig, folder: str
-) -> None:
-    before = _kept(old_config, old_run)
-    after = _kept(config, run)
-    budgets = [name.replace("_", "-") for name in BUDGETS]
-    changed = [
-        f"--{name} is {after[name]}, was {old}"
-        for name, old in before.items()
-        if after[name] != old and not (name in budgets and after[name] > old)
-    ]
-    require(
-        not changed,
-        f"--run.resume continues {folder} as it was begun, but {'; '.join(changed)}. Leave "
-        "these out, or begin a new run; only the budget may grow.",
-    )
-
-
-def _flat(config: Any, run: RunConfig) -> dict[str, Any]:
-    """All options under their full names."""
-    found = options.flat(options.to_json(config), type(config))
-    return found | options.flat(options.to_json(run), RunConfig, "run.")
-
-
-def _kept(config: Any, run: RunConfig) -> dict[str, Any]:
-    """All options that a run shares with the one that it continues or repeats."""
-    free = {f"run.{name.replace('_', '-')}" for name in FREE}
-    return {name: value for name, value in _flat(config, run).items() if name not in free}
 
 
 # Files of options.
@@ -313,12 +270,13 @@ def _from_file(path: Path, given: str | None) -> tuple[str, list[str]]:
         exp is not None and set(read) >= {"config", "run"},
         f"--config={path} is no config.json of a run, and no .toml file.",
     )
+    found = find(name if ":" in exp else exp)
     require(
-        ":" not in exp or exp == given,
+        ":" not in exp or exp in _names_of(found),
         f"--config={path} is of --exp={exp}, not {given}; what a file names is not imported.",
     )
-    config, run = _read_back(find(exp), read["config"], read["run"], path)
-    return name, _arguments(_kept(config, run), path)
+    config, run = saved.read_back(found.module.Config, read["config"], read["run"], path)
+    return name, _arguments(saved.kept(config, run), path)
 
 
 def _arguments(read: Mapping[str, Any], path: Path, prefix: str = "") -> list[str]:
@@ -326,12 +284,16 @@ def _arguments(read: Mapping[str, Any], path: Path, prefix: str = "") -> list[st
     found = []
     for name, value in read.items():
         option = f"--{prefix}{name.replace('_', '-')}"
+        require(option != "--help", f"--config={path}: help is for the command line.")
         if isinstance(value, Mapping):
             found += _arguments(value, path, f"{prefix}{name}.")
         elif isinstance(value, bool):
             found.append(option if value else f"--{_off(option[2:])}")
         elif isinstance(value, list | tuple):
-            found += [option, *map(str, value)]
+            words = list(map(str, value))
+            strange = [word for word in words if word.startswith("--")]
+            require(not strange, f"--config={path}: {name} holds the option {strange[:1]}.")
+            found += [option, *words]
         else:
             plain = isinstance(value, str | int | float)
             require(plain, f"--config={path}: {name} is {value}; give text, numbers or lists.")

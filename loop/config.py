@@ -29,7 +29,8 @@ class RunConfig:
     """Continue the run in --run.dir where its last checkpoint stands. A larger budget than the run
     was begun with extends it: schedules then are those of the larger budget from there on."""
     start: Annotated[Literal["last", "best"], tyro.conf.arg(name="from")] = "last"
-    """Checkpoint to resume from: the last, or the best by headline; later ones are set aside."""
+    """Checkpoint to resume from: the last, or the best that was saved at an evaluation; later ones
+    are set aside."""
     inner_steps: int = 0
     """Updates per jitted call; 0 for the most that serves (1 where the host acts in between)."""
     log_period: int = 0
@@ -39,7 +40,8 @@ class RunConfig:
     checkpoint_period: int = 0
     """Budget units between checkpoints; 0 for a fifth of the budget. The end is always saved."""
     compilation_cache: bool = True
-    """Keep compiled programs in ~/.cache/missing_bits, so that the next start is quick."""
+    """Keep compiled programs in ~/.cache/missing_bits, so that the next start is quick; by run.py
+    alone, not by the library."""
 
     def with_periods(self, budget: int, evaluations: int) -> "RunConfig":
         """This configuration with the periods that are 0 filled in for a budget."""

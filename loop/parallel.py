@@ -349,9 +349,7 @@ class Acting:
         learned = self._learned(running.state)
         if self.memory is None:
             self.memory = layout.put_all(self._start(layout._split_one(observation), self._numbers))
-        if (
-            not layout._mapped
-        ):  # one row, always due: a host waits for every answer, so nothing more
+        if not layout._mapped:  # a host waits for every answer: nothing more than must be
             acted = self._answer(
                 learned, self.memory, observation[0], reset[0], counts[0], self._keys, self._numbers
             )

@@ -4,9 +4,9 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,9 +64,8 @@ class Report:
         now = time.perf_counter()
         if self._live and now - self._shown_at > 0.1:
             self._shown_at = now
-            status = f"{rate:,.0f}/s  " + "  ".join(
-                _shown(self._names, self._latest)[:2]
-            )  # what 80 columns hold
+            shown = _shown(self._names, self._latest)[:2]  # what 80 columns hold
+            status = "  ".join([f"{rate:,.0f}/s", *shown])
             done = f"{step:,} {self._unit}"
             self._live.update(
                 self._task, completed=min(step, self._budget), done=done, status=status
@@ -79,22 +78,15 @@ class Report:
                 figures = {name: value for name, value in row.items() if "/" in name}
                 self._events[row["seed"]].add(row["step"], figures)
         step = rows[-1]["step"]
-        if not self._live:
-            figures = {
-                name: value
-                for name, value in rows[-1].items()
-                if "/" in name and not name.startswith("time/")
-            }
-            print(
-                f"{step:>10,} {self._unit}  {rate:>9,.0f}/s  "
-                + "  ".join(_shown(self._names, figures)),
-                flush=True,
-            )
-        self._latest |= {
+        figures = {
             name: value
             for name, value in rows[-1].items()
             if "/" in name and not name.startswith("time/")
         }
+        if not self._live:
+            shown = "  ".join(_shown(self._names, figures))
+            print(f"{step:>10,} {self._unit}  {rate:>9,.0f}/s  {shown}", flush=True)
+        self._latest |= figures
         self.progress(step, rate)
 
     def close(self) -> None:
@@ -115,14 +107,15 @@ class _Events:
     """
 
     def __init__(self, folder: Path, start: int) -> None:
-        from tensorboardX.proto import event_pb2  # here, because `--help` does not need it
-
-        self._event = event_pb2.Event
+        library = _tensorboardx()
+        self._event = library.event_pb2.Event
+        self._checksum = library.masked_crc32c
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
         self._append(file_version="brain.Event:2")
         self._append(
-            step=start, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            step=start,
+            session_log=library.event_pb2.SessionLog(status=library.event_pb2.SessionLog.START),
         )
 
     def add(self, step: int, figures: dict[str, float]) -> None:
@@ -133,13 +126,32 @@ class _Events:
         )
 
     def _append(self, **fields: Any) -> None:
-        from tensorboardX.record_writer import masked_crc32c
-
         data = self._event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
-        check = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+        check = [struct.pack("<I", self._checksum(part)) for part in (length, data)]
         with self._path.open("ab") as file:
             file.write(length + check[0] + data + check[1])
+
+
+class _TensorBoardX(NamedTuple):
+    """What is used of tensorboardX."""
+
+    event_pb2: Any
+    masked_crc32c: Callable[[bytes], int]
+
+
+def _tensorboardx() -> _TensorBoardX:
+    """The library, imported late, because `--help` does not need it.
+
+    Importing it sets an environment variable, which is taken back.
+    """
+    before = dict(os.environ)
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import masked_crc32c
+
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    return _TensorBoardX(event_pb2, masked_crc32c)
 
 
 def _shown(names: Sequence[str], metrics: dict[str, float]) -> list[str]:

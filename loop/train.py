@@ -18,6 +18,7 @@ import numpy as np
 from missing_bits import options
 from missing_bits.errors import UserError, require
 from missing_bits.eval import statistics
+from missing_bits.loop import saved
 from missing_bits.loop.checkpoint import Checkpoints
 from missing_bits.loop.config import RunConfig
 from missing_bits.loop.experiment import Acting, DeviceSource, Experiment, Pretraining, Source
@@ -93,6 +94,8 @@ def train(
         if source is not None and not isinstance(source, DeviceSource):
             stack.callback(source.close)
         folder = stack.enter_context(contextlib.closing(RunFolder(path, run.resume)))
+        if run.resume:
+            saved.refuse_changes(saved.read(type(config), path), config, run, path)
         session = _Session(name, config, family, layout, source, folder, run, process, began)
         try:
             return session.run_to_the_end()
@@ -154,17 +157,15 @@ class _Session:
     def run_to_the_end(self) -> Result:
         """Sets up or restores, trains, and leaves the finished folder."""
         path = self.folder.path
-        # First of all: a run that is killed at any later moment can be resumed.
-        config = options.to_json(self.config)
-        if not self.asked.resume or self.folder.read_json("config.json").get("config") != config:
-            run = options.to_json(self.asked)
-            self.folder.write_json("config.json", {"exp": self.name, "config": config, "run": run})
+        if not self.asked.resume:  # first: a run that is killed at any later moment can be resumed
+            self._write_config()
         with contextlib.ExitStack() as stack:
             checkpoints = Checkpoints(path / "checkpoints", self.headline.larger_is_better)
             self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
             self.running = self.layout.init(self.family, self.source)
             if self.asked.resume:
                 self._restore()
+                self._write_config()
             self.start_update = self.update
             self.clock = time.perf_counter()
             report = Report(path, self.plan, self.headline.name, self.step, list(self.layout.seeds))
@@ -179,6 +180,14 @@ class _Session:
             else:  # killed after its last checkpoint
                 self._measure()
             return self._finish()
+
+    def _write_config(self) -> None:
+        before = self.folder.read_json("config.json")
+        config = options.to_json(self.config)
+        if before.get("config") != config:  # a new run, or one whose budget has grown
+            run = before.get("run", options.to_json(self.asked))
+            written = {"exp": before.get("exp", self.name), "config": config, "run": run}
+            self.folder.write_json("config.json", written)
 
     @property
     def step(self) -> int:
@@ -294,7 +303,7 @@ class _Session:
         paused = time.perf_counter()
         source = self.host_source.save() if self.host_source else {}
         memory = jax.device_get(self.acting.memory) if self.acting else None
-        saved = {
+        everything = {
             "running": self.layout.fetch(self.experiment, self.running),
             "window": jax.device_get(self.window),
             "memory": memory,
@@ -308,7 +317,7 @@ class _Session:
         }
         evaluated = self._due(self.run.eval_period) or self.update == self.end
         score = self.score if evaluated else None
-        self.digest = self.checkpoints.save(self.update, saved, facts, score)
+        self.digest = self.checkpoints.save(self.update, everything, facts, score)
         self.idle += time.perf_counter() - paused
 
     def _restore(self) -> None:

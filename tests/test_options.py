@@ -35,9 +35,6 @@ class Inner:
     def check(self, prefix: str) -> None:
         require(self.flip <= 1, f"--{prefix}flip is {self.flip}; it must be at most 1.")
 
-    def modules(self) -> list[str]:
-        return ["inner:code"] if not self.on else []
-
 
 @dataclass(frozen=True)
 class Beside:
@@ -164,14 +161,14 @@ def test_groups_check_themselves(settings, message):
 
 
 def test_code_is_named_by_groups():
-    assert options.modules(Outer()) == []
-    both = options.make(Outer, deep={"on": False}, inner_views={"on": False})
-    assert options.modules(both) == ["inner:code", "inner:code"]
+    assert options.code(dqn.Config()) == {}
     env = options.make(
         dqn.Config, env="maze:Maze-v0", wrappers=("flatten", "frame_stack:4", "maze:wrap")
     )
-    assert options.modules(env) == ["maze:Maze-v0", "maze:wrap"]
-    assert options.modules(options.make(dqn.Config, env="phys2d/CartPole-v1")) == []
+    assert options.code(env) == {"env": ["maze:Maze-v0"], "wrappers": ["maze:wrap"]}
+    wrappers = ["--wrappers", "flatten", "frame_stack:4", "maze:wrap"]
+    assert options.code_flags(env) == ["--env", "maze:Maze-v0", *wrappers]
+    assert options.code(options.make(dqn.Config, env="phys2d/CartPole-v1")) == {}
 
 
 def values(kind):

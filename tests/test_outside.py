@@ -75,4 +75,4 @@ def test_the_example_of_the_readme_runs(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(examples[0], "README.md", "exec"), {})
     assert float(capsys.readouterr().out.splitlines()[-1]) > 0
-    assert (tmp_path / "runs" / "mine" / "result.json").exists()
+    assert (tmp_path / "runs" / "called" / "result.json").exists()

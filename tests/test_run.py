@@ -684,7 +684,7 @@ WRONG_FILES = {
     "text for a list": (".toml", 'exp = "dqn"\nhidden-sizes = "8 8"', ["--hidden-sizes", "'8 8'"]),
     "list for a number": (".toml", 'exp = "dqn"\nn-step = [1, 2]', ["2"]),
     "a date": (".toml", 'exp = "dqn"\nn-step = 2020-01-01', ["n-step", "2020-01-01", "numbers"]),
-    "option in an option": (".toml", 'exp = "dqn"\nwrappers = ["--envs=x"]', ["--envs "]),
+    "option in an option": (".toml", 'exp = "dqn"\nwrappers = ["--envs=x"]', ["holds", "--envs=x"]),
     "zero": (".toml", 'exp = "dqn"\nn-step = 0', ["--n-step is 0", "at least 1"]),
 }
 
@@ -798,6 +798,27 @@ def test_code_that_only_an_earlier_run_names(
     asked = asks(*again, *flags)
     assert named in (asked.config.envs.env, *asked.config.envs.wrappers)
     assert not payload.imported.exists()  # that is for the loop to do
+
+
+def test_the_old_name_of_masked_images_leads_to_no_code(payload, refuses, tmp_path):
+    """Its option --method chose between two; what stands there is not a class to import."""
+    (tmp_path / "mine.toml").write_text(f'exp = "masked_image"\nmethod = "{payload.name}:C"\n')
+    refuses([f"--config={tmp_path / 'mine.toml'}"], "--exp=mae and --exp=simmim")
+    refuses(["--exp=masked_image", "--method=dqn"], "--method is dqn")
+    assert not payload.imported.exists()
+
+
+def test_code_is_trusted_for_the_option_that_names_it_alone(payload, refuses, tmp_path):
+    (tmp_path / "mine.toml").write_text('exp = "dqn"\nenv = "payload_module:Cart-v0"\n')
+    file = f"--config={tmp_path / 'mine.toml'}"
+    refuses([file, "--run.dir=payload_module:Cart-v0"], "--env=payload_module:Cart-v0 is code")
+    assert not payload.imported.exists()
+
+
+@pytest.mark.parametrize("line", ['wrappers = ["--run.dir=x"]', "help = true"])
+def test_a_file_gives_values_and_no_options(line, refuses, tmp_path):
+    (tmp_path / "mine.toml").write_text(f'exp = "dqn"\n{line}\n')
+    refuses([f"--config={tmp_path / 'mine.toml'}"], "--config=")
 
 
 @pytest.mark.parametrize("suffix", [".toml", ".json"])

@@ -258,17 +258,18 @@ def test_code_that_only_an_earlier_run_names_is_refused(parse, earlier):
         assert parse(*arguments, "--data=some:code")[0].beside.data == "some:code"
 
 
-def test_code_that_a_method_itself_names_is_not(parse, toy, earlier, tmp_path, monkeypatch):
-    """In its defaults or a preset: the method is imported anyway."""
-    monkeypatch.setitem(toy.PRESETS, "c", {"inner_views": {"on": False}})
+def test_code_that_a_method_itself_names_is_not(parse, toy, earlier, monkeypatch):
+    """In its defaults or a preset: the method is imported anyway. Here 7 stands for code."""
+    preset = {"inner_views": {"sizes": (7,)}}
+    monkeypatch.setitem(toy.PRESETS, "c", preset)
     monkeypatch.setattr(
-        toy.Inner, "modules", lambda inner: [] if inner.on else ["its.own:code"], raising=False
+        toy.Inner, "modules", lambda inner: [7] if 7 in inner.sizes else [], raising=False
     )
-    assert not parse("--data=c")[0].inner_views.on
-    folder = earlier(data="c", inner_views={"on": False})
-    assert not parse("--run.resume", f"--run.dir={folder}")[0].inner_views.on
-    folder = earlier(data="a", inner_views={"on": False})
-    with pytest.raises(UserError, match=r"its\.own:code is code"):
+    assert parse("--data=c")[0].inner_views.sizes == (7,)
+    folder = earlier(data="c", **preset)
+    assert parse("--run.resume", f"--run.dir={folder}")[0].inner_views.sizes == (7,)
+    folder = earlier(data="a", **preset)
+    with pytest.raises(UserError, match=r"--inner-views\.sizes=7 is code"):
         parse("--run.resume", f"--run.dir={folder}")
 
 
