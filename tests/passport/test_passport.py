@@ -252,6 +252,7 @@ def assert_moved_alike(learned: Any, wanted: Any, first: Any, share: float = 0.0
     against the way of the others.
     """
     begun, here, there = map(float_leaves, (first, learned, wanted))
+    assert all(np.isfinite(leaf).all() for leaf in here.values()), "not finite"
     way = {name: rms(there[name] - begun[name]) for name in there}
     least = 1e-3 * max(way.values())
     off = {name: rms(here[name] - there[name]) / max(way[name], least, 1e-7) for name in there}
