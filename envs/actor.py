@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from missing_bits.envs.gymnasium_envs import Recipe, make_vector
 from missing_bits.envs.stepper import Stepper
-from missing_bits.envs.steps import EPISODE_RETURN, Acted, Steps
+from missing_bits.envs.steps import EPISODE_RETURN, Acted, Steps, says_something
 from missing_bits.numeric import ceil_div
 
 HostAct = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Acted]
@@ -169,7 +169,7 @@ class Actor:
         seen = self._steppers[0].observation
         observations = (*shape, *seen.shape[1:])
         extras = self._extras
-        if _says_something(extras):
+        if says_something(extras):
             extras = jax.tree.map(lambda x: np.zeros((*shape, *x.shape), x.dtype), extras)
         return Steps(
             s_tm1=np.zeros(observations, seen.dtype),
@@ -194,7 +194,7 @@ class Actor:
         batch.truncated[s, :, v] = outcome.truncated
         batch.s_t[s, :, v] = outcome.s_t
         batch.valid[s, :, v] = valid
-        if _says_something(acted.extras):
+        if says_something(acted.extras):
             places = jax.tree.leaves(batch.extras)
             for place, said in zip(places, jax.tree.leaves(acted.extras), strict=True):
                 place[s, :, v] = said[s]
@@ -213,11 +213,6 @@ class Actor:
                 self._ended_return += np.where(ended, self._open_return, 0.0).sum(axis=1)
                 self._ended_episodes += np.count_nonzero(ended, axis=1).astype(np.int32)
                 self._open_return[ended] = 0.0
-
-
-def _says_something(extras: Any) -> bool:
-    """Whether an agent says anything beside its actions; most do not, and must not wait for it."""
-    return not (isinstance(extras, tuple) and not extras)
 
 
 def _join_seeds(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -47,3 +47,8 @@ class Steps(NamedTuple):
     s_t: jax.Array  # [E, V, ...] observation that followed: the true final one at an episode's end
     valid: jax.Array  # [E, V] bool
     extras: Any = ()  # pytree, leaves [E, V, ...]: what the agent said beside its action
+
+
+def says_something(extras: Any) -> bool:
+    """Whether an agent says anything beside its actions; most do not, and must not wait for it."""
+    return not (isinstance(extras, tuple) and not extras)

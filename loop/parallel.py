@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from missing_bits import collectives, options
-from missing_bits.envs.steps import Acted
+from missing_bits.envs.steps import Acted, says_something
 from missing_bits.errors import require
 from missing_bits.loop.experiment import DeviceSource, Experiment
 from missing_bits.loop.family import Family
@@ -355,7 +355,9 @@ class Acting:
             )
             if due[0]:
                 self.memory = acted.memory
-            extras = jax.tree.map(lambda x: np.asarray(x)[None], acted.extras)
+            extras = acted.extras
+            if says_something(extras):
+                extras = jax.tree.map(lambda x: np.asarray(x)[None], extras)
             return Acted(np.asarray(acted.action)[None], (), extras)
         acted = self._answer_if_due(
             layout._per_row(due),
