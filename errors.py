@@ -1,5 +1,26 @@
 """The one exception that stands for a user's mistake."""
 
+import errno
+
+_REMEDIES = {
+    "Free some space.": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "Name a place that you may write to.": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "Something else has this name: name another place.": (
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ELOOP,
+    ),
+    "Name a shorter one.": (errno.ENAMETOOLONG,),
+    "Close other programs, or raise their limits (ulimit).": (
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EAGAIN,
+    ),
+    "It was removed or never there.": (errno.ENOENT, errno.ENODEV, errno.ESTALE),
+}
+
 
 class UserError(Exception):
     """A mistake the user can mend: it says what was given, what was expected and what to do.
@@ -31,3 +52,11 @@ def require_between(config: object, low: float, high: float, *names: str, prefix
         value = getattr(config, name)
         option = "--" + prefix + name.replace("_", "-")
         require(low <= value <= high, f"{option} is {value}; it must lie between {low} and {high}.")
+
+
+def remedy(error: OSError) -> str:
+    """What a person can do where the system refused; a sentence that fits most refusals."""
+    for sentence, numbers in _REMEDIES.items():
+        if error.errno in numbers:
+            return sentence
+    return "Look at the disk or name another place."

@@ -112,6 +112,7 @@ def find(name: str) -> Found:
     """
     if ":" in name:
         return _import(name, name, {})
+    name = name.lower().replace("-", "_")
     name = ALIASES.get(name, name)
     if name not in EXPERIMENTS:
         close = difflib.get_close_matches(name, EXPERIMENTS, n=1, cutoff=0.0)

@@ -126,15 +126,17 @@ def make(config_class: type[T], **settings: Any) -> T:
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Raises `UserError` for a number that is none, and for what a group objects to."""
+    """Raises `UserError` for a number that is not finite, and for what a group objects to."""
     for field in fields(type(config)):
         mine = getattr(config, field.name)
         if field.is_group:
             check(mine, field.prefix(prefix))
             continue
         for number in mine if isinstance(mine, tuple) else (mine,):
-            finite = not isinstance(number, float) or not math.isnan(number)
-            require(finite, f"--{prefix}{field.option} is {number}; it must be a number.")
+            finite = not isinstance(number, float) or math.isfinite(number)
+            require(finite, f"--{prefix}{field.option} is {number}; it must be a finite number.")
+            fits = not isinstance(number, int) or abs(number) < 2**31
+            require(fits, f"--{prefix}{field.option} is {number}; it must be below {2**31:,}.")
     objects = getattr(config, "check", None)
     if objects is not None:
         objects(prefix)

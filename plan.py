@@ -15,6 +15,9 @@ class Plan:
     """Units that one update stands for."""
     evaluations: int = 4
     """How many evaluations of a run are worth their time."""
+    early: bool = False
+    """Whether there is also one before the first update, and two within the first period: where
+    they are cheap, and most is learned early."""
     shared: tuple[str, ...] = ("batch_size",)
     """Options that are sizes of what devices share: each must be a multiple of their number."""
     small: bool = False

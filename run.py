@@ -6,9 +6,13 @@ reads options from a TOML file or an earlier run's config.json.
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import sys
 import warnings
+from pathlib import Path
+
+INSTALL = """python -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt"""
 
 
 def main(arguments: list[str]) -> int:
@@ -18,14 +22,42 @@ def main(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 2)
     except BrokenPipeError:  # what reads the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail(
+            f"there is not enough memory ({str(error)[:200]}). Make the batch, the network or the "
+            "replay smaller; a run that was saved goes on with --run.resume.",
+            2,
+        )
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _not_installed_here() -> str | None:
+    """What is wrong with the installation, in a sentence; None if this very folder is installed."""
+    spec = importlib.util.find_spec("missing_bits")
+    if spec is None:
+        return f"this Python ({sys.executable}) has no missing_bits. Install it: {INSTALL}"
+    here = Path(__file__).resolve().parent
+    installed = [Path(place).resolve() for place in spec.submodule_search_locations or ()]
+    if here not in installed:
+        return (
+            f"{here / 'run.py'} would run the code of another folder, {installed[0]}, which this "
+            "virtual environment has installed. Make one for this folder, or install it here: "
+            "pip install -r requirements.txt"
+        )
+    return None
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -63,7 +95,8 @@ def _warn(message: Warning | str, *_: object) -> None:
 def console() -> None:
     """The console script `missing-bits`."""
     warnings.showwarning = _warn
-    sys.exit(main(sys.argv[1:]))
+    wrong = _not_installed_here()
+    sys.exit(_fail(wrong, 2) if wrong else main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -179,6 +179,7 @@ class DQN:
             unit="env_steps",
             per_update=config.train_period,
             evaluations=10,
+            early=True,
             shared=("num_envs", "batch_size"),
             small=len(self.envs.observation_space.shape) == 1,
             shown=("train/episode_return", "train/loss", "train/epsilon"),

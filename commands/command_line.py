@@ -10,10 +10,11 @@ import difflib
 import io
 import itertools
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import tyro
 
@@ -24,6 +25,29 @@ from missing_bits.loop import saved
 from missing_bits.loop.config import RunConfig
 
 T = TypeVar("T")
+
+_KNOWN_AS = {
+    "lr": "learning-rate",
+    "step-size": "learning-rate",
+    "gamma": "discount",
+    "tau": "target-tau",
+    "bs": "batch-size",
+    "steps": "env-steps",
+    "total-timesteps": "env-steps",
+    "num-steps": "env-steps",
+    "iterations": "updates",
+    "epochs": "updates",
+    "buffer-size": "replay-capacity",
+    "dataset": "data",
+    "model": "network",
+    "arch": "network",
+    "env-id": "env",
+    "gpus": "run.devices",
+    "output-dir": "run.dir",
+    "logdir": "run.dir",
+    "resume": "run.resume",
+}
+"""What people type, and the name of the option here."""
 
 
 class Chosen(NamedTuple):
@@ -82,9 +106,49 @@ def parse(arguments: Sequence[str]) -> Chosen | None:
     types = options.names(found.module.Config) | options.names(RunConfig, "run.")
     _check_names(types, filed, f"--config={path}: ")
     _check_names(types, flags)
-    config, run = _parse(found, [*filed, *flags])
+    _refuse_repeated(flags)
+    config, run = _parse(found, _whole_numbers(types, [*filed, *flags]))
     _refuse_code_from_files(found, config, flags)
     return Chosen(found, config, run)
+
+
+def _refuse_repeated(flags: Sequence[str]) -> None:
+    """Raises `UserError` for an option that is given twice: one of the two would be lost."""
+    given: dict[str, str] = {}
+    for flag in flags:
+        if not flag.startswith("--"):
+            continue
+        name = flag.partition("=")[0].replace("_", "-")
+        group, dot, last = name[2:].rpartition(".")
+        switch = f"{group}{dot}{last.removeprefix('no-')}"
+        require(
+            switch not in given,
+            f"{given.get(switch)} and {flag} are the same option: give it once.",
+        )
+        given[switch] = flag
+
+
+def _whole_numbers(types: Mapping[str, Any], arguments: Sequence[str]) -> list[str]:
+    """The arguments with whole numbers that are written as 1e6 spelled out."""
+    found = []
+    kind: Any = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            kind = types.get(name[2:].replace("_", "-"))
+            found.append(name + equals + _whole(value, kind))
+        else:
+            found.append(_whole(argument, kind))
+    return found
+
+
+def _whole(value: str, kind: Any) -> str:
+    """1000000 for 1e6 where an option takes whole numbers."""
+    wanted = kind is int or int in get_args(kind)
+    if not wanted or not re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", value):
+        return value
+    number = float(value)
+    return str(int(number)) if number.is_integer() else value
 
 
 def _refuse_code_from_files(found: Found, config: Any, flags: Sequence[str]) -> None:
@@ -161,7 +225,8 @@ def _parse(found: Found, arguments: Sequence[str]) -> tuple[Any, RunConfig]:
     else:
         default = both(before.config, before.run)
     prog = f"python run.py --exp={found.name}"
-    chosen = _values(both, {"default": default}, arguments, prog, config_class.__doc__)
+    about = f"{config_class.__doc__}{_presets(found)}"
+    chosen = _values(both, {"default": default}, arguments, prog, about)
     if before is not None:
         saved.refuse_changes(before, chosen.config, chosen.run, Path(folder))
     return chosen.config, chosen.run
@@ -185,6 +250,14 @@ def _default(found: Found, subject: str | None) -> Any:
     """The configuration of a row of the table, with the preset of an environment or data set."""
     config = options.replace(found.module.Config(), found.settings)
     return options.replace(config, getattr(found.module, "PRESETS", {}).get(subject, {}))
+
+
+def _presets(found: Found) -> str:
+    """The presets of a method as a paragraph of its help."""
+    presets = getattr(found.module, "PRESETS", {})
+    subject = found.method.subject
+    named = ", ".join(f"--{subject}={name}" for name in presets)
+    return f"\n\nWith settings of their own: {named}." if presets else ""
 
 
 def _last(arguments: Sequence[str], option: str) -> str | None:
@@ -317,7 +390,8 @@ def _check_names(types: Mapping[str, Any], arguments: Sequence[str], where: str 
         name, equals, _ = argument[2:].partition("=")
         name = name.replace("_", "-")
         if name not in known:
-            close = max(known, key=lambda other: _likeness(name, other))
+            meant = _KNOWN_AS.get(name.rpartition(".")[2], name)
+            close = max(known, key=lambda other: _likeness(meant, other))
             raise UserError(
                 f"{where}--{name} is not an option. Did you mean --{close}? --help shows all."
             )

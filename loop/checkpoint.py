@@ -1,10 +1,13 @@
 """Checkpoints through orbax: atomic, verified by a digest, the last two and the best kept."""
 
+import errno
 import hashlib
 import json
 import logging
+import re
 import shutil
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from missing_bits.errors import UserError, require
+from missing_bits.errors import UserError, remedy, require
 
 
 def digest(tree: Any) -> str:
@@ -28,13 +31,13 @@ def digest(tree: Any) -> str:
 class Saved(NamedTuple):
     """A checkpoint that was read."""
 
-    update: int
+    step: int
     leaves: list[np.ndarray]
     facts: dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one run, by number of updates.
+    """The checkpoints of one run, by the step in units of its budget.
 
     Args:
       folder: where they lie; made when the first is saved.
@@ -62,7 +65,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, update: int, arrays: Any, facts: dict[str, Any], headline: float | None) -> str:
+    def save(self, step: int, arrays: Any, facts: dict[str, Any], headline: float | None) -> str:
         """Saves a tree of host arrays and a JSON object.
 
         A crash at any moment leaves the older ones whole.
@@ -78,7 +81,7 @@ class Checkpoints:
         save = self._ocp.args
         try:
             self._manager.save(
-                update,
+                step,
                 args=save.Composite(arrays=save.StandardSave(leaves), facts=save.JsonSave(facts)),
                 metrics=None if headline is None else {"headline": headline},
             )
@@ -86,20 +89,23 @@ class Checkpoints:
             if not isinstance(error, OSError) and "os_error_code" not in str(error):
                 raise  # TensorStore tells of the disk with such a code; all else is a fault of ours
             raise UserError(
-                f"The checkpoint at update {update} could not be written to {self._folder}: "
-                f"{_first_line(error)}. Free some space; earlier checkpoints are whole, and "
-                "--run.resume continues from the last of them."
+                f"The checkpoint at step {step:,} could not be written to {self._folder}: "
+                f"{_reason(error)}. {remedy(_of_system(error))} Earlier checkpoints are whole."
             ) from error
         return facts["digest"]
 
     def load(self, which: str) -> Saved | None:
         """The newest whole checkpoint, or the one with the best headline; None without any.
 
-        Damaged ones are set aside, with a warning each; so are those after the best.
+        Newer ones that are damaged are set aside with a warning each, and so are those after the
+        best, once a whole one was found: where none can be read, nothing is changed.
 
         Raises:
-          UserError: the best is asked for, and none was saved at an evaluation.
+          UserError: the best is asked for, and none was saved at an evaluation; the system refuses
+          to read, which may not be the checkpoint's fault; or none is whole.
         """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        skipped: list[int] = []
         if which == "best":
             best = self._manager.best_step()
             require(
@@ -107,37 +113,56 @@ class Checkpoints:
                 f"--run.from=best: no checkpoint in {self._folder} was saved at an evaluation. "
                 "Leave it out to resume from the last.",
             )
-            for update in [update for update in self._manager.all_steps() if update > best]:
-                self._set_aside(update, "checkpoints-after-best")
-        for update in sorted(self._manager.all_steps(), reverse=True):
+            skipped = [step for step in steps if step > best]
+            steps = [best]
+        damaged: dict[int, Exception] = {}
+        for step in steps:
             try:
-                return self._read(update)
-            except Exception as error:  # damaged files fail in many ways; none may stop the run
-                aside = self._set_aside(update, "checkpoints-damaged")
-                warnings.warn(
-                    f"The checkpoint at update {update} is damaged ({_first_line(error)}); it was "
-                    f"moved to {aside} and the one before it is used.",
-                    stacklevel=2,
-                )
-        return None
+                found = self._read(step)
+                break
+            except Exception as error:  # damaged files fail in many ways
+                if _not_its_fault(error):
+                    raise UserError(
+                        f"The checkpoint at step {step:,} in {self._folder} cannot be read: "
+                        f"{_reason(error)}. {remedy(_of_system(error))} Nothing was changed."
+                    ) from error
+                damaged[step] = error
+        else:
+            if not damaged:
+                return None
+            raise UserError(
+                f"None of the {len(damaged)} checkpoints in {self._folder} can be read: "
+                f"{_reason(damaged[steps[0]])}. Nothing was changed; bring one of them back, or "
+                "begin a new run in another folder."
+            )
+        for step in skipped:
+            self._set_aside(step, "checkpoints-after-best")
+        for step, error in damaged.items():
+            aside = self._set_aside(step, "checkpoints-damaged")
+            warnings.warn(
+                f"The checkpoint at step {step:,} is damaged ({_reason(error)}); it was moved to "
+                f"{aside} and the one before it is used.",
+                stacklevel=2,
+            )
+        return found
 
-    def _read(self, update: int) -> Saved:
+    def _read(self, step: int) -> Saved:
         restore = self._ocp.args
         saved = self._manager.restore(
-            update,
+            step,
             args=restore.Composite(arrays=restore.StandardRestore(), facts=restore.JsonRestore()),
         )
         leaves = [np.asarray(leaf) for leaf in saved.arrays]
         facts = dict(saved.facts)
         if digest(leaves) != facts["digest"]:
             raise ValueError("its contents do not match its digest")
-        return Saved(update, leaves, facts)
+        return Saved(step, leaves, facts)
 
-    def _set_aside(self, update: int, where: str) -> Path:
-        aside = self._folder.with_name(where) / str(update)
+    def _set_aside(self, step: int, where: str) -> Path:
+        aside = self._folder.with_name(where) / str(step)
         aside.parent.mkdir(exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.move(self._folder / str(update), aside)
+        shutil.move(self._folder / str(step), aside)
         self._manager.reload()
         return aside
 
@@ -186,5 +211,30 @@ class _Quiet:
             sys.unraisablehook = self._hook
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+_OF_A_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
+"""What the system answers where a file of a checkpoint is missing, or is something else."""
+
+
+def _of_system(error: Exception) -> OSError:
+    """What the system answered; TensorStore tells it within its message."""
+    if isinstance(error, MemoryError):
+        return OSError(errno.ENOMEM, "not enough memory")
+    if isinstance(error, OSError):
+        return error
+    told = re.search(r"os_error_code='(\d+)'", str(error))
+    return OSError(int(told[1]) if told else 0, str(error))
+
+
+def _not_its_fault(error: Exception) -> bool:
+    """Whether the system refused for a reason that does not lie in the checkpoint's own files."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return True
+    answer = _of_system(error).errno
+    return bool(answer) and answer not in _OF_A_FILE
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, without TensorStore's specification in JSON."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    first = (said or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(re.split(r" \[(?=[a-z_ ]+=)|: \{", first)[0], 200)

@@ -9,7 +9,8 @@ import tyro
 from missing_bits.errors import require
 from missing_bits.numeric import ceil_div
 
-FREE = ("dir", "resume", "from", "compilation_cache")  # may differ from the run that is resumed
+# May differ from the run that is resumed.
+FREE = ("dir", "resume", "from", "on_nan", "compilation_cache")
 BUDGETS = ("env_steps", "updates")  # may be larger than in the run that is resumed
 
 
@@ -39,6 +40,9 @@ class RunConfig:
     """Budget units between evaluations; 0 for what suits the method. The end always counts."""
     checkpoint_period: int = 0
     """Budget units between checkpoints; 0 for a fifth of the budget. The end is always saved."""
+    on_nan: Literal["stop", "warn"] = "stop"
+    """What to do where a metric or a parameter is not finite: stop, with the last checkpoint before
+    it, or train on."""
     compilation_cache: bool = True
     """Keep compiled programs in ~/.cache/missing_bits, so that the next start is quick; by run.py
     alone, not by the library."""

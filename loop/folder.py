@@ -2,14 +2,24 @@
 
 import fcntl
 import json
+import math
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from missing_bits.errors import UserError, require
+from missing_bits.errors import UserError, remedy, require
 
 Row = dict[str, Any]
+
+
+class Rows(NamedTuple):
+    """What metrics.jsonl holds."""
+
+    rows: list[Row]
+    strange: int
+    """Lines that are no rows; a last one that a crash tore is not counted."""
 
 
 class RunFolder:
@@ -20,11 +30,36 @@ class RunFolder:
       resume: whether it must hold a run to continue; otherwise it must be new or empty.
 
     Raises:
-      UserError: it is in use by a live run, or holds something else than expected. Nothing in it is
-      changed.
+      UserError: it is in use by a live run, cannot be used, or holds something else than expected.
+      Nothing in it is changed.
+
+    Attributes:
+      rows: how many rows were written up to now, by earlier sessions too.
     """
 
     def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        self.rows = 0
+        try:
+            self._check(resume)
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"--run.dir={path} cannot be used: {error.strerror}. {remedy(error)}"
+            ) from error
+        except ValueError as error:  # a NUL within
+            raise UserError(f"--run.dir={str(path)!r} is no path: {error}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise UserError(
+                f"--run.dir={path} is in use by a live run. Wait for it, or name another folder."
+            ) from error
+
+    def _check(self, resume: bool) -> None:
+        path = self.path
         if resume:
             require(
                 (path / "config.json").is_file(),
@@ -39,19 +74,6 @@ class RunFolder:
                 f"--run.dir={path} is not empty. Continue its run with --run.resume, or name "
                 "another folder.",
             )
-        self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / "lock").open("w")
-        except OSError as error:
-            raise UserError(f"--run.dir={path} cannot be written: {error.strerror}.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise UserError(
-                f"--run.dir={path} is in use by a live run. Wait for it, or name another folder."
-            ) from error
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file that this suite wrote; empty where it is missing or torn."""
@@ -68,18 +90,39 @@ class RunFolder:
             result.replace(self.path / "result-before.json")
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file whole or not at all."""
-        self._replace(name, json.dumps(value, indent=2) + "\n")
+        """Writes a JSON file whole or not at all; numbers that are not finite as null."""
+        self._replace(name, json.dumps(_valid(value), indent=2, allow_nan=False) + "\n")
 
-    def keep_rows(self, step: int) -> None:
-        """Drops the rows after `step`, which will be made again, and a torn line."""
-        kept = [row for row in read_rows(self.path) if row["step"] <= step]
+    def keep_rows(self, step: int, written: int) -> None:
+        """Drops the rows after `step`, which will be made again, and lines that are no rows.
+
+        Args:
+          step: of the checkpoint from which the run goes on; -1 without one.
+          written: how many rows were written up to it. If some are missing, a warning says so.
+        """
+        found = read_rows(self.path)
+        kept = [row for row in found.rows if row["step"] <= step]
+        lost = max(written - len(kept), 0)
+        if lost or found.strange:
+            warnings.warn(
+                f"{self.path / 'metrics.jsonl'} is damaged: {lost} of {written} rows up to step "
+                f"{max(step, 0):,} are lost, {found.strange} lines are no rows and were dropped. "
+                "The run itself goes on unharmed.",
+                stacklevel=2,
+            )
+        self.rows = written
         self._replace("metrics.jsonl", _lines(kept))
 
     def append(self, rows: list[Row]) -> None:
         """Appends rows to metrics.jsonl."""
+        self.rows += len(rows)
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(_lines(rows))
+
+    def sync(self) -> None:
+        """Brings the rows to the disk: a checkpoint that counts must not outlive them."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Lets go of the folder."""
@@ -94,17 +137,34 @@ class RunFolder:
         temporary.replace(self.path / name)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a run's metrics.jsonl; a last line that a crash tore is passed over."""
+def read_rows(path: Path) -> Rows:
+    """What a run's metrics.jsonl holds, whatever has been done to it."""
     file = path / "metrics.jsonl"
-    rows = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    lines = file.read_bytes().split(b"\n") if file.exists() else [b""]
+    read = [(line, _row(line)) for line in lines]
+    rows = [row for _, row in read if row is not None]
+    # What follows the last line's end is empty, or torn by a crash.
+    strange = sum(row is None and bool(line.strip()) for line, row in read[:-1])
+    return Rows(rows, strange)
+
+
+def _row(line: bytes) -> Row | None:
+    """The row that stands on a line; None if there is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
 def _lines(rows: Iterable[Row]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return "".join(json.dumps(_valid(row), allow_nan=False) + "\n" for row in rows)
+
+
+def _valid(value: Any) -> Any:
+    """A JSON value in which numbers that are not finite, which JSON does not know, are null."""
+    if isinstance(value, dict):
+        return {name: _valid(mine) for name, mine in value.items()}
+    if isinstance(value, list):
+        return [_valid(mine) for mine in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -38,41 +38,52 @@ class Report:
             seed: _Events(folder / "tensorboard" / f"seed{seed}", start + 1) for seed in seeds
         }
         self._latest: dict[str, float] = {}
+        self._heard = True  # until nobody reads what is printed
         self._live = None
-        if sys.stdout.isatty():
-            columns = [
-                TextColumn("{task.fields[done]}"),
-                BarColumn(bar_width=10),
-                TimeRemainingColumn(compact=True),
-            ]
+        if _is_terminal():
+            console = Console(highlight=False)
+            self._wide = console.width >= 80
+            columns = [TextColumn("{task.fields[done]}"), TimeRemainingColumn(compact=True)]
+            columns[1:1] = [BarColumn(bar_width=10)] if self._wide else []
             columns += [TextColumn("{task.fields[status]}", highlighter=None)]
-            self._live = Progress(*columns, console=Console(highlight=False))
+            self._live = Progress(*columns, console=console)
             self._task = self._live.add_task(
                 "", total=plan.budget, completed=start, done="compiling", status=""
             )
-            self._live.start()
+            self._tell(self._live.start)
 
     def say(self, message: str) -> None:
         """Prints a line above the progress line."""
         if self._live:
-            self._live.console.print(message, markup=False, soft_wrap=True)
+            console = self._live.console
+            self._tell(lambda: console.print(message, markup=False, soft_wrap=True))
         else:
-            print(message)
+            self._tell(lambda: print(message, flush=True))
+
+    def doing(self, what: str) -> None:
+        """Shows on the live line what is done besides training, such as "evaluating"."""
+        if self._live:
+            self._shown_at = 0.0
+            self._tell(lambda: self._live.update(self._task, status=what, refresh=True))
 
     def progress(self, step: int, rate: float) -> None:
         """Moves the live line to `step` at `rate` units per second."""
         now = time.perf_counter()
         if self._live and now - self._shown_at > 0.1:
             self._shown_at = now
-            shown = _shown(self._names, self._latest)[:2]  # what 80 columns hold
-            status = "  ".join([f"{rate:,.0f}/s", *shown])
+            shown = _shown(self._names, self._latest)[: 2 if self._wide else 1]
+            status = "  ".join([_per_second(rate), *shown])
             done = f"{step:,} {self._unit}"
-            self._live.update(
-                self._task, completed=min(step, self._budget), done=done, status=status
+            at = min(step, self._budget)
+            self._tell(
+                lambda: self._live.update(self._task, completed=at, done=done, status=status)
             )
 
     def rows(self, rows: list[Row], rate: float) -> None:
-        """Shows rows of metrics: those with a seed in TensorBoard, the last one on the line."""
+        """Shows rows of metrics: those with a seed in TensorBoard, the last one on the line.
+
+        Evaluations leave a line of their own.
+        """
         for row in rows:
             if "seed" in row:
                 figures = {name: value for name, value in row.items() if "/" in name}
@@ -83,16 +94,33 @@ class Report:
             for name, value in rows[-1].items()
             if "/" in name and not name.startswith("time/")
         }
-        if not self._live:
-            shown = "  ".join(_shown(self._names, figures))
-            print(f"{step:>10,} {self._unit}  {rate:>9,.0f}/s  {shown}", flush=True)
+        shown = _shown(self._names, figures)
+        if not self._live or self._names[0] in figures:
+            rate_now = f"{_per_second(rate):>11}" if step else " " * 11
+            self.say("  ".join([f"{step:>10,} {self._unit}", rate_now, *shown]))
         self._latest |= figures
         self.progress(step, rate)
 
     def close(self) -> None:
         """Ends the live line."""
         if self._live:
-            self._live.stop()
+            self._tell(self._live.stop)
+
+    def _tell(self, show: Callable[[], None]) -> None:
+        """Shows something, unless what reads it, such as `head` or a terminal, has gone.
+
+        Nobody need listen to a run: it goes on in its folder.
+        """
+        if self._heard:
+            try:
+                show()
+            except (OSError, ValueError):  # a broken pipe, a full disk, a closed file
+                self._heard = False
+
+
+def _is_terminal() -> bool:
+    """Whether standard output is a terminal that can show a line that changes."""
+    return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
 
 
 class _Events:
@@ -111,7 +139,12 @@ class _Events:
         self._event = library.event_pb2.Event
         self._checksum = library.masked_crc32c
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
+        # TensorBoard reads files in the order of their names: a clock that went back must not put
+        # this session before an earlier one.
+        stamps = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+        later = [int(stamp) + 1 for stamp in stamps if stamp.isdecimal()]
+        stamp = max([int(time.time()), *later])
+        self._path = folder / f"events.out.tfevents.{stamp}.{os.getpid()}"
         self._append(file_version="brain.Event:2")
         self._append(
             step=start,
@@ -156,3 +189,7 @@ def _tensorboardx() -> _TensorBoardX:
 
 def _shown(names: Sequence[str], metrics: dict[str, float]) -> list[str]:
     return [f"{name.split('/')[1]} {metrics[name]:.4g}" for name in names if name in metrics]
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"

@@ -4,11 +4,14 @@ import contextlib
 import datetime
 import importlib
 import importlib.metadata
+import math
 import platform
 import shlex
 import signal
+import textwrap
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +19,7 @@ import jax
 import numpy as np
 
 from missing_bits import options
-from missing_bits.errors import UserError, require
+from missing_bits.errors import UserError, remedy, require
 from missing_bits.eval import statistics
 from missing_bits.loop import saved
 from missing_bits.loop.checkpoint import Checkpoints
@@ -31,6 +34,7 @@ from missing_bits.numeric import ceil_div
 from missing_bits.pictures import curves
 
 _VERSIONS = ("jax", "dm-haiku", "optax", "rlax", "gymnasium", "numpy", "scikit-learn")
+DOOR = Path(__file__).resolve().parents[1] / "run.py"
 _MOST_INNER_STEPS = 1_000  # updates per call where no source limits them
 
 
@@ -101,9 +105,13 @@ def train(
             return session.run_to_the_end()
         except OSError as error:
             raise UserError(
-                f"{error.filename or path} cannot be written: {error.strerror}. Free some space "
-                "and continue with --run.resume; nothing up to the last checkpoint is lost."
+                f"{error.filename or path} cannot be written: {error.strerror}. {remedy(error)} "
+                f"Nothing up to the last checkpoint is lost. {session.how_to_go_on}"
             ) from error
+        except UserError as error:
+            if not session.begun:
+                raise
+            raise UserError(f"{error} {session.how_to_go_on}") from error
 
 
 class _Session:
@@ -137,6 +145,9 @@ class _Session:
         self.began = began
 
         self.quantum = self.plan.per_update
+        period = self.run.eval_period
+        # Steps of further evaluations, where curves are steep.
+        self.early = [ceil_div(period, 4), ceil_div(period, 2)] if self.plan.early else []
         self.end = ceil_div(self.plan.budget, self.quantum)
         most = self.host_source.inner_steps if self.host_source else _MOST_INNER_STEPS
         require(
@@ -149,10 +160,12 @@ class _Session:
         self.update = 0  # updates made
         self.window: Any = None  # of metrics, once their names are known
         self.acting = layout.acting(family) if isinstance(self.experiment, Acting) else None
+        self.begun = False  # whether anything has been trained or restored in this session
         self.before = 0.0  # seconds spent by earlier sessions
         self.compile_seconds = 0.0
         self.first_update_seconds: float | None = None
         self.idle = 0.0  # seconds of this session spent on anything but training
+        self.told = False  # that something is not finite
 
     def run_to_the_end(self) -> Result:
         """Sets up or restores, trains, and leaves the finished folder."""
@@ -170,16 +183,21 @@ class _Session:
             self.clock = time.perf_counter()
             report = Report(path, self.plan, self.headline.name, self.step, list(self.layout.seeds))
             self.report = stack.enter_context(contextlib.closing(report))
+            result = self.folder.read_json("result.json")
             if self.update < self.end:
                 self.folder.set_aside_result()
+                self.begun = True
                 self._train()
-            elif self.folder.read_json("result.json").get(self.plan.unit) == self.step:
-                self.report.say(f"{path} holds a finished run: nothing is left to do.")
-                learned = self.layout.learned(self.experiment, self.running)
-                return Result(self.folder.read_json("result.json"), path, learned)
-            else:  # killed after its last checkpoint
+                result = self._facts()
+            elif result.get(self.plan.unit) != self.step:  # killed after its last checkpoint
                 self._measure()
-            return self._finish()
+                result = self._facts()
+            else:
+                self.learned = self.layout.learned(self.experiment, self.running)
+                if not result.get("missing"):
+                    self.report.say(f"{path} holds a finished run: nothing is left to do.")
+                    return Result(result, path, self.learned)
+            return self._finish(result)
 
     def _write_config(self) -> None:
         before = self.folder.read_json("config.json")
@@ -214,6 +232,8 @@ class _Session:
 
         self.idle = 0.0
         self.clock = time.perf_counter()
+        if self.update == 0 and self.plan.early:
+            self._evaluate()
         while self.update < self.end:
             count = min(self.inner_steps, self._next_event() - self.update)
             if self.host_source:
@@ -230,7 +250,7 @@ class _Session:
             self.update += count
             if self._due(self.run.log_period):
                 self._log()
-            if self._due(self.run.eval_period) or self.update == self.end:
+            if self._to_be_evaluated():
                 self._evaluate()
             received = self.process.received
             if self._due(self.run.checkpoint_period) or self.update == self.end or received:
@@ -242,11 +262,16 @@ class _Session:
     def _next_event(self) -> int:
         """The first update after this one at which something is due."""
         periods = (self.run.log_period, self.run.eval_period, self.run.checkpoint_period)
-        due = [ceil_div((self.step // period + 1) * period, self.quantum) for period in periods]
-        return min(self.end, *due)
+        due = [(self.step // period + 1) * period for period in periods]
+        due += [step for step in self.early if step > self.step]
+        return min(self.end, *(ceil_div(step, self.quantum) for step in due))
 
     def _due(self, period: int) -> bool:
         return self.step // period > (self.step - self.quantum) // period
+
+    def _to_be_evaluated(self) -> bool:
+        early = any(self.step - self.quantum < step <= self.step for step in self.early)
+        return early or self._due(self.run.eval_period) or self.update == self.end
 
     def _rate(self) -> float:
         seconds = time.perf_counter() - self.clock - self.idle
@@ -255,14 +280,38 @@ class _Session:
 
     def _log(self) -> None:
         """Writes the means over the window, and begins another."""
-        rows = []
-        for window in self.layout.rows(self.window):
-            means = {name: (float(mean.total), float(mean.count)) for name, mean in window.items()}
-            rows.append({name: total / count for name, (total, count) in means.items() if count})
+        rows = self._means()
         self.window = self.layout.empty_window(list(self.window))
         for row, known in zip(rows, self._known(len(rows)), strict=True):
             row |= known
         self._write(rows)
+        self._check_finite(rows)
+
+    def _means(self) -> list[dict[str, float]]:
+        """Each row's means over the window, of what was counted in it."""
+        rows = []
+        for window in self.layout.rows(self.window):
+            means = {name: (float(mean.total), float(mean.count)) for name, mean in window.items()}
+            rows.append({name: total / count for name, (total, count) in means.items() if count})
+        return rows
+
+    def _check_finite(self, rows: list[dict[str, float]]) -> None:
+        """Stops, or warns once, where a row's figure is not finite: such a run learns no more."""
+        for seed, row in zip(self.layout.seeds, rows, strict=True):
+            astray = [name for name, value in row.items() if not math.isfinite(value)]
+            if not astray:
+                continue
+            what = (
+                f"{astray[0]} is {row[astray[0]]} at step {self.step:,} (seed {seed}): the run has "
+                "diverged, or its environment or data give values that are none"
+            )
+            require(
+                self.asked.on_nan == "warn",
+                f"{what}. A smaller step size often helps; --run.on-nan=warn trains on.",
+            )
+            if not self.told:
+                warnings.warn(f"{what}. It goes on, as --run.on-nan=warn says.", stacklevel=2)
+                self.told = True
 
     def _known(self, count: int) -> list[dict[str, float]]:
         return self.host_source.metrics() if self.host_source else [{}] * count
@@ -282,9 +331,14 @@ class _Session:
     def _evaluate(self) -> None:
         jax.block_until_ready(self.running)
         paused = time.perf_counter()
+        self.report.doing("evaluating")
         self._measure()
         self.idle += time.perf_counter() - paused
         self._write(self.scores)
+        finite = [all(map(_is_finite, jax.tree.leaves(learned))) for learned in self.learned]
+        parameters = [{"a parameter": 0.0 if good else math.nan} for good in finite]
+        self._check_finite(parameters)
+        self._check_finite(self.scores)
 
     def _measure(self) -> None:
         self.learned = self.layout.learned(self.experiment, self.running)
@@ -301,6 +355,7 @@ class _Session:
     def _save(self) -> None:
         jax.block_until_ready(self.running)
         paused = time.perf_counter()
+        self._check_finite(self._means())  # rather the checkpoint before than one that is spoiled
         source = self.host_source.save() if self.host_source else {}
         memory = jax.device_get(self.acting.memory) if self.acting else None
         everything = {
@@ -309,21 +364,27 @@ class _Session:
             "memory": memory,
             "source": source,
         }
+        self.folder.sync()
         facts = {
+            "update": self.update,
+            "rows": self.folder.rows,
             "seconds": self._seconds(),
             "source": sorted(source),
             "window": sorted(self.window),
             "remembers": memory is not None,
         }
-        evaluated = self._due(self.run.eval_period) or self.update == self.end
-        score = self.score if evaluated else None
-        self.digest = self.checkpoints.save(self.update, everything, facts, score)
+        score = self.score if self._to_be_evaluated() else None
+        self.digest = self.checkpoints.save(self.step, everything, facts, score)
         self.idle += time.perf_counter() - paused
 
     def _restore(self) -> None:
         found = self.checkpoints.load(self.asked.start)
-        if found is not None:
-            self.update, leaves, facts = found
+        if found is None:
+            self.folder.keep_rows(-1, 0)
+        else:
+            _, leaves, facts = found
+            self.update = facts["update"]
+            self.begun = True
             like = {
                 "running": self.running,
                 "window": self.layout.empty_window(facts["window"]),
@@ -339,25 +400,29 @@ class _Session:
                 self.acting.memory = self.layout.put_all(saved["memory"])
             if self.host_source:
                 self.host_source.restore(saved["source"])
-        self.folder.keep_rows(self.step)
+            self.folder.keep_rows(self.step, facts["rows"])
 
     @property
     def resume_command(self) -> str:
-        """What continues this run; code must stand on a command line, so it is named again."""
-        options_of_run = [f"--run.dir={self.folder.path}", "--run.resume"]
+        """What continues this run, from any folder; code is named again, as it must be."""
+        options_of_run = [f"--run.dir={self.folder.path.absolute()}", "--run.resume"]
         arguments = [f"--exp={self.name}", *options.code_flags(self.config), *options_of_run]
-        return f"python run.py {shlex.join(arguments)}"
+        return f"python {shlex.join([str(DOOR), *arguments])}"
 
-    def _finish(self) -> Result:
-        unit = self.plan.unit
-        path = self.folder.path
+    @property
+    def how_to_go_on(self) -> str:
+        """A sentence with the command that continues this run."""
+        return f"Continue with: {self.resume_command}"
+
+    def _facts(self) -> dict[str, Any]:
+        """Scores, and how they came about."""
         seeds = zip(self.layout.seeds, self.scores, strict=True)
         versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
-        result = {
+        facts = {
             "exp": self.name,
             "seed": self.run.seed,
             "num_seeds": self.run.num_seeds,
-            unit: self.step,
+            self.plan.unit: self.step,
             **_mean(self.scores, self.headline.name),
             "seeds": [{"seed": seed, **row} for seed, row in seeds],
             "wall_seconds": self._seconds(),
@@ -369,18 +434,64 @@ class _Session:
             "versions": {"python": platform.python_version()} | versions,
         }
         if isinstance(self.experiment, Pretraining):
-            self._hand_over(result["seeds"])
-            self.report.say("Evaluating simpler encoders to compare with.")
-            result["data_digest"] = self.experiment.data_digest
-        result |= self._baselines()
+            facts["data_digest"] = self.experiment.data_digest
+        return facts
+
+    def _finish(self, result: dict[str, Any]) -> Result:
+        """Writes the result, and then what may fail without costing it.
+
+        What failed is named in it, and made when the run is resumed.
+        """
+        path = self.folder.path
+        evaluation = self.experiment.evaluation
+        baselines: dict[str, float] = {}
+        parts: dict[str, Callable[[], None]] = {}
+        if isinstance(self.experiment, Pretraining):
+            parts["encoder"] = lambda: self._hand_over(result["seeds"])
+        parts["baselines"] = lambda: baselines.update(self._baselines())
+        parts["learning curve"] = lambda: self._draw_curve(baselines)
+        parts["pictures"] = lambda: evaluation.pictures(self.learned[0], self.run.seed, path)
+        self.folder.write_json("result.json", {**result, "missing": list(parts)})
+        missing = [what for what, make in parts.items() if not self._made(what, make)]
+        result = {name: value for name, value in result.items() if name != "missing"} | baselines
+        if missing:
+            result["missing"] = missing
+        self.folder.write_json("result.json", result)
         name = self.headline.name
-        title = f"{self.name} on {options.value(self.config, self.experiment.subject)}"
-        rows = read_rows(path)
-        curves.draw(rows, name, unit, title, path / "learning_curve.png", statistics.interval)
-        self.experiment.evaluation.pictures(self.learned[0], self.run.seed, path)
-        self.folder.write_json("result.json", result)  # last: where it stands, the run is complete
-        self.report.say(f"{name} {self.score:.4g} after {self.step:,} {unit}: {path}")
+        beside = [f"{label} {value:.4g}" for label, value in _beside(baselines, name).items()]
+        compared = f" ({', '.join(beside)})" if beside else ""
+        done = f"{self.step:,} {self.plan.unit.replace('_', ' ')}"
+        self.report.say(f"{name} {result[name]:.4g}{compared} after {done}: {path}")
         return Result(result, path, self.learned)
+
+    def _made(self, what: str, make: Callable[[], None]) -> bool:
+        """Whether a part of what a finished run leaves could be made; warns with the reason."""
+        if self.process.received:
+            raise Interrupted(_tell(self.process.received, self.resume_command))
+        self.report.doing(what)
+        try:
+            make()
+        except Exception as error:  # whatever it is, the run is finished
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+            warnings.warn(
+                f"{what}: could not be made ({reason}). The scores stand in "
+                f"{self.folder.path / 'result.json'}; to try again: {self.resume_command}",
+                stacklevel=2,
+            )
+            return False
+        return True
+
+    def _draw_curve(self, baselines: dict[str, float]) -> None:
+        name = self.headline.name
+        curves.draw(
+            read_rows(self.folder.path).rows,
+            name,
+            self.plan.unit,
+            f"{self.name} on {options.value(self.config, self.experiment.subject)}",
+            self.folder.path / "learning_curve.png",
+            statistics.interval,
+            _beside(baselines, name),
+        )
 
     def _hand_over(self, scores: Sequence[dict[str, float]]) -> None:
         """Writes each seed's encoder."""
@@ -400,6 +511,20 @@ class _Session:
         for i, method in enumerate(self.family.rows):
             rows.append(method.evaluation.baselines(self.layout.evaluation_key(i, 0)))
         return _mean(rows, self.headline.name)
+
+
+def _is_finite(leaf: np.ndarray) -> bool:
+    return not jax.dtypes.issubdtype(leaf.dtype, np.inexact) or bool(np.isfinite(leaf).all())
+
+
+def _beside(baselines: dict[str, float], headline: str) -> dict[str, float]:
+    """Those of the headline's own measure: "baseline/random_knn_accuracy" as "random"."""
+    measure = "_" + headline.partition("/")[2]
+    return {
+        name.removeprefix("baseline/").removesuffix(measure): value
+        for name, value in baselines.items()
+        if name.endswith(measure)
+    }
 
 
 def _tell(received: int, command: str) -> int:

@@ -16,22 +16,25 @@ def draw(
     title: str,
     path: Path,
     interval: Callable[..., tuple[float, float]],
+    beside: Mapping[str, float],
 ) -> None:
     """Draws a metric of the per-seed rows over the budget.
 
     Each seed is drawn, and their mean with its 95 % interval.
 
     Args:
-      rows: rows of metrics.jsonl; those without the metric or a seed are passed over.
+      rows: rows of metrics.jsonl; those without a number for the metric, or
+        without a seed, are passed over.
       metric: the metric to draw, such as "eval/return_mean".
       unit: the unit of a row's `step`, such as "env_steps".
       title: the title.
       path: the PNG file to write; nothing is written where no row has the metric.
       interval: the lower and upper end of an interval for figures of several seeds.
+      beside: what simpler methods reach, by name: each a level line.
     """
     seeds: dict[int, dict[int, float]] = {}
     for row in rows:
-        if metric in row and "seed" in row:
+        if "seed" in row and isinstance(row.get(metric), int | float):
             seeds.setdefault(row["seed"], {})[row["step"]] = row[metric]
     if not seeds:
         return
@@ -49,6 +52,13 @@ def draw(
     else:
         label = f"seed {next(iter(seeds))}"
     axes.plot(steps, values.mean(axis=0), color="C0", linewidth=2, marker=".", label=label)
+    for i, (name, level) in enumerate(beside.items(), 1):
+        axes.axhline(level, color=f"C{i}", linewidth=1, linestyle="--", label=name)
+    if metric.endswith("accuracy"):
+        axes.set_ylim(0, 1)
+    else:
+        axes.margins(y=0.15)  # a level curve is not drawn along the frame
+    axes.set_xlim(left=0)
     axes.set(
         title=title,
         xlabel=unit.replace("_", " "),

@@ -146,8 +146,9 @@ def test_numbers_may_be_traced():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fixed": float("nan")}, "--fixed is nan; it must be a number"),
+        ({"fixed": float("nan")}, "--fixed is nan; it must be a finite number"),
         ({"ends": (0.0, float("nan"))}, "--ends is nan"),
+        ({"fixed": float("-inf")}, "--fixed is -inf; it must be a finite number"),
         ({"deep": {"flip": float("nan")}}, "--deep.flip is nan"),
         ({"inner_views": {"flip": 2.0}}, "--inner-views.flip is 2.0; it must be at most 1"),
         ({"deep": {"flip": 3.0}}, "--deep.flip is 3.0"),

@@ -119,9 +119,36 @@ def test_a_preset_reaches_into_a_group_and_flags_override_it(parse, toy):
     assert parse("--data", "c")[0] == options.make(toy.Config, data="c")
 
 
-def test_of_an_option_given_twice_the_last_counts(parse):
-    assert parse("--data=a", "--data=b")[0].beside.updates == 20
-    assert parse("--data=b", "--data=a")[0].beside.updates == 10
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("--data=a", "--data=b"),
+        ("--inner-views.flip=1", "--inner_views.flip=2"),
+        ("--inner-views.on", "--inner-views.no-on"),
+        ("--run.seed=1", "--run.seed=1"),
+    ],
+)
+def test_an_option_given_twice_is_refused(first, second, parse):
+    """Of two, one would be lost in silence."""
+    with pytest.raises(UserError, match=f"{first} and {second} are the same option"):
+        parse(first, second)
+
+
+def test_whole_numbers_may_be_written_with_an_exponent(parse):
+    config, run = parse("--updates=1e3", "--run.log-period", "2.5e2", "--run.seed=7e0")
+    assert config.beside.updates == 1000
+    assert (run.log_period, run.seed) == (250, 7)
+    with pytest.raises(UserError, match=r"1\.5e0"):
+        parse("--updates=1.5e0")
+
+
+@pytest.mark.parametrize(
+    ("typed", "option"),
+    [("lr=1", "learning-rate"), ("gamma=1", "discount"), ("gpus=2", "run.devices")],
+)
+def test_what_people_type_leads_to_the_option(typed, option):
+    with pytest.raises(UserError, match=rf"Did you mean --{option}\?"):
+        parse_dqn(f"--{typed}")
 
 
 @pytest.mark.parametrize("argument", ["--inner-views.flop=1", "--inner.flip=1", "--flip=1"])

@@ -1,5 +1,6 @@
 """Checkpoints damaged, torn or refused: never wrong arrays, always the newest whole one."""
 
+import errno
 import os
 import pathlib
 import shutil
@@ -32,10 +33,10 @@ def latest(folder):
 def checked(found):
     """Return the update of a checkpoint that holds what was saved there."""
     count, weights = found.leaves
-    assert (count, found.facts["seconds"]) == (found.update, float(found.update))
-    np.testing.assert_array_equal(weights, arrays(found.update)["weights"])
+    assert (count, found.facts["seconds"]) == (found.step, float(found.step))
+    np.testing.assert_array_equal(weights, arrays(found.step)["weights"])
     assert (count.dtype, weights.dtype) == (np.int32, np.float32)
-    return found.update
+    return found.step
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.filterwarnings("always:The checkpoint at update 3 is damaged")
+@pytest.mark.filterwarnings("always:The checkpoint at step 3 is damaged")
 def test_any_damaged_file_gives_that_checkpoint_or_the_one_before(how, three, tmp_path, recwarn):
     """Some files do not matter; for those that do, there is a warning, and update 2."""
     fell_back = []
@@ -93,16 +94,61 @@ def test_any_damaged_file_gives_that_checkpoint_or_the_one_before(how, three, tm
     assert any(file.startswith("arrays/d/") for file in fell_back)
 
 
-@pytest.mark.filterwarnings("always:The checkpoint at update")
-def test_all_damaged_is_none(three, tmp_path, recwarn):
+def test_where_all_are_damaged_nothing_is_changed(three, tmp_path):
+    """A run that began anew would leave its best chance behind: a copy of a checkpoint."""
     folder = shutil.copytree(three, tmp_path / "checkpoints")
     for checkpoint in folder.iterdir():
         flip(checkpoint / "arrays" / "manifest.ocdbt")
-    assert latest(folder) is None
-    assert len(recwarn) == len(list(three.iterdir()))
-    assert {path.name for path in (tmp_path / "checkpoints-damaged").iterdir()} == {
-        p.name for p in three.iterdir()
-    }
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"None of the 2 checkpoints in .* can be read: .* Nothing"):
+        latest(folder)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        (MemoryError(), "not enough memory|MemoryError"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files.*ulimit"),
+        (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (ValueError("Error reading: [os_error_code='5' x]"), "Error reading"),
+        (ValueError("RESOURCE_EXHAUSTED: Failed to allocate 4 GB"), "RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_where_the_system_refuses_no_checkpoint_is_blamed(
+    refusal, told, three, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(three, tmp_path / "checkpoints")
+    before = files(tmp_path)
+
+    def refuse(*_, **__):
+        raise refusal
+
+    checkpoints = Checkpoints(folder)
+    monkeypatch.setattr(checkpoints._manager, "restore", refuse)
+    with pytest.raises(
+        UserError, match=rf"step 3 .* cannot be read: ({told}).*Nothing was changed"
+    ):
+        checkpoints.load("last")
+    checkpoints.close()
+    assert files(tmp_path) == before
+
+
+def test_a_damaged_best_is_not_replaced_by_another(three, tmp_path):
+    """Nor are the later ones set aside for it."""
+    folder = shutil.copytree(three, tmp_path / "checkpoints")
+    checkpoints = Checkpoints(folder)
+    save(checkpoints, 4, headline=0.5)
+    checkpoints.close()
+    before = {path.name for path in folder.iterdir()}
+    best = max(int(name) for name in before - {"4"})
+    flip(folder / str(best) / "arrays" / "manifest.ocdbt")
+    checkpoints = Checkpoints(folder)
+    with pytest.raises(UserError, match="None of the 1 checkpoints"):
+        checkpoints.load("best")
+    checkpoints.close()
+    assert {path.name for path in folder.iterdir()} == before
 
 
 def test_contents_that_do_not_match_their_digest_are_damaged(three, tmp_path):
@@ -111,7 +157,7 @@ def test_contents_that_do_not_match_their_digest_are_damaged(three, tmp_path):
     shutil.rmtree(folder / "3" / "arrays")
     shutil.copytree(folder / "2" / "arrays", folder / "3" / "arrays")
     with pytest.warns(
-        UserWarning, match=r"update 3 is damaged \(its contents do not match its digest\)"
+        UserWarning, match=r"step 3 is damaged \(its contents do not match its digest\)"
     ):
         assert latest(folder) == 2
 
@@ -128,7 +174,7 @@ def test_what_a_crash_leaves_is_swept_up(three, tmp_path):
     assert latest(folder) == 4
 
 
-@pytest.mark.filterwarnings("ignore:The checkpoint at update 9 is damaged")
+@pytest.mark.filterwarnings("ignore:The checkpoint at step 9 is damaged")
 def test_an_empty_numbered_folder_is_not_a_checkpoint(three, tmp_path):
     folder = shutil.copytree(three, tmp_path / "checkpoints")
     (folder / "9").mkdir()
@@ -193,7 +239,7 @@ def test_a_refusing_disk_is_the_users_error(tmp_path, monkeypatch):
         patch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which a refused save takes off
         patch.setattr(checkpoints._manager, "save", refuse)
         with pytest.raises(
-            UserError, match=r"update 2 could not be written .* No space left on device"
+            UserError, match=r"step 2 could not be written .* No space left on device"
         ):
             save(checkpoints, 2)
     checkpoints.close()

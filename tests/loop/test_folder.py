@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from missing_bits.errors import UserError
@@ -25,7 +26,7 @@ ROWS = [
 def test_rows_come_back_as_they_were_written(folder):
     folder.append(ROWS[:2])
     folder.append(ROWS[2:])
-    assert read_rows(folder.path) == ROWS
+    assert read_rows(folder.path).rows == ROWS
     assert [
         json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()
     ] == ROWS
@@ -37,21 +38,57 @@ def test_keep_rows_drops_what_will_be_made_again_and_a_torn_line(folder, step, k
     folder.append(ROWS)
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write(torn)
-    folder.keep_rows(step)
+    folder.keep_rows(step, kept)
+    assert folder.rows == kept
     assert (folder.path / "metrics.jsonl").read_text() == "".join(
         json.dumps(row) + "\n" for row in ROWS[:kept]
     )
     folder.append(ROWS[kept:])  # a session goes on from there
-    assert read_rows(folder.path) == ROWS
+    assert read_rows(folder.path).rows == ROWS
+
+
+DAMAGE = {
+    "deleted": (lambda text: "", 0, 0),
+    "first line torn": (lambda text: text[8:], 3, 1),
+    "a line of NULs": (lambda text: "\0" * 40 + "\n" + text, 4, 1),
+    "foreign rows": (lambda text: '[1]\n{"step": "ten"}\n"text"\n3\n' + text, 4, 4),
+    "not text": (lambda text: "\udcff\udcfe\n" + text, 4, 1),
+    "absurdly nested": (lambda text: "[" * 100_000 + "\n" + text, 4, 1),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_rows_are_told_of_and_cost_no_others(how, folder):
+    """Rows whose lines are whole stay, in order, whatever stands between them."""
+    change, left, strange = DAMAGE[how]
+    folder.append(ROWS)
+    file = folder.path / "metrics.jsonl"
+    file.write_bytes(change(file.read_text()).encode(errors="surrogateescape"))
+    told = f"{4 - left} of 4 rows up to step 20 are lost, {strange} lines are no rows"
+    with pytest.warns(UserWarning, match=told):
+        folder.keep_rows(20, 4)
+    assert read_rows(folder.path) == (ROWS[4 - left : 4], 0)
+
+
+def test_what_is_not_finite_is_null(folder):
+    """JSON has no NaN: other readers must not stumble."""
+    row = {"step": 1, "train/loss": float("nan"), "eval/x": float("inf"), "deep": [{"y": -np.inf}]}
+    folder.append([row])
+    folder.write_json("result.json", row)
+    expected = {"step": 1, "train/loss": None, "eval/x": None, "deep": [{"y": None}]}
+    assert read_rows(folder.path).rows == [expected]
+    refuse = {"parse_constant": pytest.fail}
+    assert json.loads((folder.path / "metrics.jsonl").read_text(), **refuse) == expected
+    assert json.loads((folder.path / "result.json").read_text(), **refuse) == expected
 
 
 def test_keep_rows_without_any(folder):
-    folder.keep_rows(10)
-    assert read_rows(folder.path) == []
+    folder.keep_rows(10, 0)
+    assert read_rows(folder.path).rows == []
 
 
 def test_no_rows_yet(tmp_path):
-    assert read_rows(tmp_path) == []
+    assert read_rows(tmp_path).rows == []
 
 
 def test_a_refused_write_leaves_the_file_before(folder, monkeypatch):
@@ -66,7 +103,7 @@ def test_a_refused_write_leaves_the_file_before(folder, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             folder.write_json("result.json", {"digest": "new"})
         with pytest.raises(OSError, match="No space left"):
-            folder.keep_rows(0)
+            folder.keep_rows(0, 0)
     assert json.loads((folder.path / "result.json").read_text()) == {"digest": "old"}
 
 
@@ -94,5 +131,5 @@ def test_anything_else_is_not_overwritten(name, tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot be used: Not a directory\. Something else"):
         RunFolder(tmp_path / "file" / "run", resume=False)

@@ -48,7 +48,7 @@ def test_config_json_says_every_setting(uninterrupted, tiny):
 
 def test_result_json_says_the_facts(uninterrupted):
     result = json.loads((uninterrupted / "result.json").read_text())
-    last = rows_of(uninterrupted)[-1]
+    last = rows_of(uninterrupted).rows[-1]
     facts = {"exp": "dqn", "seed": 0, "num_seeds": 1, "env_steps": 1200}
     assert {name: result[name] for name in facts} == facts
     for name in ("eval/return_mean", "eval/return_std", "eval/return_min", "eval/return_max"):
@@ -64,7 +64,7 @@ def test_result_json_says_the_facts(uninterrupted):
 
 def test_rows_come_in_order_at_their_periods(uninterrupted):
     """A row each 20 steps, an evaluation each 120: both at multiples of an update's steps."""
-    rows = rows_of(uninterrupted)
+    rows = rows_of(uninterrupted).rows
     training = [row["step"] for row in rows if "train/epsilon" in row]
     evaluation = [row["step"] for row in rows if "eval/return_mean" in row]
     assert training == list(range(20, 1201, 20))
@@ -79,7 +79,7 @@ def test_rows_come_in_order_at_their_periods(uninterrupted):
 
 def test_the_run_learned(uninterrupted):
     """There is no loss before learning starts, at step 60, and it moves after."""
-    rows = [row for row in rows_of(uninterrupted) if "train/epsilon" in row]
+    rows = [row for row in rows_of(uninterrupted).rows if "train/epsilon" in row]
     losses = {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
     assert sorted(losses) == list(range(60, 1201, 20))
     assert len(set(losses.values())) > 50
@@ -108,7 +108,7 @@ def test_events_hold_every_row(uninterrupted):
     version, start, *events_of_rows = events(file)
     assert version.file_version == "brain.Event:2"
     assert start.step == 1
-    rows = rows_of(uninterrupted)
+    rows = rows_of(uninterrupted).rows
     assert [event.step for event in events_of_rows] == [row["step"] for row in rows]
     for event, row in zip(events_of_rows, rows, strict=True):
         figures = {name: value for name, value in row.items() if "/" in name}
@@ -120,8 +120,8 @@ def test_several_seeds_give_a_row_each_and_their_mean(runs, tiny, uninterrupted,
     """The first row is the solo run's; means and intervals span the seeds."""
     folder = tmp_path / "run"
     runs.finish(*tiny, "--run.num-seeds=3", f"--run.dir={folder}")
-    rows = rows_of(folder)
-    solo = rows_of(uninterrupted)
+    rows = rows_of(folder).rows
+    solo = rows_of(uninterrupted).rows
     groups = [rows[i : i + 4] for i in range(0, len(rows), 4)]
     assert [group[0]["step"] for group in groups] == [row["step"] for row in solo]
     for *seeds, mean in groups:

@@ -7,9 +7,9 @@ from missing_bits.eval import statistics
 from missing_bits.pictures import canvas, curves
 
 
-def draw(rows, path):
+def draw(rows, path, metric="eval/return_mean", beside=None):
     title = "dqn on CartPole-v1"
-    curves.draw(rows, "eval/return_mean", "env_steps", title, path, statistics.interval)
+    curves.draw(rows, metric, "env_steps", title, path, statistics.interval, beside or {})
 
 
 def rows_of(seeds, steps=(100, 200, 300)):
@@ -59,6 +59,21 @@ def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):
     assert axes.get_title() == "dqn on CartPole-v1"
     assert axes.get_xlabel() == "env steps"
     assert axes.get_ylabel() == "return mean"
+
+
+def test_a_curve_stands_beside_what_simpler_methods_reach(tmp_path, monkeypatch):
+    """Accuracies from 0 to 1, whatever they are; level lines with their names."""
+    drawn = []
+    make = canvas.figure
+    monkeypatch.setattr(canvas, "figure", lambda **how: drawn.append(make(**how)) or drawn[-1])
+    rows = [{"step": step, "seed": 0, "eval/knn_accuracy": 0.7} for step in (0, 10)]
+    rows += [{"step": 20, "seed": 0, "eval/knn_accuracy": None}]  # was not finite
+    draw(rows, tmp_path / "curve.png", "eval/knn_accuracy", {"pixels": 0.5, "random": 0.4})
+    monkeypatch.undo()
+    (axes,) = drawn[0].axes
+    assert axes.get_ylim() == (0, 1)
+    levels = {line.get_label(): set(line.get_ydata()) for line in axes.get_lines()}
+    assert levels == {"seed 0": {0.7}, "pixels": {0.5}, "random": {0.4}}
 
 
 def test_no_rows_no_picture(tmp_path):
