@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # what reads the output, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nowhere()
         return 141
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -96,7 +96,17 @@ def console() -> None:
     """The console script `missing-bits`."""
     warnings.showwarning = _warn
     wrong = _not_installed_here()
-    sys.exit(_fail(wrong, 2) if wrong else main(sys.argv[1:]))
+    status = _fail(wrong, 2) if wrong else main(sys.argv[1:])
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # nobody reads any more, or the disk is full; the run itself was not harmed
+        _write_nowhere()
+    sys.exit(status)
+
+
+def _write_nowhere() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -104,10 +104,10 @@ def train(
         try:
             return session.run_to_the_end()
         except OSError as error:
-            raise UserError(
-                f"{error.filename or path} cannot be written: {error.strerror}. {remedy(error)} "
-                f"Nothing up to the last checkpoint is lost. {session.how_to_go_on}"
-            ) from error
+            told = f"{error.filename or path} cannot be written: {error.strerror}. {remedy(error)}"
+            if session.begun:
+                told += f" Nothing up to the last checkpoint is lost. {session.how_to_go_on}"
+            raise UserError(told) from error
         except UserError as error:
             if not session.begun:
                 raise
@@ -146,8 +146,9 @@ class _Session:
 
         self.quantum = self.plan.per_update
         period = self.run.eval_period
-        # Steps of further evaluations, where curves are steep.
-        self.early = [ceil_div(period, 4), ceil_div(period, 2)] if self.plan.early else []
+        # Steps of further evaluations, where curves are steep; none where periods are given.
+        early = self.plan.early and not run.eval_period
+        self.early = [0, ceil_div(period, 4), ceil_div(period, 2)] if early else []
         self.end = ceil_div(self.plan.budget, self.quantum)
         most = self.host_source.inner_steps if self.host_source else _MOST_INNER_STEPS
         require(
@@ -232,7 +233,7 @@ class _Session:
 
         self.idle = 0.0
         self.clock = time.perf_counter()
-        if self.update == 0 and self.plan.early:
+        if self.update == 0 and 0 in self.early:
             self._evaluate()
         while self.update < self.end:
             count = min(self.inner_steps, self._next_event() - self.update)
@@ -256,8 +257,16 @@ class _Session:
             if self._due(self.run.checkpoint_period) or self.update == self.end or received:
                 self._save()
             if received and self.update < self.end:
-                raise Interrupted(_tell(received, self.resume_command))
+                self._stop(received)
             self.report.progress(self.step, self._rate())
+
+    def _stop(self, received: int) -> NoReturn:
+        """Names the command that resumes; leaves with the status shells use for the signal."""
+        name = signal.Signals(received).name
+        self.report.say(
+            f"Stopped by {name}; the run is saved. Continue with:\n  {self.resume_command}"
+        )
+        raise Interrupted(128 + received)
 
     def _next_event(self) -> int:
         """The first update after this one at which something is due."""
@@ -467,7 +476,7 @@ class _Session:
     def _made(self, what: str, make: Callable[[], None]) -> bool:
         """Whether a part of what a finished run leaves could be made; warns with the reason."""
         if self.process.received:
-            raise Interrupted(_tell(self.process.received, self.resume_command))
+            self._stop(self.process.received)
         self.report.doing(what)
         try:
             make()
@@ -525,13 +534,6 @@ def _beside(baselines: dict[str, float], headline: str) -> dict[str, float]:
         for name, value in baselines.items()
         if name.endswith(measure)
     }
-
-
-def _tell(received: int, command: str) -> int:
-    """Names the command that resumes; returns the exit status shells use for the signal."""
-    name = signal.Signals(received).name
-    print(f"Stopped by {name}; the run is saved. Continue with:\n  {command}", flush=True)
-    return 128 + received
 
 
 def _stacked(batches: list[Any], length: int) -> Any:

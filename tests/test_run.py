@@ -123,7 +123,7 @@ WRONG = {
     ),
     "step size not a number": (
         "--exp=dqn --learning-rate=nan",
-        ["--learning-rate is nan", "a number"],
+        ["--learning-rate is nan", "a finite number"],
     ),
     "discount above 1": ("--exp=dqn --discount=1.5", ["--discount is 1.5", "between 0 and 1"]),
     "zero seeds": ("--exp=dqn --run.num-seeds=0", ["--run.num-seeds is 0", "at least 1"]),
@@ -266,7 +266,7 @@ def test_a_folder_that_is_not_empty(refuses, earlier):
 def test_a_folder_that_is_a_file(refuses, tmp_path):
     (tmp_path / "file").write_text("mine")
     refuses(["--exp=dqn", f"--run.dir={tmp_path / 'file'}"], "is a file")
-    refuses(["--exp=dqn", f"--run.dir={tmp_path / 'file' / 'below'}"], "cannot be written")
+    refuses(["--exp=dqn", f"--run.dir={tmp_path / 'file' / 'below'}"], "cannot be used")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -437,6 +437,58 @@ def test_the_console_script_is_the_door(root, capsys, monkeypatch):
         assert warnings.showwarning is run._warn
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: --exp=dqm is not an experiment")
+
+
+def test_another_folders_code_is_not_run_in_silence(monkeypatch, tmp_path, capsys):
+    """One virtual environment and two clones: it has installed the other one."""
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--list"])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
+        run.console()
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "would run the code of another folder" in said.err
+
+
+def test_without_an_installation_it_says_how_to_make_one(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
+        run.console()
+    assert stop.value.code == 2
+    assert "has no missing_bits. Install it: python -m venv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 90 GB")])
+def test_too_little_memory_is_one_line(error, capsys, monkeypatch):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(run, "_dispatch", fail)
+    assert run.main([]) == 2
+    assert "not enough memory" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_told_as_one_of_memory(monkeypatch):
+    def fail(_):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(run, "_dispatch", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        run.main([])
+
+
+def test_names_are_found_in_any_case(asks):
+    assert asks("--exp=DQN") == asks("--exp=dqn")
+    assert asks("--exp=Barlow-Twins") == asks("--exp=barlow_twins")
+
+
+def test_help_lists_presets(capsys):
+    with pytest.raises(SystemExit):
+        run.main(["--exp=dqn", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for name in dqn.PRESETS:
+        assert f"--env={name}" in said.replace("│ ", "")
 
 
 def test_version(capsys):

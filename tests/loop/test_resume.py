@@ -53,7 +53,7 @@ def test_sigkill_at_random_moments(runs, tiny, uninterrupted, outcome, tmp_path)
 
 
 def test_a_signal_saves_and_names_the_command_that_resumes(
-    runs, tiny, uninterrupted, outcome, tmp_path
+    runs, tiny, uninterrupted, outcome, root, tmp_path
 ):
     folder = tmp_path / "a run's folder"  # whose name the shell must not take apart
     run = runs.start(*tiny, f"--run.dir={folder}")
@@ -65,7 +65,8 @@ def test_a_signal_saves_and_names_the_command_that_resumes(
     said, command = run.out.splitlines()[-2:]
     assert "SIGTERM" in said
     words = shlex.split(command)
-    assert words[:2] == ["python", "run.py"]
+    assert words[:2] == ["python", str(root / "run.py")]
+    assert f"--run.dir={folder}" in words, "it works from any folder"
     runs.finish(*words[2:])
     assert outcome(folder) == outcome(uninterrupted)
 

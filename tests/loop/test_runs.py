@@ -375,7 +375,7 @@ class Spoiled(Regression):
         state, logged = super().step(state, batch, key)
         factor = jnp.where(state.updates > self.after, jnp.nan, 1.0)
         if self.spoils == "loss":
-            return state, {name: value * factor for name, value in logged.items()}
+            return state, jax.tree.map(lambda x: x * factor, logged)
         params = jax.tree.map(lambda x: x * factor, state.params)
         return state._replace(params=params), {"train/constant": jnp.float32(1)}
 
