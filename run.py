@@ -95,6 +95,9 @@ def _warn(message: Warning | str, *_: object) -> None:
 def console() -> None:
     """The console script `missing-bits`."""
     warnings.showwarning = _warn
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that knows no umlauts is no reason to stop
+            stream.reconfigure(errors="replace")
     wrong = _not_installed_here()
     status = _fail(wrong, 2) if wrong else main(sys.argv[1:])
     try:

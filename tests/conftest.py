@@ -25,6 +25,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile more than they compute; `optimized` below is for those that compute.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,7 +89,7 @@ def source_files(all_files: list[pathlib.Path]) -> list[pathlib.Path]:
 TINY = """--exp=dqn --num-envs=2 --env-steps=1200 --batch-size=8 --hidden-sizes 8
     --learning-starts=60 --replay-capacity=500 --target-period=50 --eval-episodes=2
     --run.log-period=20 --run.eval-period=120 --run.checkpoint-period=60"""
-# They compile more than they compute: what jax_disable_most_optimizations does, as `hasty` below.
+# What jax_disable_most_optimizations does above.
 HASTY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PATIENCE = 300  # seconds until a run that should have done something is given up
 
@@ -233,12 +235,12 @@ def hashes():
     return hashes
 
 
-@pytest.fixture(scope="module")
-def hasty():
-    """Compile without most optimizations: for tests that compile more than they compute."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+@pytest.fixture
+def optimized():
+    """Compile with all optimizations: for the tests that compute more than they compile."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module", autouse=True)

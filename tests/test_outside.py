@@ -63,7 +63,8 @@ def test_its_passport_runs_by_one_command(vicreg, root):
     command = code_blocks(root / "docs" / "adding_a_method.md", "sh")[1].split()
     assert command[:2] == ["PYTHONPATH=.", "pytest"]
     environ = os.environ | {"PYTHONPATH": str(vicreg)}
-    arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *command[2:]]
+    alone = ["-q", "-p", "no:cacheprovider", "--numprocesses=0"]
+    arguments = [sys.executable, "-m", "pytest", *alone, *command[2:]]
     done = subprocess.run(arguments, cwd=root, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "my_package.vicreg:VICReg" in done.stdout or " passed" in done.stdout

@@ -15,7 +15,6 @@ from missing_bits.replay.uniform import Transitions
 from missing_bits.tests.agents import probes
 from missing_bits.tests.loop.drive import Drive
 
-pytestmark = pytest.mark.usefixtures("hasty")
 SMALL = {"env": "phys2d/CartPole-v1", "hidden_sizes": (), "n_step": 1}
 
 

@@ -38,7 +38,6 @@ OTHER = {
     "chain": {"step_size": 0.3, "discount": 0.5, "exploration": 0.9},
     "tracker": {"step_size": 0.03, "forgetting": 0.9, "exploration": 0.9},
 }
-pytestmark = pytest.mark.usefixtures("hasty")
 every_toy = pytest.mark.parametrize("toy", TOYS)
 
 

@@ -42,7 +42,6 @@ TOYS = {
     "chain": (Chain, ChainConfig(env_steps=12 * 8)),
     "tracker": (Tracker, TrackerConfig(updates=12)),
 }
-pytestmark = pytest.mark.usefixtures("hasty")
 every_toy = pytest.mark.parametrize("toy", TOYS)
 _programs: dict[type, dict[Any, Any]] = {Regression: {}, Chain: {}, Tracker: {}}
 

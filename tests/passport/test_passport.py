@@ -54,7 +54,6 @@ class Case:
     """Numbers that rows must be able to differ in: the step size, weights in the loss."""
 
 
-pytestmark = pytest.mark.usefixtures("hasty")
 CASES = {
     "dqn": Case(
         "dqn", marked=("learning-rate", "discount", "target-tau"), inert=("max-gradient-norm",)

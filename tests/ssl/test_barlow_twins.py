@@ -197,7 +197,7 @@ def test_settings_that_cannot_run_are_refused_by_name(changed, named, build, tmp
         build(BarlowTwins, options.replace(TINY, changed)).source([0])
 
 
-def test_it_learns_photos_beyond_raw_pixels_and_a_random_encoder(build, trained):
+def test_it_learns_photos_beyond_raw_pixels_and_a_random_encoder(build, trained, optimized):
     """Two hundred updates of half the size, where the default run makes a thousand."""
     sizes = {"updates": 200, "batch_size": 64, "projector_sizes": (256, 256)}
     method = build(BarlowTwins, options.make(Config, data="photos", **sizes))

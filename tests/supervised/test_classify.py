@@ -125,7 +125,7 @@ def test_presets_are_of_sets_that_exist():
         Images(name).check("")
 
 
-def test_it_learns_digits():
+def test_it_learns_digits(optimized):
     updates = 150
     config = options.make(Config, data="digits", updates=updates, batch_size=64, probe_images=100)
     family = Family(Classify, [config], Classify.resources(config))
