@@ -197,7 +197,11 @@ def of_command(name: str, config_class: type[T], arguments: Sequence[str]) -> T:
             given.issuperset(needed),
             f"{name} needs {' and '.join(needed)}: {COMMANDS[name].usage}",
         )
-    return _values(config_class, {}, arguments, f"python run.py {name}", config_class.__doc__)
+    _refuse_repeated(arguments)
+    arguments = _whole_numbers(options.names(config_class), arguments)
+    found = _values(config_class, {}, arguments, f"python run.py {name}", config_class.__doc__)
+    options.check(found)
+    return found
 
 
 def _required(config_class: type) -> list[str]:
