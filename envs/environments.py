@@ -26,6 +26,7 @@ updates; S seeds; K updates in one call. An agent is written for one seed and on
 `Envs.find` decides which kind an id names; no agent branches on it.
 """
 
+import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
@@ -344,20 +345,19 @@ def _fault(env_id: str, env: gym.Env) -> str:
 
 def _try_native(recipe: Recipe, num_envs: int, env: gym.Env) -> None:
     """Raises `UserError` where a vector class differs from its environment or breaks promises."""
-    envs = make_vector(recipe, num_envs, 0, "try", "native")
-    for name in ("observation_space", "action_space"):
-        own = getattr(envs, f"single_{name}")
-        single = getattr(env, name)
-        require(
-            own == single,
-            f"--vectorization=native: the vector class of {recipe.env} has the {name} "
-            f"{in_words(own)}, its environment {in_words(single)}. Use --vectorization=serial or "
-            "async.",
-        )
-    envs.reset()
-    for _ in range(_TRIED_STEPS):
-        envs.step(np.zeros(num_envs, np.int32))
-    envs.close()
+    with contextlib.closing(make_vector(recipe, num_envs, 0, "try", "native")) as envs:
+        for name in ("observation_space", "action_space"):
+            own = getattr(envs, f"single_{name}")
+            single = getattr(env, name)
+            require(
+                own == single,
+                f"--vectorization=native: the vector class of {recipe.env} has the {name} "
+                f"{in_words(own)}, its environment {in_words(single)}. Use --vectorization=serial "
+                "or async.",
+            )
+        envs.reset()
+        for _ in range(_TRIED_STEPS):
+            envs.step(np.zeros(num_envs, np.int32))
 
 
 def _try_functional(env_id: str, env: Any) -> None:

@@ -103,7 +103,7 @@ def test_few_frames_are_held_however_long_an_episode_is():
     def frames():
         nonlocal most
         for _ in range(2_000):
-            picture = np.zeros((64, 64, 3), np.uint8)
+            picture = np.zeros((2, 30, 3), np.uint8)
             held.append(weakref.ref(picture))
             most = max(most, sum(seen() is not None for seen in held[-300:]))
             yield picture, 0.0
