@@ -159,6 +159,9 @@ class DQN:
         network = q_networks.for_observations(
             envs.observation_space, config.hidden_sizes, envs.num_actions
         )
+        space = envs.observation_space
+        dtype = environments.stored_dtype(space.dtype)
+        uniform.tell_size(config.replay_capacity, space.shape, dtype)
 
         @jax.jit
         def greedy(params: Any, memory: Any, s: jax.Array, reset: jax.Array) -> tuple[Any, Any]:
@@ -265,10 +268,11 @@ class DQN:
         learning = env_steps >= config.learning_starts
         descent = jax.lax.cond(learning, learn, wait, state.params, state.opt_state)
         moves_before = state.updates * config.train_period // config.target_period
-        moves = env_steps // config.target_period > moves_before
-        target_params = optax.incremental_update(
-            descent.params, state.target_params, jnp.where(moves, config.target_tau, 0.0)
-        )
+        moves = env_steps // config.target_period - moves_before
+        # Several periods may have passed since the last update: as many moves, at once.
+        several = 1 - (1 - config.target_tau) ** moves.astype(jnp.float32)
+        share = jnp.where(moves == 1, config.target_tau, several)
+        target_params = optax.incremental_update(descent.params, state.target_params, share)
         logged = {
             "train/loss": metrics.where(learning, descent.loss),
             "train/q_value": metrics.where(learning, descent.aux),

@@ -35,17 +35,25 @@ class Actor:
       seeds: S integers.
       period: environment steps of each seed per update.
       vectorization: how environments are stepped: "serial", "async" or "native".
+      at_close: what is to be closed with them.
     """
 
     inner_steps = 1  # acting needs the parameters of the update before
 
     def __init__(
-        self, recipe: Recipe, num_envs: int, seeds: Sequence[int], period: int, vectorization: str
+        self,
+        recipe: Recipe,
+        num_envs: int,
+        seeds: Sequence[int],
+        period: int,
+        vectorization: str,
+        at_close: Callable[[], None] | None = None,
     ) -> None:
         self._steppers = [
             Stepper(make_vector(recipe, num_envs, seed, "train", vectorization)) for seed in seeds
         ]
         self._env_id = recipe.env
+        self._at_close = at_close
         self._num_envs = num_envs
         self._period = period
         self._reproduces = vectorization != "native"
@@ -143,9 +151,11 @@ class Actor:
                 )
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Closes the environments, and what else was to be closed with them."""
         for stepper in self._steppers:
             stepper.envs.close()
+        if self._at_close is not None:
+            self._at_close()
 
     def _progress(self, stepper: Stepper) -> list[tuple[int, list[int]]]:
         """Every environment's open episode and the actions made in it; nothing if unknown."""

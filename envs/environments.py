@@ -28,8 +28,7 @@ updates; S seeds; K updates in one call. An agent is written for one seed and on
 
 import contextlib
 import json
-import os
-import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,29 +37,34 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from missing_bits.envs import functional, wrappers
+from missing_bits.envs import episodes, functional, wrappers
 from missing_bits.envs.actor import Actor
+from missing_bits.envs.contract import Checked, as_jax_holds, in_one_line, in_words
+from missing_bits.envs.episodes import Frame, Judge, Judging
 from missing_bits.envs.functional import DeviceActor
 from missing_bits.envs.gymnasium_envs import (
     SET_HERE,
     VECTORIZATIONS,
     Recipe,
     check_spaces,
+    close,
     episode_seed,
-    in_words,
     make,
     make_vector,
 )
-from missing_bits.envs.stepper import Stepper
 from missing_bits.envs.steps import Player
-from missing_bits.errors import UserError, require, require_positive
+from missing_bits.errors import UserError, require, require_between, require_positive
 
-EPISODE_LIMIT = 27_000
-"""Steps at which an evaluation episode ends where the environment itself sets no limit."""
-
-Recording = tuple[list[np.ndarray], list[float]]
-"""RGB frames [height, width, 3] uint8, before the first step and after each; the return at each."""
+_NO_LIMIT = 2**31 - 1  # steps: more than an episode has
+_TRIED_STEPS = 3  # of an episode, before anything is learned from others
+_NOTES = {
+    "phys2d/CartPole-v1": "phys2d/CartPole-v1 is not CartPole-v1: Gymnasium's JAX version adds "
+    "mass and length where it should multiply, and its poles fall differently. Scores in the two "
+    "do not compare.",
+}
+"""What must be known of an environment that is trained on."""
 
 
 class HostEnvironments:
@@ -71,56 +75,50 @@ class HostEnvironments:
       num_envs: environments stepped together.
       period: environment steps per update.
       vectorization: how they are stepped: "serial", "async" or "native".
+      judging: how episodes of evaluations are played.
     """
 
-    def __init__(self, recipe: Recipe, num_envs: int, period: int, vectorization: str) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        num_envs: int,
+        period: int,
+        vectorization: str,
+        judging: Judging,
+    ) -> None:
         env = make(recipe)
-        check_spaces(recipe.env, env.observation_space, env.action_space)
-        if recipe.wrappers:
-            _try_wrappers(recipe, env)
-        env.close()
+        check_spaces(recipe.env, env)
+        _try(recipe, env)
+        close(env)
+        if vectorization == "native":
+            _try_native(recipe, num_envs, env)
         self.env_id = recipe.env
-        self.observation_space = env.observation_space
+        self.observation_space = as_jax_holds(env.observation_space)
         self.num_actions = int(env.action_space.n)
         self._recipe = recipe
         self._num_envs = num_envs
         self._period = period
         self._vectorization = vectorization
+        self._judging = judging
+        self._judge = Judge(recipe, judging)
 
     def source(self, seeds: Sequence[int]) -> Actor:
-        """What makes every update's steps, on the host."""
-        return Actor(self._recipe, self._num_envs, seeds, self._period, self._vectorization)
+        """What makes every update's steps, on the host.
+
+        A run closes it at its end: the environments of evaluations are closed with it.
+        """
+        with_it = self._judge.close
+        return Actor(
+            self._recipe, self._num_envs, seeds, self._period, self._vectorization, with_it
+        )
 
     def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:
-        """The returns of whole episodes in environments of their own, one episode each.
+        """The returns [episodes] of whole episodes in environments of their own, see `Judge`."""
+        return self._judge.returns(player, learned, episodes, key)
 
-        Args:
-          player: the agent.
-          learned: what it has learned.
-          episodes: how many.
-          key: random key.
-
-        Returns:
-          [episodes] float64.
-        """
-        seed = int(jax.random.bits(key))
-        stepper = Stepper(make_vector(self._recipe, episodes, seed, "eval", "serial"))
-        memory = player.memory(episodes)
-        going = np.ones(episodes, bool)
-        total = np.zeros(episodes)
-        for _ in range(EPISODE_LIMIT):
-            action, memory = player.act(learned, memory, stepper.observation, stepper.resets)
-            outcome, _ = stepper.step(np.asarray(action))
-            total += np.where(going, outcome.r_t, 0.0)
-            going &= ~(outcome.terminated | outcome.truncated)
-            if not going.any():
-                break
-        stepper.envs.close()
-        return total
-
-    def record(self, player: Player, learned: Any, seed: int) -> Recording:
-        """Plays one episode with rendering; no frames where the environment draws none."""
-        return _record(self._recipe, player, learned, seed)
+    def record(self, player: Player, learned: Any, seed: int) -> Iterator[Frame]:
+        """One episode, frame by frame; none where the environment draws nothing."""
+        return episodes.record(self._recipe, self._judging, player, learned, seed)
 
 
 class FunctionalEnvironments:
@@ -131,11 +129,20 @@ class FunctionalEnvironments:
       env: the environment that Gymnasium makes of it.
       num_envs: environments stepped together, over all devices.
       period: environment steps per update.
+      judging: how episodes of evaluations are played.
     """
 
-    def __init__(self, recipe: Recipe, env: gym.Env, num_envs: int, period: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        env: gym.Env,
+        num_envs: int,
+        period: int,
+        judging: Judging,
+    ) -> None:
         func_env = env.unwrapped.func_env
-        check_spaces(recipe.env, func_env.observation_space, func_env.action_space)
+        check_spaces(recipe.env, func_env)
+        _try_functional(recipe.env, func_env)
         self.env_id = recipe.env
         self.observation_space = func_env.observation_space
         self.num_actions = int(func_env.action_space.n)
@@ -143,23 +150,33 @@ class FunctionalEnvironments:
         self._env = func_env
         self._num_envs = num_envs
         self._period = period
-        self._limit = env.spec.max_episode_steps or EPISODE_LIMIT
+        self._judging = judging
+        self._limit = env.spec.max_episode_steps or _NO_LIMIT
         self._returns = jax.jit(self._play, static_argnums=(0, 2))
 
     def source(self, seeds: Sequence[int]) -> DeviceActor:
         """What makes every update's steps, on the device; it does not depend on the seeds."""
+        if self.env_id in _NOTES:
+            print(f"note: {_NOTES[self.env_id]}", flush=True)
         return DeviceActor(self._env, self._limit, self._num_envs, self._period)
 
     def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:
-        """The returns of whole episodes in environments of their own: [episodes] float32."""
-        return np.asarray(self._returns(player, learned, episodes, key))
+        """The returns [episodes] float32 of whole episodes in environments of their own."""
+        returns, is_cut = self._returns(player, learned, episodes, key)
+        if is_cut:
+            episodes.tell_of_cuts(self.env_id, self._judging.steps)
+        return np.asarray(returns)
 
-    def record(self, player: Player, learned: Any, seed: int) -> Recording:
-        """Plays one episode with rendering; no frames where the environment draws none."""
-        return _record(self._recipe, player, learned, seed)
+    def record(self, player: Player, learned: Any, seed: int) -> Iterator[Frame]:
+        """One episode, frame by frame; none where the environment draws nothing."""
+        return episodes.record(self._recipe, self._judging, player, learned, seed)
 
-    def _play(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> jax.Array:
-        return functional.returns(self._env, self._limit, episodes, player, learned, key)
+    def _play(
+        self, player: Player, learned: Any, episodes: int, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return functional.returns(
+            self._env, self._limit, self._judging, episodes, player, learned, key
+        )
 
 
 Environments = HostEnvironments | FunctionalEnvironments
@@ -181,11 +198,17 @@ class Envs:
     """Around each environment, the innermost first: flatten, one_hot, grayscale, resize:84x84,
     frame_stack:4, or your own module:function, which maps an environment to one."""
     eval_episodes: int = 100
-    """Episodes of a greedy evaluation, each in an environment of its own."""
+    """Episodes of an evaluation, shared evenly by at most 16 environments of its own."""
+    eval_steps: int = 27_000
+    """Environment steps at which an episode of an evaluation is cut; 0 for none."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in evaluations; 0 is the greedy policy."""
 
     def check(self, prefix: str) -> None:
         """Raises `UserError` for settings that cannot run."""
         require_positive(self, "num_envs", "eval_episodes", prefix=prefix)
+        require_between(self, 0, _NO_LIMIT, "eval_steps", prefix=prefix)
+        require_between(self, 0, 1, "eval_epsilon", prefix=prefix)
         require(
             self.vectorization in VECTORIZATIONS,
             f"--{prefix}vectorization={self.vectorization} is unknown; it is one of "
@@ -217,10 +240,11 @@ class Envs:
             JAX-native environments.
         """
         recipe = Recipe(self.env, self._kwargs(""), self.wrappers)
+        judging = Judging(self.eval_steps, self.eval_epsilon)
         env = make(Recipe(recipe.env, recipe.kwargs))
-        if not hasattr(env.unwrapped, "func_env"):
-            env.close()
-            return HostEnvironments(recipe, self.num_envs, period, self.vectorization)
+        if not _is_functional(env):
+            close(env)
+            return HostEnvironments(recipe, self.num_envs, period, self.vectorization, judging)
         require(
             self.vectorization == "serial",
             f"--vectorization={self.vectorization} is for host environments; {self.env} is "
@@ -231,7 +255,7 @@ class Envs:
             f"--wrappers {' '.join(self.wrappers)} are for host environments; {self.env} is "
             "JAX-native.",
         )
-        return FunctionalEnvironments(recipe, env, self.num_envs, period)
+        return FunctionalEnvironments(recipe, env, self.num_envs, period, judging)
 
     def _kwargs(self, prefix: str) -> dict[str, Any]:
         if not self.env_kwargs:
@@ -254,99 +278,107 @@ class Envs:
         return kwargs
 
 
-def _try_wrappers(recipe: Recipe, env: gym.Env) -> None:
-    """Raises `UserError` where an observation does not come out of the wrappers as they promise.
+def _is_functional(env: gym.Env) -> bool:
+    """Whether an environment is JAX-native, and nothing around it changes what it does.
 
-    They are to blame only where the environment without them is sound.
+    A time limit is known here; what else stands around it was given at its registration, and holds
+    on the host alone.
+    """
+    while isinstance(env, gym.Wrapper):
+        if not isinstance(env, OrderEnforcing | PassiveEnvChecker | TimeLimit):
+            return False
+        env = env.env
+    return hasattr(env, "func_env")
+
+
+def _try(recipe: Recipe, env: gym.Env) -> None:
+    """Raises `UserError` where the first steps of an environment break its promises.
+
+    Its wrappers are to blame only where the environment without them is sound.
 
     Args:
       recipe: what the environment is made of.
       env: the environment within its wrappers.
     """
-    fault = _fault(env)
+    fault = _fault(recipe.env, env)
     if not fault:
         return
+    if not recipe.wrappers:
+        raise UserError(f"--env={recipe.env}: {fault} Mend the environment.")
     bare = make(Recipe(recipe.env, recipe.kwargs))
-    own_fault = _fault(bare)
-    bare.close()
+    own_fault = _fault(recipe.env, bare)
+    close(bare)
     if own_fault:
         raise UserError(
-            f"--env={recipe.env}: {own_fault}. Mend the environment; its wrappers are not to blame."
+            f"--env={recipe.env}: {own_fault} Mend the environment; its wrappers are not to blame."
         )
     raise UserError(
-        f"--wrappers {' '.join(recipe.wrappers)} around {recipe.env}: {fault}. Mend them, or leave "
+        f"--wrappers {' '.join(recipe.wrappers)} around {recipe.env}: {fault} Mend them, or leave "
         "them out."
     )
 
 
-def _fault(env: gym.Env) -> str:
-    """What is wrong with the first observation of an episode; empty if nothing is.
+def _fault(env_id: str, env: gym.Env) -> str:
+    """What is wrong with the first steps of two episodes, as a sentence; empty if nothing is.
 
-    Bounds are not looked at, as nothing depends on them: many an environment leaves its own.
+    An observation out of bounds is a warning: many an environment leaves its own.
     """
+    trial = Checked(env, env_id)
+    has_steps = isinstance(env.action_space, gym.spaces.Discrete)
+    beyond = ""
     try:
-        observation, _ = env.reset(seed=0)
+        for seed in (episode_seed(0, "try", 0, 0), None):
+            observation, _ = trial.reset(seed=seed)
+            beyond = beyond or trial.contract.beyond(observation)
+            for i in range(_TRIED_STEPS if has_steps else 0):
+                action = i % int(env.action_space.n)
+                observation, _, terminated, truncated, _ = trial.step(action)
+                beyond = beyond or trial.contract.beyond(observation)
+                if terminated or truncated:
+                    break
+    except UserError as error:
+        return str(error).removeprefix(f"--env={env_id}: ").rstrip(".") + "."
+    if beyond:
+        warnings.warn(f"--env={env_id}: {beyond}.", stacklevel=2)
+    return ""
+
+
+def _try_native(recipe: Recipe, num_envs: int, env: gym.Env) -> None:
+    """Raises `UserError` where a vector class differs from its environment or breaks promises."""
+    with contextlib.closing(make_vector(recipe, num_envs, 0, "try", "native")) as envs:
+        for name in ("observation_space", "action_space"):
+            own = getattr(envs, f"single_{name}")
+            single = getattr(env, name)
+            require(
+                own == single,
+                f"--vectorization=native: the vector class of {recipe.env} has the {name} "
+                f"{in_words(own)}, its environment {in_words(single)}. Use --vectorization=serial "
+                "or async.",
+            )
+        envs.reset()
+        for _ in range(_TRIED_STEPS):
+            envs.step(np.zeros(num_envs, np.int32))
+
+
+def _try_functional(env_id: str, env: Any) -> None:
+    """Raises `UserError` where a JAX-native environment cannot be stepped or breaks promises."""
+
+    def first_step(key: jax.Array) -> Any:
+        state = functional.initial(env, key)
+        return functional.step(env, _NO_LIMIT, state, jnp.int32(0), key)[1]
+
+    try:
+        outcome = jax.eval_shape(first_step, jax.random.key(0))
     except Exception as error:
-        return f"no episode can begin: {wrappers.in_one_line(error)}"
+        raise UserError(f"--env={env_id} cannot be stepped in JAX: {in_one_line(error)}") from error
     space = env.observation_space
-    broken = f"observation_space is {in_words(space)}, but the first observation"
-    if not isinstance(space, gym.spaces.Box):
-        shown = textwrap.shorten(repr(observation), 100)
-        return "" if space.contains(observation) else f"{broken} is {shown}"
-    try:
-        array = np.asarray(observation)
-    except ValueError as error:  # such as lists of several lengths
-        return f"{broken} makes no array: {wrappers.in_one_line(error)}"
-    # Integers are cast to any dtype; fractions would be lost in all but floats.
-    castable = array.dtype.kind in "biu" or np.can_cast(array.dtype, space.dtype, "same_kind")
-    if castable and array.shape == space.shape:
-        return ""
-    return f"{broken} has shape {array.shape} and dtype {array.dtype}"
-
-
-def _record(recipe: Recipe, player: Player, learned: Any, seed: int) -> Recording:
-    with _off_screen():
-        return _play(recipe, player, learned, seed)
-
-
-@contextlib.contextmanager
-def _off_screen() -> Iterator[None]:
-    """Frames are drawn off screen, unless the environment variable says where to."""
-    name = "SDL_VIDEODRIVER"
-    lacking = name not in os.environ
-    if lacking:
-        os.environ[name] = "dummy"
-    try:
-        yield
-    finally:
-        if lacking:
-            del os.environ[name]
-
-
-def _play(recipe: Recipe, player: Player, learned: Any, seed: int) -> Recording:
-    silent = make(recipe)
-    modes = silent.metadata.get("render_modes", ())
-    silent.close()
-    if "rgb_array" not in modes:
-        return [], []
-    env = make(recipe, render_mode="rgb_array")
-    first_action = int(env.action_space.start)
-    observation, _ = env.reset(seed=episode_seed(seed, "record", 0, 0))
-    memory = player.memory(1)
-    reset = np.ones(1, bool)
-    frames = [env.render()]
-    returns = [0.0]
-    for _ in range(EPISODE_LIMIT):
-        action, memory = player.act(learned, memory, np.asarray(observation)[None], reset)
-        reset = np.zeros(1, bool)
-        choice = int(np.asarray(action)[0])
-        observation, reward, terminated, truncated, _ = env.step(first_action + choice)
-        frames.append(env.render())
-        returns.append(returns[-1] + float(reward))
-        if terminated or truncated:
-            break
-    env.close()
-    return frames, returns
+    seen = outcome.s_t
+    castable = seen.dtype.kind in "biu" or space.dtype.kind == "f"
+    require(
+        seen.shape == space.shape and castable,
+        f"--env={env_id}: observation_space is {in_words(space)}, but an observation has shape "
+        f"{seen.shape} and dtype {seen.dtype}. Mend the environment.",
+    )
 
 
 def stored_dtype(dtype: np.dtype) -> jnp.dtype:

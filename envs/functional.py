@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
 from missing_bits import collectives
+from missing_bits.envs.episodes import Judging, shares
 from missing_bits.envs.steps import EPISODE_RETURN, Acted, Outcome, Player, Steps
 from missing_bits.metrics import Mean
 from missing_bits.numeric import ceil_div
@@ -64,8 +66,10 @@ def step(
     action = action + env.action_space.start
     inner = env.transition(state.inner, action, transition_key)
     successor = env.observation(inner, observation_key)
-    reward = jnp.asarray(env.reward(state.inner, action, inner, transition_key), jnp.float32)
-    terminated = jnp.asarray(env.terminal(inner, observation_key), bool)
+    # Arrays of one element count as numbers.
+    reward = env.reward(state.inner, action, inner, transition_key)
+    reward = jnp.asarray(reward, jnp.float32).reshape(())
+    terminated = jnp.asarray(env.terminal(inner, observation_key), bool).reshape(())
     truncated = ~terminated & (state.elapsed + 1 >= limit)
     done = terminated | truncated
     going = EnvState(inner, successor, state.elapsed + 1, state.open_return + reward)
@@ -156,47 +160,82 @@ class DeviceActor:
 
 
 class _Play(NamedTuple):
-    """Episodes of an evaluation, side by side; leaves [episodes, ...] but for the key."""
+    """Environments of an evaluation, side by side; leaves [E, ...] but for `is_cut` and the key."""
 
     envs: EnvState
     memory: Any
-    done: jax.Array  # bool: the first episode is over
-    total: jax.Array  # float32: its return so far
+    over: jax.Array  # int32: episodes that have ended
+    returns: jax.Array  # float32 [E, most episodes of an environment]
+    is_cut: jax.Array  # bool: some episode was
     key: jax.Array
 
 
 def returns(
-    env: FuncEnv, limit: int, episodes: int, player: Player, learned: Any, key: jax.Array
-) -> jax.Array:
-    """The returns of `episodes` whole episodes, one per environment.
+    env: FuncEnv,
+    limit: int,
+    judging: Judging,
+    episodes: int,
+    player: Player,
+    learned: Any,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The returns of whole episodes, shared evenly by a few environments.
+
+    Side by side, an environment that has played its share costs nothing: it is stepped with the
+    others, and its steps count for nothing.
 
     Args:
       env: the environment.
       limit: steps after which an episode is truncated.
+      judging: how episodes are played.
       episodes: how many.
       player: the agent.
       learned: what it has learned.
       key: random key.
 
     Returns:
-      [episodes] float32.
+      [episodes] float32, those of an environment side by side; and whether one was cut.
     """
+    share = np.array(shares(episodes), np.int32)  # [E]
+    lanes = len(share)
+    cut_at = judging.steps or limit
     reset_key, step_key = jax.random.split(key)
-    envs = jax.vmap(lambda k: initial(env, k))(jax.random.split(reset_key, episodes))
+    envs = jax.vmap(lambda k: initial(env, k))(jax.random.split(reset_key, lanes))
 
     def going(play: _Play) -> jax.Array:
-        return ~jnp.all(play.done)
+        return jnp.any(play.over < share)
 
     def advance(play: _Play) -> _Play:
-        key, step_key = jax.random.split(play.key)
+        key, step_key, explore_key = jax.random.split(play.key, 3)
         envs = play.envs
         action, memory = player.act(learned, play.memory, envs.observation, envs.elapsed == 0)
-        keys = jax.random.split(step_key, episodes)
-        envs, outcome = jax.vmap(lambda s, a, k: step(env, limit, s, a, k))(envs, action, keys)
-        total = play.total + jnp.where(play.done, 0.0, outcome.r_t)
-        done = play.done | outcome.terminated | outcome.truncated
-        return _Play(envs, memory, done, total, key)
+        if judging.epsilon > 0:
+            draw_key, action_key = jax.random.split(explore_key)
+            explores = jax.random.uniform(draw_key, (lanes,)) < judging.epsilon
+            drawn = jax.random.randint(action_key, (lanes,), 0, int(env.action_space.n))
+            action = jnp.where(explores, drawn, action)
+        keys = jax.random.split(step_key, lanes)
+        stepped, outcome = jax.vmap(lambda s, a, k: step(env, min(limit, cut_at), s, a, k))(
+            envs, action, keys
+        )
+        ended = outcome.terminated | outcome.truncated
+        counts = ended & (play.over < share)
+        place = jnp.where(counts, play.over, share.max())  # out of bounds is dropped
+        returned = envs.open_return + outcome.r_t
+        found = play.returns.at[jnp.arange(lanes), place].set(returned, mode="drop")
+        is_cut = play.is_cut
+        if cut_at < limit:
+            is_cut = is_cut | jnp.any(counts & outcome.truncated)
+        return _Play(stepped, memory, play.over + counts, found, is_cut, key)
 
-    no = jnp.zeros(episodes, bool)
-    start = _Play(envs, player.memory(episodes), no, jnp.zeros(episodes), step_key)
-    return jax.lax.while_loop(going, advance, start).total
+    start = _Play(
+        envs,
+        player.memory(lanes),
+        jnp.zeros(lanes, jnp.int32),
+        jnp.zeros((lanes, share.max())),
+        jnp.bool_(False),
+        step_key,
+    )
+    end = jax.lax.while_loop(going, advance, start)
+    played = np.arange(share.max())[None] < share[:, None]  # [E, most]
+    return end.returns[np.nonzero(played)], end.is_cut

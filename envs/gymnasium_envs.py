@@ -1,27 +1,39 @@
 """Gymnasium environments on the host: made from names, vectorized, with episodes that reproduce."""
 
+import contextlib
 import difflib
 import functools
 import json
 import multiprocessing
+import re
 import signal
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 
-from missing_bits.envs.wrappers import in_one_line, wrap
-from missing_bits.errors import UserError
+from missing_bits.envs.contract import Checked, as_jax_holds, in_one_line, in_words
+from missing_bits.envs.wrappers import wrap
+from missing_bits.errors import UserError, require
 
 VECTORIZATIONS = ("serial", "async", "native")
 SET_HERE = ("id", "render_mode", "disable_env_checker")
 """Arguments of `gymnasium.make` that a recipe's `kwargs` must leave alone: `make` sets them."""
 # Part of an entry point -> the extra that brings it.
 _INSTALLED_BY = {"ALE": "atari", "box2d": "box2d"}
+# Beginnings of ids that a package registers once it is imported -> the package, and what makes
+# images of its observations.
+_REGISTERED_BY = {
+    "MiniGrid-": ("minigrid", "--wrappers minigrid.wrappers:ImgObsWrapper"),
+    "BabyAI-": ("minigrid", "--wrappers minigrid.wrappers:ImgObsWrapper"),
+}
+_GAMES = "Asterix|BeamRider|Breakout|Enduro|Freeway|MsPacman|Pong|Qbert|Seaquest|SpaceInvaders"
+_OLD_ATARI = re.compile(rf"(\w+?)(?:-ram)?(?:NoFrameskip|Deterministic)-v\d|({_GAMES})-v\d")
 
 
 @dataclass(frozen=True)
@@ -45,33 +57,65 @@ def make(recipe: Recipe, **settings: Any) -> gym.Env:
     """
     env_id = recipe.env
     kwargs = {"disable_env_checker": True, **recipe.kwargs, **settings}
+    module, colon, name = env_id.partition(":")
+    require(
+        not colon or (bool(module) and bool(name) and ":" not in name),
+        f"--env={env_id} is no environment's name; write Id-v0, or module:Id-v0 with one colon.",
+    )
     if env_id.startswith("ALE/"):
         _register_atari(env_id)
     try:
         env = gym.make(env_id, **kwargs)
-    except gym.error.DependencyNotInstalled as error:
-        entry_point = str(gym.spec(env_id).entry_point)
+    except (Exception, SystemExit) as error:  # a module that is imported may exit
+        raise UserError(_why_not(recipe, error)) from error
+    return wrap(env, env_id, recipe.wrappers)
+
+
+def _why_not(recipe: Recipe, error: BaseException) -> str:
+    """Why an environment cannot be made, and what to do, in one line."""
+    env_id = recipe.env
+    module = env_id.partition(":")[0]
+    if isinstance(error, gym.error.DependencyNotInstalled):
+        spec = _registered(env_id)
+        entry_point = str(spec.entry_point) if spec else ""
         extra = next((name for part, name in _INSTALLED_BY.items() if part in entry_point), None)
         remedy = f"pip install -e '.[{extra}]'" if extra else str(error)
-        raise UserError(
-            f"--env={env_id} needs packages that are not installed. Install them: {remedy}"
-        ) from error
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        close = difflib.get_close_matches(env_id, gym.registry, n=1, cutoff=0.5)
-        hint = (
-            f"Did you mean {close[0]}?"
-            if close
-            else "See gymnasium.pprint_registry() for the known ones."
+        return f"--env={env_id} needs packages that are not installed. Install them: {remedy}"
+    # Gymnasium raises another error of the kind, which names no module, from the first.
+    missing = getattr(error, "name", None) or getattr(error.__cause__, "name", None)
+    is_missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{missing}.")
+    if isinstance(error, gym.error.Error) or is_missing:
+        return f"--env={env_id} is not an environment Gymnasium can make here. {_hint(env_id)}"
+    what = f"--env={env_id} cannot be made"
+    if recipe.kwargs:
+        what = f"--env-kwargs='{json.dumps(recipe.kwargs)}' does not suit {env_id}"
+    return f"{what}: {in_one_line(error)}"
+
+
+def _registered(env_id: str) -> Any:
+    """What Gymnasium knows of an id, whose module is imported; None if that is nothing."""
+    return gym.registry.get(env_id.rpartition(":")[2])
+
+
+def _hint(env_id: str) -> str:
+    """What may have been meant by an id that nobody registered."""
+    for beginning, (package, wrapper) in _REGISTERED_BY.items():
+        if env_id.startswith(beginning):
+            return (
+                f"It comes with a package: pip install {package}, then --env={package}:{env_id} "
+                f"{wrapper}."
+            )
+    atari = _OLD_ATARI.fullmatch(env_id)
+    if atari:
+        return (
+            f"Did you mean ALE/{atari[1] or atari[2]}-v5? It needs pip install -e '.[atari]', and "
+            """--env-kwargs='{"frameskip": 1}' gives every frame."""
         )
-        raise UserError(
-            f"--env={env_id} is not an environment Gymnasium can make here. {hint}"
-        ) from error
-    except Exception as error:
-        what = f"--env={env_id} cannot be made"
-        if recipe.kwargs:
-            what = f"--env-kwargs='{json.dumps(recipe.kwargs)}' does not suit {env_id}"
-        raise UserError(f"{what}: {in_one_line(error)}") from error
-    return wrap(env, env_id, recipe.wrappers)
+    by_small_letters = {known.lower(): known for known in gym.registry}
+    close = difflib.get_close_matches(env_id.lower(), by_small_letters, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {by_small_letters[close[0]]}?"
+    return "See gymnasium.pprint_registry() for the known ones."
 
 
 def _register_atari(env_id: str) -> None:
@@ -84,29 +128,46 @@ def _register_atari(env_id: str) -> None:
     gym.register_envs(ale_py)
 
 
-def check_spaces(env_id: str, observation_space: gym.Space, action_space: gym.Space) -> None:
-    """Raises `UserError` unless observations are vectors or images and actions are discrete."""
+def check_spaces(env_id: str, env: Any) -> None:
+    """Raises `UserError` unless observations are vectors or images and actions are discrete.
+
+    Args:
+      env_id: the environment's name.
+      env: what has an `observation_space` and an `action_space`.
+    """
+    action_space = getattr(env, "action_space", None)
+    observation_space = getattr(env, "observation_space", None)
+    for name, space in (("action_space", action_space), ("observation_space", observation_space)):
+        require(
+            isinstance(space, gym.Space),
+            f"--env={env_id}: its {name} is {space}; it must be one of gymnasium.spaces.",
+        )
     if not isinstance(action_space, gym.spaces.Discrete):
         kind = "a continuous" if isinstance(action_space, gym.spaces.Box) else "the"
         raise UserError(
             f"--env={env_id} has {kind} action space {in_words(action_space)}; this experiment "
             "needs discrete actions, such as CartPole-v1's."
         )
+    has = f"--env={env_id} has the observation space {in_words(observation_space)}; "
     is_box = isinstance(observation_space, gym.spaces.Box)
+    if is_box and len(observation_space.shape) == 3:
+        channels, height, width = observation_space.shape
+        require(
+            2 * channels >= min(height, width),
+            f"{has}images must be [height, width, channels], and these look like [channels, "
+            "height, width]. --wrappers channels_last transposes them.",
+        )
     if is_box and len(observation_space.shape) in (1, 3):
         return
     is_discrete = isinstance(observation_space, gym.spaces.Discrete)
     remedy = "--wrappers one_hot" if is_discrete else "--wrappers flatten"
+    images = ""
+    if is_box and len(observation_space.shape) in (2, 4):
+        images = "; --wrappers channels_last makes images, if they are some"
     raise UserError(
-        f"--env={env_id} has the observation space {in_words(observation_space)}; this experiment "
-        "needs a Box: vectors [features] or images [height, width, channels]. "
-        f"{remedy} makes vectors of them."
+        f"{has}this experiment needs a Box: vectors [features] or images [height, width, "
+        f"channels]. {remedy} makes vectors of them{images}."
     )
-
-
-def in_words(space: gym.Space) -> str:
-    """A space in one line."""
-    return textwrap.shorten(str(space), 200)
 
 
 def episode_seed(seed: int, stream: str, env: int, episode: int) -> int:
@@ -115,7 +176,7 @@ def episode_seed(seed: int, stream: str, env: int, episode: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
-class Episodes(gym.Wrapper):
+class Episodes(Checked):
     """Seeds every episode and keeps the open one's actions, so that it can be played again.
 
     Most environments cannot save themselves. One whose episodes depend only on their seed and
@@ -124,11 +185,10 @@ class Episodes(gym.Wrapper):
     episode; its `seed` argument is ignored.
     """
 
-    def __init__(self, env: gym.Env, seed: int, stream: str, index: int) -> None:
-        super().__init__(env)
+    def __init__(self, env: gym.Env, env_id: str, seed: int, stream: str, index: int) -> None:
+        super().__init__(env, env_id)
         self._seeding = (seed, stream, index)
         self._index = index
-        self._first_action = int(env.action_space.start)
         self.episode = -1
         self.actions: list[int] = []
         self._replayed: Sequence[int] = ()
@@ -149,9 +209,8 @@ class Episodes(gym.Wrapper):
         self.actions = []
         replayed = self._replayed
         self._replayed = ()
-        observation, info = self.env.reset(
-            seed=episode_seed(*self._seeding, self.episode), options=options
-        )
+        seed = episode_seed(*self._seeding, self.episode)
+        observation, info = super().reset(seed=seed, options=options)
         for action in replayed:
             observation, _, terminated, truncated, info = self.step(int(action))
             if terminated or truncated:  # the log is of an open episode: it does not reproduce
@@ -160,7 +219,7 @@ class Episodes(gym.Wrapper):
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
         self.actions.append(int(action))
-        return self.env.step(self._first_action + action)
+        return super().step(action)
 
 
 class SerialVectorEnv(VectorEnv):
@@ -207,14 +266,136 @@ class SerialVectorEnv(VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         for env in self.envs:
-            env.close()
+            close(env)
+
+
+def close(env: gym.Env) -> None:
+    """Closes an environment; one that refuses costs a warning, not what was done with it."""
+    try:
+        env.close()
+    except Exception as error:
+        warnings.warn(f"{env.spec.id} could not be closed: {in_one_line(error)}", stacklevel=2)
+
+
+class Processes(gym.vector.AsyncVectorEnv):
+    """A process for each environment; what goes wrong in one is a `UserError` that names it.
+
+    Gymnasium writes a process's traceback to standard error and raises what it raised.
+
+    Args:
+      env_fns: what makes each environment, a `Checked`.
+      env_id: its name.
+    """
+
+    def __init__(self, env_fns: Sequence[Callable[[], gym.Env]], env_id: str) -> None:
+        self._env_id = env_id
+        self._is_broken = False
+        mode = AutoresetMode.SAME_STEP
+        with self._watched():
+            super().__init__(env_fns, autoreset_mode=mode, context="forkserver")
+
+    def reset(self, **settings: Any) -> tuple[Any, dict]:
+        with self._watched():
+            return super().reset(**settings)
+
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict]:
+        with self._watched():
+            return super().step(actions)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        with self._watched():
+            return super().call(name, *args, **kwargs)
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        super().close_extras(timeout, terminate or self._is_broken)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:  # a pipe whose other end is gone
+            self._break()
+            raise UserError(
+                f"--env={self._env_id}: a process that steps it ended; killed, out of memory, or "
+                "crashed within the environment."
+            ) from error
+
+    def _break(self) -> None:
+        self._state = AsyncState.DEFAULT  # nothing is waited for when it is closed
+        self._is_broken = True
+
+    def _raise_if_errors(self, successes: Sequence[bool]) -> None:
+        """Raises what one of the processes that failed has met, in its own words."""
+        if all(successes):
+            return
+        self._break()
+        _, kind, error, _ = self.error_queue.get()
+        if issubclass(kind, UserError):
+            raise UserError(str(error))
+        raise UserError(f"--env={self._env_id}: its process failed: {in_one_line(error)}")
+
+
+class Native(gym.vector.VectorWrapper):
+    """A vector class of the environment's own, with actions from 0, and named where it goes wrong.
+
+    Args:
+      envs: the vector environment.
+      env_id: its name.
+    """
+
+    def __init__(self, envs: VectorEnv, env_id: str) -> None:
+        super().__init__(envs)
+        self._env_id = env_id
+        self._first_action = int(getattr(envs.single_action_space, "start", 0))
+
+    def reset(self, **settings: Any) -> tuple[np.ndarray, dict]:
+        try:
+            observation, info = self.env.reset(**settings)
+        except Exception as error:
+            raise self._told(f"no episode can begin: {in_one_line(error)}") from error
+        return self._checked(observation), info
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        try:
+            observation, rewards, *others = self.env.step(self._first_action + actions)
+            terminated, truncated, info = others
+            rewards = np.asarray(rewards, np.float64)
+        except Exception as error:
+            raise self._told(f"a step failed: {in_one_line(error)}") from error
+        if rewards.shape != (self.num_envs,) or not np.isfinite(rewards).all():
+            raise self._told(f"rewards are {rewards}; each must be a finite number")
+        return self._checked(observation), rewards, terminated, truncated, info
+
+    def _checked(self, observation: Any) -> np.ndarray:
+        array = np.asarray(observation)
+        space = self.single_observation_space
+        castable = array.dtype.kind in "biu" or np.can_cast(array.dtype, space.dtype, "same_kind")
+        if array.shape != (self.num_envs, *space.shape) or not castable:
+            raise self._told(
+                f"its observation_space is {in_words(space)}, but {self.num_envs} observations "
+                f"have shape {array.shape} and dtype {array.dtype}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise self._told("an observation is not finite")
+        return array.astype(as_jax_holds(space).dtype, copy=False)
+
+    def _told(self, what: str) -> UserError:
+        return UserError(f"--vectorization=native: the vector class of {self._env_id}: {what}.")
 
 
 def _make_episodes(recipe: Recipe, seed: int, stream: str, index: int) -> gym.Env:
-    if multiprocessing.parent_process() is not None:
+    is_worker = multiprocessing.parent_process() is not None
+    if is_worker:
         # Ctrl-C reaches workers too; the parent saves, then closes them.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return Episodes(make(recipe), seed, stream, index)
+    try:
+        return Episodes(make(recipe), recipe.env, seed, stream, index)
+    except UserError as error:
+        if is_worker:  # without a traceback; the parent sees a pipe that ends
+            raise SystemExit(f"error: {error}") from None
+        raise
 
 
 def make_vector(
@@ -235,22 +416,24 @@ def make_vector(
     if vectorization == "serial":
         return SerialVectorEnv(env_fns)
     if vectorization == "async":
-        return gym.vector.AsyncVectorEnv(
-            env_fns, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver"
-        )
+        return Processes(env_fns, recipe.env)
     try:
         envs = gym.make_vec(
             recipe.env, num_envs, vectorization_mode="vector_entry_point", **recipe.kwargs
         )
     except gym.error.Error as error:
+        spec = _registered(recipe.env)
+        why = "has no vector class of its own"
+        if spec and spec.additional_wrappers:
+            why = "is registered with wrappers, which its vector class does not fit"
         raise UserError(
-            f"--env={recipe.env} has no vector class of its own. "
-            "Use --vectorization=serial or async."
+            f"--env={recipe.env} {why}. Use --vectorization=serial or async."
         ) from error
     except Exception as error:
         raise UserError(
             f"--vectorization=native: the vector class of {recipe.env} cannot be made with "
             f"--env-kwargs='{json.dumps(recipe.kwargs)}': {in_one_line(error)}"
         ) from error
+    envs = Native(envs, recipe.env)
     envs.reset(seed=episode_seed(seed, stream, 0, 0))
     return envs

@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import re
-import textwrap
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import FlattenObservation, GrayscaleObservation, TransformObservation
 
+from missing_bits.envs.contract import in_one_line
 from missing_bits.errors import UserError, require
 
 Wrap = Callable[[gym.Env], gym.Env]
@@ -65,6 +65,29 @@ def resize(env: gym.Env, height: int, width: int | None = None) -> gym.Env:
     )
 
 
+def channels_last(env: gym.Env) -> gym.Env:
+    """Images [channels, height, width] as [height, width, channels].
+
+    Gray ones [height, width] get a channel; frames [count, height, width, channels], as of
+    Gymnasium's FrameStackObservation, become channels, the oldest first.
+    """
+    space = env.observation_space
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) not in (2, 3, 4):
+        raise TypeError(f"channels_last needs images, not {space}")
+    axes = len(space.shape)
+
+    def turned(image: np.ndarray) -> np.ndarray:
+        image = np.asarray(image)
+        if axes == 2:
+            return image[..., None]
+        if axes == 4:  # [count, height, width, channels]
+            return np.concatenate(list(image), axis=-1)
+        return np.ascontiguousarray(np.moveaxis(image, 0, -1))
+
+    made = gym.spaces.Box(turned(space.low), turned(space.high), dtype=space.dtype)
+    return TransformObservation(env, turned, made)
+
+
 class FrameStack(gym.Wrapper):
     """Joins every observation with those before it along the last axis, the oldest first.
 
@@ -112,6 +135,7 @@ _KNOWN = {
     "one_hot": _Known(one_hot, "one_hot"),
     "grayscale": _Known(grayscale, "grayscale"),
     "resize": _Known(resize, "resize:84x84", f":{_NUMBER}(?:x{_NUMBER})?"),
+    "channels_last": _Known(channels_last, "channels_last"),
     "frame_stack": _Known(FrameStack, "frame_stack:4", f":{_NUMBER}"),
 }
 
@@ -172,11 +196,6 @@ def wrap(env: gym.Env, env_id: str, wrappers: Sequence[str]) -> gym.Env:
             "gymnasium.Env.",
         )
     return env
-
-
-def in_one_line(error: Exception) -> str:
-    """An exception's kind and what it says."""
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 300)
 
 
 def _those_there_are(meant: str) -> str:

@@ -1,5 +1,6 @@
-"""Greedy evaluation of agents: returns of whole episodes, and the GIF of one."""
+"""Evaluation of agents: returns of whole episodes, and the GIF of one."""
 
+import warnings
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 
 from missing_bits.envs.environments import Environments
 from missing_bits.envs.steps import Player
+from missing_bits.errors import UserError
 from missing_bits.eval.evaluation import Evaluation, Headline, Learned
 from missing_bits.pictures import episodes as pictures_of_episodes
 
@@ -17,15 +19,18 @@ def evaluation(envs: Environments, player: Player, episodes: int) -> Evaluation:
     Args:
       envs: the environments that an agent learns from; it is judged in others of their kind.
       player: acts greedily.
-      episodes: episodes of an evaluation, each in an environment of its own.
+      episodes: episodes of an evaluation.
     """
 
     def scores(learned: Learned, key: jax.Array, last: bool) -> dict[str, float]:
         return summary(envs.returns(player, learned, episodes, key))
 
     def pictures(learned: Learned, seed: int, folder: Path) -> None:
-        frames, returns = envs.record(player, learned, seed)
-        pictures_of_episodes.gif(frames, returns, folder / "episode.gif")
+        frames = envs.record(player, learned, seed)
+        try:
+            pictures_of_episodes.gif(frames, folder / "episode.gif")
+        except UserError as error:  # a run is worth more than its picture
+            warnings.warn(f"No GIF of an episode of {envs.env_id}: {error}", stacklevel=2)
 
     return Evaluation(Headline("eval/return_mean"), scores, pictures=pictures)
 

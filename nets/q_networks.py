@@ -36,25 +36,34 @@ def centered(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
     return (observation.astype(jnp.float32) - middle[None]) / half[None]
 
 
-def nature(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array) -> jax.Array:
+def fractions(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
+    """Images [B, height, width, channels] as float32 in [0, 1]; without bounds they stay."""
+    low = float(space.low.min())
+    high = float(space.high.max())
+    x = observation.astype(jnp.float32)
+    if max(abs(low), abs(high)) >= _UNBOUNDED or low >= high:
+        return x
+    return (x - low) / (high - low)
+
+
+def nature(hidden_sizes: Sequence[int], num_actions: int, x: jax.Array) -> jax.Array:
     """The network of Mnih et al. (2015) for images [B, height, width, channels].
 
-    Each side has at least 36 pixels. Its head has one hidden layer of 512 in the paper; here it has
-    `hidden_sizes`.
+    Pixels lie in [0, 1]; each side has at least 36 of them. Its head has one hidden layer of 512 in
+    the paper; here it has `hidden_sizes`.
     """
-    x = _scaled(observation)
     for channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
         x = jax.nn.relu(Conv2D(channels, kernel, stride, padding="VALID")(x))
     return mlp(hidden_sizes, num_actions, hk.Flatten()(x))  # [B, A]
 
 
-def minatar(hidden_sizes: Sequence[int], num_actions: int, observation: jax.Array) -> jax.Array:
+def minatar(hidden_sizes: Sequence[int], num_actions: int, x: jax.Array) -> jax.Array:
     """The network of MinAtar (Young and Tian 2019) for images [B, height, width, channels].
 
-    Each side has at least 3 pixels. Its head has one hidden layer of 128 in the paper; here it has
-    `hidden_sizes`.
+    Pixels lie in [0, 1]; each side has at least 3 of them. Its head has one hidden layer of 128 in
+    the paper; here it has `hidden_sizes`.
     """
-    x = jax.nn.relu(Conv2D(16, 3, 1, padding="VALID")(_scaled(observation)))
+    x = jax.nn.relu(Conv2D(16, 3, 1, padding="VALID")(x))
     return mlp(hidden_sizes, num_actions, hk.Flatten()(x))  # [B, A]
 
 
@@ -63,7 +72,8 @@ def for_observations(
 ) -> hk.Transformed:
     """The network for a space, as a Haiku transform without state or random keys.
 
-    Images are uint8, or float in [0, 1]; those with a side below 36 pixels get the small network.
+    Images are scaled to [0, 1] by the bounds that the space declares; those with a side below 36
+    pixels get the small network.
 
     Args:
       space: of vectors [features] or images [height, width, channels].
@@ -81,7 +91,7 @@ def for_observations(
         if is_vector:
             return mlp(hidden_sizes, num_actions, centered(space, observation))
         convolutional = nature if is_large else minatar
-        return convolutional(hidden_sizes, num_actions, observation)
+        return convolutional(hidden_sizes, num_actions, fractions(space, observation))
 
     return hk.without_apply_rng(hk.transform(network))
 
@@ -96,9 +106,3 @@ def _check(shape: tuple[int, ...]) -> None:
         f"(height, width, channels) of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} pixels. "
         "Flatten or reshape them in a wrapper of the environment.",
     )
-
-
-def _scaled(observation: jax.Array) -> jax.Array:
-    """Images as float32 in [0, 1]: bytes are scaled."""
-    scale = 255.0 if observation.dtype == jnp.uint8 else 1.0
-    return observation.astype(jnp.float32) / scale

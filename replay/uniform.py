@@ -14,6 +14,8 @@ Shapes: E lanes (environments on this device), V steps inserted at once, T rows 
 transitions sampled, n steps of return.
 """
 
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import chex
@@ -22,10 +24,12 @@ import jax.numpy as jnp
 
 from missing_bits import collectives
 from missing_bits.envs.steps import Steps
+from missing_bits.errors import UserError
 from missing_bits.numeric import ceil_div
 
 # What a row is; FINAL holds an observation and starts no transition.
 STEP, TERMINAL, TRUNCATED, FINAL = range(4)
+_LARGE = 500_000_000  # bytes that are worth a line
 _CANDIDATES = 4  # rows drawn at once per sample; all four are unfit in about one batch of a hundred
 
 
@@ -69,6 +73,45 @@ def init(lanes: int, capacity: int, observation_shape: tuple[int, ...], dtype: j
         head=jnp.zeros(lanes, jnp.int32),
         episode_start=jnp.zeros(lanes, jnp.int32),
     )
+
+
+def tell_size(capacity: int, observation_shape: tuple[int, ...], dtype: jnp.dtype) -> None:
+    """Says how large a replay will be, if it is large.
+
+    Args:
+      capacity: as of `init`.
+      observation_shape: as of `init`.
+      dtype: as of `init`.
+
+    Raises:
+      UserError: the machine has less memory than that, and it is to hold the replay.
+    """
+    shapes = jax.eval_shape(lambda: init(1, capacity, observation_shape, dtype))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    there_is = _available_memory()
+    is_on_host = jax.default_backend() == "cpu"
+    if is_on_host and there_is is not None and size > there_is:
+        raise UserError(
+            f"--replay-capacity={capacity} takes {size / 1e9:.1f} GB, and {there_is / 1e9:.1f} GB "
+            "of memory are available; give a smaller one, or smaller observations (images by "
+            "--wrappers grayscale resize:84x84)."
+        )
+    if size >= _LARGE:
+        print(f"replay: {capacity:,} transitions, {size / 1e9:.1f} GB", flush=True)
+
+
+def _available_memory() -> int | None:
+    """Bytes of memory that can be had without swapping; None where nobody tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kilobytes = dict(line.split(":") for line in lines)["MemAvailable"]
+        return int(kilobytes.removesuffix("kB")) * 1024
+    except (OSError, ValueError, KeyError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def insert(replay: Replay, steps: Steps) -> Replay:

@@ -141,6 +141,21 @@ def test_the_target_moves_exactly_when_its_period_has_passed(num_envs, tau, prog
     assert moved == [40, 52, 60, 72, 80, 92, 100, 112, 120]
 
 
+@pytest.mark.parametrize(("period", "moves"), [(2, [5] * 6), (4, [2, 3] * 3), (10, [1] * 6)])
+def test_a_target_whose_period_is_shorter_than_that_of_updates_moves_as_often(period, moves):
+    """Updates every 10 steps; k moves by a quarter at once leave 0.75^k of the target."""
+    settings = CADENCE | {"train_period": 10, "target_period": period, "learning_starts": 40}
+    config = options.make(Config, num_envs=1, target_tau=0.25, **settings)
+    drive = Drive(DQN, config, [0])
+    drive.advance(4)
+    for count in moves:
+        before = jax.device_get(drive.running.state.target_params)
+        state = jax.device_get(drive.advance(1).running.state)
+        kept = 0.75**count
+        expected = jax.tree.map(lambda p, t, k=kept: (1 - k) * p + k * t, state.params, before)
+        chex.assert_trees_all_close(state.target_params, expected, rtol=1e-5, atol=1e-7)
+
+
 def differ(a, b):
     """Whether two trees differ anywhere."""
     return any(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x != y).any()), a, b)))

@@ -82,8 +82,8 @@ class Counting(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
     ) -> tuple[np.ndarray, dict]:
-        assert seed is not None, "every episode has a seed of its own"
-        self.tag = seed
+        super().reset(seed=seed)
+        self.tag = int(self.np_random.integers(2**31)) if seed is None else seed
         self.steps = 0
         self.code = 0
         return self.observe(), {}

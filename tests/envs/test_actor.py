@@ -319,28 +319,6 @@ def test_evaluation_has_episodes_of_its_own_and_leaves_training_alone():
     assert not trained & set(watched)
 
 
-def test_evaluation_returns_are_those_of_one_whole_episode_each_and_the_player_remembers():
-    """The player takes the step from its memory, which must begin anew with every episode."""
-    envs = Envs(env=counting.COUNTING, num_envs=2).find(3)
-    key = jax.random.key(4)
-    starts = []
-
-    def act(learned, memory, observation, reset):
-        starts.append(np.copy(observation))
-        return remembering.PLAYER.act(learned, memory, observation, reset)
-
-    player = Player(remembering.memory, act)
-    returns = envs.returns(player, None, 20, key)
-    tags = counting.tag_of(starts[0]).tolist()
-    assert len(set(tags)) == 20
-    expected = [
-        sum(s.r_t for s in counting.reference_steps([tag], counting.length(tag))) for tag in tags
-    ]
-    np.testing.assert_allclose(returns, expected)
-    np.testing.assert_array_equal(envs.returns(player, None, 20, key), returns)
-    assert not np.array_equal(envs.returns(player, None, 20, jax.random.key(5)), returns)
-
-
 def test_processes_that_step_environments_import_no_jax():
     """What a worker imports: JAX would take each of them seconds and memory."""
     program = "import sys, missing_bits.envs.gymnasium_envs as used; sys.exit('jax' in sys.modules)"

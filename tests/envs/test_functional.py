@@ -7,6 +7,7 @@ import pytest
 
 from missing_bits import collectives
 from missing_bits.envs import environments, functional
+from missing_bits.envs.episodes import Judging
 from missing_bits.envs.functional import DeviceActor
 from missing_bits.envs.steps import Acted, Player
 from missing_bits.numeric import ceil_div
@@ -56,25 +57,56 @@ def test_after_an_end_a_new_episode_begins():
     assert int(counting.tag_of(np.asarray(state.observation))) == int(state.inner.tag)
 
 
-def test_returns_are_those_of_one_whole_episode_each_and_the_player_remembers():
-    """An environment that ended early plays on until the last one ends, but earns no more."""
-    starts = []
+@pytest.mark.parametrize(("cut_at", "is_cut"), [(0, False), (LIMIT, False), (3, True)])
+def test_returns_are_those_of_whole_episodes_and_the_player_remembers(cut_at, is_cut):
+    """20 episodes by 16 environments: the first four play two each, then wait for the others."""
+    seen = []
 
     def act(learned, memory, observation, reset):
-        jax.debug.callback(lambda x: starts.append(np.asarray(x)), observation, ordered=True)
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), observation, ordered=True)
         return remembering.PLAYER.act(learned, memory, observation, reset)
 
     player = Player(remembering.memory, act)
-    play = jax.jit(lambda key: functional.returns(ENV, LIMIT, 20, player, None, key))
-    returns = play(jax.random.key(0))
+    judging = Judging(steps=cut_at)
+    play = jax.jit(lambda key: functional.returns(ENV, LIMIT, judging, 20, player, None, key))
+    returns, cut = play(jax.random.key(0))
     jax.effects_barrier()
-    tags = counting.tag_of(starts[0]).tolist()
-    assert len(set(tags)) == 20
-    expected = [
-        sum(s.r_t for s in counting.reference_steps([tag], LIMIT, counting.limited_end(LIMIT)))
-        for tag in tags
-    ]
+    assert bool(cut) == is_cut
+    end = counting.limited_end(cut_at or LIMIT)
+    expected = []
+    for lane in range(16):
+        starts = [step[lane] for step in seen if step[lane, 2] == 0]
+        for start in starts[: 2 if lane < 4 else 1]:
+            tag = int(counting.tag_of(start))
+            expected.append(sum(s.r_t for s in counting.reference_steps([tag], LIMIT, end)))
     np.testing.assert_allclose(returns, expected)
+
+
+def test_an_evaluation_explores_at_its_rate():
+    """Of 16 environments and some hundred steps half take one of three actions at random."""
+    actions = []
+    env = counting.FunctionalCounting()
+
+    def reward(state, action, next_state, rng, params=None):
+        jax.debug.callback(lambda x: actions.append(int(x)), action - counting.FIRST_ACTION)
+        return 1.0
+
+    env.reward = reward
+    player = Player(lambda n: (), lambda learned, memory, seen, reset: (jnp.zeros(16, int), memory))
+    for epsilon in (0.0, 0.5):
+        actions.clear()
+        judging = Judging(epsilon=epsilon)
+        play = jax.jit(
+            lambda key, judging=judging: functional.returns(
+                env, LIMIT, judging, 400, player, None, key
+            )
+        )
+        jax.block_until_ready(play(jax.random.key(1)))
+        jax.effects_barrier()
+        rate = np.mean(np.array(actions) > 0)
+        # Two of three random actions are not the greedy one.
+        sigma = np.sqrt(epsilon / 3 / len(actions))
+        assert abs(rate - epsilon * 2 / 3) <= 5 * sigma
 
 
 @pytest.mark.parametrize(("num_envs", "period"), [(1, 3), (3, 4), (5, 2)])
@@ -191,6 +223,6 @@ def test_gymnasiums_own_functional_environments_are_found():
     returns = envs.returns(left, None, 8, key)
     assert returns.shape == (8,)
     assert 8 <= returns.min() <= returns.max() <= 10
-    frames, so_far = envs.record(left, None, 0)
+    frames = list(envs.record(left, None, 0))
     assert 9 <= len(frames) <= 12
-    assert so_far == [float(i) for i in range(len(frames))]
+    assert [frame.total for frame in frames] == [float(i) for i in range(len(frames))]

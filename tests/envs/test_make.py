@@ -14,11 +14,17 @@ from missing_bits.tests.envs import counting
 
 
 class Spaces(gym.Env):
-    """An environment of given spaces, which cannot do anything."""
+    """An environment of given spaces, which does next to nothing."""
 
     def __init__(self, observation_space, action_space=counting.ACTIONS):
         self.observation_space = observation_space
         self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
 
 
 DICT = gym.spaces.Dict({"position": gym.spaces.Box(0, 1, (2,)), "goal": gym.spaces.Discrete(4)})
@@ -56,6 +62,9 @@ def test_counts_begin_at_one(name):
     [
         ("CartPole-v9", "CartPole-v1"),
         ("cartpole-v1", "CartPole-v1"),
+        ("CARTPOLE-V1", "CartPole-v1"),
+        ("CartPole-v4", "CartPole-v1"),
+        ("Phys2D/cartpole-v1", "phys2d/CartPole-v1"),
         ("Acrobat-v1", "Acrobot-v1"),
         ("phys2d/CartPol-v1", "phys2d/CartPole-v1"),
     ],
@@ -69,6 +78,55 @@ def test_an_unknown_environment_names_the_closest(given, meant):
 )
 def test_what_resembles_nothing_says_where_to_look(given):
     assert re.search(f"--env={given} .*(pprint_registry|Did you mean)", complaint(given))
+
+
+@pytest.mark.parametrize("given", ["a:b:c", ":CartPole-v1", "CartPole-v1:", ":", "::", "a::b"])
+def test_stray_colons_are_told(given):
+    assert f"--env={given} is no environment's name; write Id-v0, or module:" in complaint(given)
+
+
+@pytest.mark.parametrize(
+    "given", ["PongNoFrameskip-v4", "PongDeterministic-v0", "Pong-ramNoFrameskip-v4", "Pong-v4"]
+)
+def test_names_of_atari_games_of_old_lead_to_those_of_today(given):
+    said = complaint(given)
+    assert "Did you mean ALE/Pong-v5? It needs pip install -e '.[atari]'" in said
+
+
+def test_games_of_a_package_name_the_package():
+    said = complaint("MiniGrid-Empty-5x5-v0")
+    assert "pip install minigrid, then --env=minigrid:MiniGrid-Empty-5x5-v0 --wrappers" in said
+
+
+def test_a_module_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
+    """Its own fault is not that of the name: what it lacks is named."""
+    (tmp_path / "lacking_maze.py").write_text("import no_such_simulator")
+    (tmp_path / "exiting_maze.py").write_text("raise SystemExit('usage: maze FILE')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "cannot be made: ModuleNotFoundError: No module named 'no_such_sim" in complaint(
+        "lacking_maze:Maze-v0"
+    )
+    assert "cannot be made: SystemExit: usage: maze" in complaint("exiting_maze:Maze-v0")
+
+
+def test_what_is_not_what_its_name_says_is_told_when_it_is_trained(capsys):
+    envs = find("phys2d/CartPole-v1")
+    assert capsys.readouterr().out == ""
+    envs.source([0])
+    said = capsys.readouterr().out
+    assert said.startswith("note: phys2d/CartPole-v1 is not CartPole-v1: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"eval_steps": -1}, "--eval-steps is -1; it must lie between 0 and"),
+        ({"eval_epsilon": 1.5}, "--eval-epsilon is 1.5; it must lie between 0 and 1"),
+    ],
+)
+def test_evaluations_that_cannot_be_are_refused(settings, said):
+    assert said in complaint("CartPole-v1", **settings)
 
 
 def test_continuous_actions_are_refused():
@@ -151,8 +209,8 @@ def test_arguments_reach_the_environment_and_gymnasium():
             lambda num_envs: (),
             lambda learned, memory, seen, reset: (np.zeros(1, np.int32), memory),
         )
-        _, returns = find(env_id, env_kwargs=five).record(left, None, 0)
-        assert returns == [float(i) for i in range(6)]
+        frames = find(env_id, env_kwargs=five).record(left, None, 0)
+        assert [frame.total for frame in frames] == [float(i) for i in range(6)]
     native = gymnasium_envs.make_vector(
         Recipe("CartPole-v1", {"max_episode_steps": 5}), 2, 0, "train", "native"
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from missing_bits.envs.steps import Player
+from missing_bits.errors import UserError
 from missing_bits.eval import episodes
 from missing_bits.eval.evaluation import Headline
 
@@ -24,7 +25,7 @@ def test_summary_by_hand():
 def test_an_evaluation_plays_with_what_was_learned_and_draws_an_episode(tmp_path):
     player = Player(memory=lambda count: (), act=lambda *seen: (0, ()))
     key = jax.random.key(3)
-    frames = [np.zeros((8, 8, 3), np.uint8)] * 2
+    frame = np.zeros((8, 8, 3), np.uint8)
 
     def returns(by, learned, count, its_key):
         assert (by, learned, its_key) == (player, "learned", key)
@@ -32,7 +33,7 @@ def test_an_evaluation_plays_with_what_was_learned_and_draws_an_episode(tmp_path
 
     def record(by, learned, seed):
         assert (by, learned, seed) == (player, "learned", 5)
-        return frames, [0.0, 1.0]
+        return [(frame, 0.0), (frame, 1.0)]
 
     envs = types.SimpleNamespace(returns=returns, record=record)
     evaluation = episodes.evaluation(envs, player, 4)
@@ -42,3 +43,17 @@ def test_an_evaluation_plays_with_what_was_learned_and_draws_an_episode(tmp_path
     assert evaluation.baselines(key) == {}
     evaluation.pictures("learned", 5, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["episode.gif"]
+
+
+def test_a_picture_that_fails_is_a_warning(tmp_path):
+    """Training and its scores stay; the reason is said."""
+
+    def record(by, learned, seed):
+        yield np.zeros((8, 8, 3), np.uint8), 0.0
+        raise UserError("--env=Maze-v0: render failed: RuntimeError: no display")
+
+    envs = types.SimpleNamespace(env_id="Maze-v0", returns=None, record=record)
+    evaluation = episodes.evaluation(envs, None, 4)
+    with pytest.warns(UserWarning, match=r"No GIF of an episode of Maze-v0: .* no display"):
+        evaluation.pictures("learned", 5, tmp_path)
+    assert not list(tmp_path.iterdir())

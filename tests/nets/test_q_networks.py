@@ -44,8 +44,9 @@ def test_the_nature_network_has_its_published_size_and_scales_bytes():
     )
     values = network.apply(params, image)
     assert values.shape == (2, 6)
+    unit = q_networks.for_observations(gym.spaces.Box(0, 1, (84, 84, 4)), (512,), 6)
     np.testing.assert_allclose(
-        values, network.apply(params, image.astype(np.float32) / 255), rtol=1e-5, atol=1e-6
+        values, unit.apply(params, image.astype(np.float32) / 255), rtol=1e-5, atol=1e-6
     )
 
 
@@ -84,8 +85,32 @@ def test_the_small_network_by_hand():
     x = np.maximum(x @ hidden["w"] + hidden["b"], 0)
     expected = x @ values["w"] + values["b"]
     np.testing.assert_allclose(network.apply(params, image), expected, rtol=1e-5, atol=1e-6)
-    fractions = image.astype(np.float32) / 255
-    np.testing.assert_allclose(network.apply(params, fractions), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (0, 255, np.uint8),
+        (0, 1, np.uint8),
+        (0, 1, np.bool_),
+        (0, 255, np.int32),
+        (-20, 100, np.int8),
+        (0.0, 255.0, np.float32),
+        (0.0, 1.0, np.float32),
+    ],
+)
+def test_pixels_are_scaled_by_the_bounds_that_are_declared(low, high, dtype):
+    """A network that took bytes of 0 and 1 for bytes up to 255 would be next to blind."""
+    space = gym.spaces.Box(low, high, (3, 3, 1), dtype)
+    ends = np.array([low, high], dtype).reshape(2, 1, 1, 1)
+    pixels = q_networks.fractions(space, jnp.asarray(ends))
+    assert pixels.dtype == jnp.float32
+    np.testing.assert_array_equal(pixels.ravel(), [0, 1])
+
+
+def test_pixels_without_bounds_stay():
+    space = gym.spaces.Box(-np.inf, np.inf, (3, 3, 1), np.float32)
+    np.testing.assert_array_equal(q_networks.fractions(space, jnp.full((1, 3, 3, 1), 7.0)), 7.0)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (10, 10), (2, 10, 1), (10, 2, 3), (9, 9, 0), (1,) * 4])

@@ -1,0 +1,210 @@
+"""Whole episodes of Gymnasium environments: their returns, and the frames of one."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from missing_bits.envs.contract import Checked, in_one_line
+from missing_bits.envs.gymnasium_envs import Recipe, close, episode_seed, make
+from missing_bits.envs.steps import Player
+from missing_bits.errors import UserError
+
+MOST = 16  # environments of an evaluation
+
+
+class Judging(NamedTuple):
+    """How the episodes of an evaluation are played."""
+
+    steps: int = 0
+    """Steps at which an episode is cut; 0 for none."""
+    epsilon: float = 0.0
+    """Probability of a random action."""
+
+
+class Frame(NamedTuple):
+    """A moment of an episode."""
+
+    picture: Any  # what the environment drew: RGB [height, width, 3] uint8 by Gymnasium's rules
+    total: float  # the sum of rewards so far
+
+
+def shares(episodes: int) -> list[int]:
+    """How many episodes each environment of an evaluation plays: a fixed number.
+
+    Whoever ends first must not play more: short episodes would count more often.
+    """
+    lanes = min(MOST, episodes)
+    return [episodes // lanes + (i < episodes % lanes) for i in range(lanes)]
+
+
+def tell_of_cuts(env_id: str, steps: int) -> None:
+    """Warns that returns are not of whole episodes."""
+    warnings.warn(
+        f"{env_id}: episodes of evaluations are cut at --eval-steps={steps}; their returns are of "
+        "that many steps.",
+        stacklevel=2,
+    )
+
+
+class Judge:
+    """Plays whole episodes in environments of its own, made once, whatever training does.
+
+    An environment is seeded at its first reset in an evaluation and not after, as seeding may take
+    long, and plays a fixed share of the episodes: returns depend on the evaluation's key alone.
+
+    Args:
+      recipe: what an environment is made of.
+      judging: how episodes are played.
+    """
+
+    def __init__(self, recipe: Recipe, judging: Judging) -> None:
+        self._recipe = recipe
+        self._judging = judging
+        self._envs: list[Checked] = []
+
+    def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:
+        """The returns of whole episodes.
+
+        Args:
+          player: the agent.
+          learned: what it has learned.
+          episodes: how many.
+          key: random key.
+
+        Returns:
+          [episodes] float64, those of an environment side by side.
+        """
+        left = shares(episodes)
+        lanes = len(left)
+        while len(self._envs) < lanes:
+            self._envs.append(Checked(make(self._recipe), self._recipe.env))
+        seed = int(jax.random.bits(key))
+        rng = np.random.default_rng((seed, *b"epsilon"))
+        starts = [
+            env.reset(seed=episode_seed(seed, "eval", i, 0))[0]
+            for i, env in enumerate(self._envs[:lanes])
+        ]
+        observation = np.stack(starts)
+        reset = np.ones(lanes, bool)
+        memory = player.memory(lanes)
+        returns: list[list[float]] = [[] for _ in range(lanes)]
+        total = np.zeros(lanes)
+        elapsed = np.zeros(lanes, int)
+        is_cut = False
+        while any(left):
+            action, memory = player.act(learned, memory, observation, reset)
+            action = self._explored(np.asarray(action), rng)
+            observation = np.copy(observation)  # JAX may still hold what it was given
+            reset = np.zeros(lanes, bool)
+            for i in np.flatnonzero(left):
+                env = self._envs[i]
+                observation[i], reward, terminated, truncated, _ = env.step(int(action[i]))
+                total[i] += reward
+                elapsed[i] += 1
+                over = terminated or truncated
+                if not over and elapsed[i] == self._judging.steps:
+                    over = True
+                    is_cut = True
+                if over:
+                    returns[i].append(float(total[i]))
+                    total[i] = 0.0
+                    elapsed[i] = 0
+                    left[i] -= 1
+                    reset[i] = True
+                    if left[i]:
+                        observation[i], _ = env.reset()
+        if is_cut:
+            tell_of_cuts(self._recipe.env, self._judging.steps)
+        return np.concatenate(returns)
+
+    def close(self) -> None:
+        """Closes the environments; the next evaluation makes others."""
+        for env in self._envs:
+            close(env)
+        self._envs = []
+
+    def _explored(self, action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Actions [E], some of them random ones instead."""
+        if self._judging.epsilon == 0:
+            return action
+        explores = rng.random(len(action)) < self._judging.epsilon
+        count = int(self._envs[0].action_space.n)
+        return np.where(explores, rng.integers(count, size=len(action)), action)
+
+
+def record(
+    recipe: Recipe, judging: Judging, player: Player, learned: Any, seed: int
+) -> Iterator[Frame]:
+    """Plays one episode with rendering; yields a frame before its first step and after each.
+
+    Nothing is yielded where the environment draws nothing.
+
+    Args:
+      recipe: what the environment is made of.
+      judging: says where the episode is cut; no action is random.
+      player: the agent.
+      learned: what it has learned.
+      seed: of the run.
+
+    Raises:
+      UserError: the environment cannot be made with rendering, or fails.
+    """
+    silent = make(recipe)
+    modes = silent.metadata.get("render_modes") or ()
+    close(silent)
+    if "rgb_array" not in modes:
+        return
+    with _off_screen():
+        env = Checked(make(recipe, render_mode="rgb_array"), recipe.env)
+        try:
+            yield from _frames(env, judging, player, learned, seed)
+        finally:
+            close(env)
+
+
+def _frames(
+    env: Checked, judging: Judging, player: Player, learned: Any, seed: int
+) -> Iterator[Frame]:
+    observation, _ = env.reset(seed=episode_seed(seed, "record", 0, 0))
+    memory = player.memory(1)
+    reset = np.ones(1, bool)
+    total = 0.0
+    elapsed = 0
+    over = False
+    yield Frame(_drawn(env), total)
+    while not over:
+        # A copy: the environment may have one buffer for all its observations.
+        seen = np.array(observation)[None]
+        action, memory = player.act(learned, memory, seen, reset)
+        reset = np.zeros(1, bool)
+        observation, reward, terminated, truncated, _ = env.step(int(np.asarray(action)[0]))
+        total += reward
+        elapsed += 1
+        over = terminated or truncated or elapsed == judging.steps
+        yield Frame(_drawn(env), total)
+
+
+def _drawn(env: Checked) -> Any:
+    try:
+        return env.render()
+    except Exception as error:
+        raise UserError(f"--env={env.env_id}: render failed: {in_one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _off_screen() -> Iterator[None]:
+    """Frames are drawn off screen, unless the environment variable says where to."""
+    name = "SDL_VIDEODRIVER"
+    lacking = name not in os.environ
+    if lacking:
+        os.environ[name] = "dummy"
+    try:
+        yield
+    finally:
+        if lacking:
+            del os.environ[name]
