@@ -36,10 +36,11 @@ def images(data: str, data_dir: str, image_size: int) -> Labeled:
       UserError: there is no such set, or it has no labels.
     """
     found = Images(data, data_dir, image_size).load()
-    labeled = found.train.labels is not None and found.test.labels is not None
+    train = found.labeled
+    labeled = train.labels is not None and found.test.labels is not None
     require(labeled, f"--data={data} has no labels; fine-tuning needs some in both splits.")
     return Labeled(
-        Examples(found.train.images, found.train.labels),
+        Examples(train.images, train.labels),
         Examples(found.test.images, found.test.labels),
         found.classes,
         found.digest,

@@ -75,6 +75,16 @@ def test_images_without_labels_are_refused(tmp_path):
         labeled.images(f"npz:{tmp_path / 'plain.npz'}", "", 0)
 
 
+def test_labeled_images_are_used_where_those_to_train_on_have_no_labels(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    labels = np.arange(8) % 2
+    tested = {"test_images": images[:8], "test_labels": labels}
+    np.savez(tmp_path / "set.npz", images=images[8:], **tested)
+    found = labeled.images(f"npz:{tmp_path / 'set.npz'}", "", 0)
+    for part in (found.train, found.test):
+        assert np.bincount(part.labels).tolist() == [2, 2]
+
+
 def test_text_is_cut_into_passages_of_whole_documents(tmp_path):
     """Ten files a class, of 24 bytes that no other file has, one of them to test.
 
