@@ -30,7 +30,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from missing_bits.data import files
 from missing_bits.data.images import ImageSet, Split
-from missing_bits.data.said import number, say, some
+from missing_bits.data.said import number, printable, say, some
 from missing_bits.data.workers import WorkerKilled, Workers
 from missing_bits.errors import require
 
@@ -128,7 +128,7 @@ def load(root: Path, image_size: int) -> ImageSet:
     for path in sorted(used):
         name = path.relative_to(root).as_posix()
         digest.update(f"\n{name} {examined[path].hash}".encode(errors="surrogateescape"))
-    classes = () if names == [""] else tuple(map(_printable, names))
+    classes = () if names == [""] else tuple(map(printable, names))
     if found.probe:
         together = [*_all_of(found.train), *found.unlabeled]
         train = Split(Pictures(together, image_size), None)
@@ -476,11 +476,6 @@ def _split(classes: Files, names: list[str], side: int) -> Split:
     return Split(Pictures(paths, side), labels)
 
 
-def _printable(name: str) -> str:
-    """A name as text, whatever bytes the system has for it."""
-    return os.fsencode(name).decode(errors="replace")
-
-
 def _tell(
     root: Path, loaded: ImageSet, how: str, tree: _Tree, examined: dict[Path, _Examined]
 ) -> None:
@@ -488,7 +483,7 @@ def _tell(
     classes = number(len(loaded.classes), "class", "classes") if loaded.classes else "no classes"
     count = loaded.train.images.shape[0]
     told = [
-        f"{_printable(str(root))}: {classes}, {number(count, 'picture')} to train on, "
+        f"{printable(str(root))}: {classes}, {number(count, 'picture')} to train on, "
         f"{loaded.test.images.shape[0]:,} to test ({how})"
     ]
     if loaded.probe is not None:
@@ -506,7 +501,7 @@ def _tell(
         each = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         told.append(
             f"skipped {number(len(skipped), 'picture')}: {each}, "
-            f"such as {_printable(str(skipped[0].relative_to(root)))}"
+            f"such as {printable(str(skipped[0].relative_to(root)))}"
         )
     if tree.unused:
         told.append(f"pictures that are not used: {', '.join(tree.unused)}")

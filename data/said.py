@@ -1,6 +1,7 @@
 """What is told of data that a user has brought: what was made of it, and what was left out."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable
 
@@ -22,3 +23,8 @@ def some(names: Iterable[object], most: int = 8) -> str:
 def number(count: int, one: str, many: str = "") -> str:
     """A count with its noun, such as "1 picture" and "2 pictures"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def printable(name: str) -> str:
+    """The name of a file as text, whatever bytes the system has for it."""
+    return os.fsencode(name).decode(errors="replace")

@@ -1,6 +1,6 @@
 """Text as a method reads it: which, how it is cut into tokens, and the rows that come of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -8,8 +8,11 @@ from missing_bits.data import tokenizer
 from missing_bits.data.documents import Document
 from missing_bits.data.load import check_text, load_text
 from missing_bits.data.packing import Packed, pack
-from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.data.said import say
+from missing_bits.data.tokenizer import Encoded, Tokenizer
 from missing_bits.errors import require
+
+_MUCH = 0.05  # of the tokens, from which on it is said how many are unknown
 
 
 class Texts(NamedTuple):
@@ -53,25 +56,67 @@ class Text:
             self.vocabulary >= least,
             f"--{prefix}vocabulary is {self.vocabulary}; it must be at least {least}.",
         )
+        require(
+            self.vocabulary <= tokenizer.LARGEST,
+            f"--{prefix}vocabulary is {self.vocabulary}; it must be at most "
+            f"{tokenizer.LARGEST:,}, and of use are some thousands.",
+        )
 
     def read(self) -> Texts:
         """Reads the text, trains the tokenizer on its training split and packs every split.
 
+        Says in a line how much of the text the tokenizer does not know.
+
         Raises:
-          UserError: there is no such text, it cannot be read, or a split is shorter than a row.
+          UserError: there is no such text, it cannot be read, a split is shorter than a row, or
+            nothing in it is known.
         """
         corpus = load_text(self.data)
-        texts = (document.text for document in corpus.train)
-        words = tokenizer.train(texts, self.tokenizer, self.vocabulary)
-
-        def packed(documents: Sequence[Document], split: str) -> Packed:
-            encoded = words.encode_all(document.text for document in documents)
-            return pack(encoded, self.length, f"{split} split")
-
-        return Texts(
-            words=words,
-            train=packed(corpus.train, "train"),
-            validation=packed(corpus.validation, "validation"),
-            test=packed(corpus.test, "test"),
-            digest=corpus.digest,
+        words = tokenizer.train(
+            (document.text for document in corpus.train), self.tokenizer, self.vocabulary
         )
+        splits = {
+            "train": corpus.train,
+            "validation": corpus.validation,
+            "test": corpus.test,
+        }
+        encoded = {
+            split: words.encode_all(document.text for document in documents)
+            for split, documents in splits.items()
+        }
+        self._tell_unknown(words, splits, encoded)
+        for split, documents in encoded.items():
+            known = any((found.ids >= tokenizer.SPECIALS).any() for found in documents)
+            require(
+                known,
+                f"--data={self.data}: nothing in the {split} split is known to the tokenizer: its "
+                f"words are longer than {tokenizer.LONGEST_WORD} characters, or of letters that "
+                "are rare; take --tokenizer=bytes, which knows all text.",
+            )
+        packed = {
+            split: pack(documents, self.length, f"{split} split")
+            for split, documents in encoded.items()
+        }
+        return Texts(words, **packed, digest=corpus.digest)
+
+    def _tell_unknown(
+        self,
+        words: Tokenizer,
+        splits: Mapping[str, Sequence[Document]],
+        encoded: Mapping[str, Sequence[Encoded]],
+    ) -> None:
+        """Says how much of all splits is unknown, if it is much, or for the length of words."""
+        unknown = 0
+        count = 0
+        too_long = 0
+        for split, documents in splits.items():
+            unknown += sum(int((found.ids == tokenizer.UNK).sum()) for found in encoded[split])
+            count += sum(len(found.ids) for found in encoded[split])
+            too_long += sum(words.too_long(document.text) for document in documents)
+        if too_long or unknown > _MUCH * count:
+            longer = f", {too_long:,} of them longer than {tokenizer.LONGEST_WORD} characters"
+            say(
+                f"{self.data}: {unknown:,} of {count:,} tokens ({unknown / count:.1%}) stand for "
+                f"words that the tokenizer does not know{longer if too_long else ''}; "
+                "--tokenizer=bytes knows all text."
+            )
