@@ -5,6 +5,7 @@
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import urllib.request
@@ -38,6 +39,7 @@ FILES = {
 }
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_LARGEST = 16 + 60_000 * 28 * 28  # bytes of a published file, decompressed: no more is unpacked
 _PATIENCE = 20  # seconds without an answer until a download is given up
 
 
@@ -81,7 +83,7 @@ def download(folder: Path) -> Path:
             if _find(folder, name).exists():
                 continue
             with urllib.request.urlopen(f"{URL}{name}.gz", timeout=_PATIENCE) as response:
-                packed = response.read()
+                packed = response.read(_LARGEST)
             unpack(f"{URL}{name}.gz", packed, sha256)
             partial = folder / f"{name}.gz.{os.getpid()}"
             partial.write_bytes(packed)
@@ -123,7 +125,8 @@ def read_idx(path: Path, sha256: str) -> np.ndarray:
 def unpack(name: Path | str, packed: bytes, sha256: str = "") -> bytes:
     """What a gzip file holds; its hash is checked if given."""
     try:
-        content = gzip.decompress(packed)
+        with gzip.open(io.BytesIO(packed)) as file:
+            content = file.read(_LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{name} is damaged: {error}. Remove it and get it anew.") from error
     if sha256:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from missing_bits.data import memory
 from missing_bits.errors import UserError
 
 
@@ -16,9 +17,11 @@ def read(path: Path, advice: str) -> bytes:
     """What a file holds.
 
     Raises:
-      UserError: it cannot be read; the message ends in `advice`.
+      UserError: it cannot be read, with a message that ends in `advice`, or memory does not suffice
+        for it and an array of the same size.
     """
     try:
+        memory.check(2 * path.stat().st_size, f"Reading {path}")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}. {advice}") from error
