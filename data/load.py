@@ -14,6 +14,7 @@ _IMAGES = ("photos", "digits", "fashion_mnist", "cifar10", "imagenet", "npz:PATH
 _TEXTS = ("topics", "stdlib", "txt:PATH")
 _IN_FILES = ("fashion_mnist", "cifar10", "imagenet")  # what --data-dir is for
 _SIDES = {"imagenet": 224, "folder": 64}  # pixels to which pictures are resized
+_LARGEST_SIDE = 4_096  # a picture then takes 50 MB
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Images:
             self.image_size >= 0,
             f"--{prefix}image-size is {self.image_size}; "
             "it must be above 0, or 0 for the usual size.",
+        )
+        require(
+            self.image_size <= _LARGEST_SIDE,
+            f"--{prefix}image-size is {self.image_size}; it must be at most {_LARGEST_SIDE:,}.",
         )
         require(
             bool(self.data_dir) or name != "imagenet",

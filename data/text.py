@@ -1,15 +1,16 @@
 """Text as a method reads it: which, how it is cut into tokens, and the rows that come of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from missing_bits.data import tokenizer
-from missing_bits.data.documents import Document
 from missing_bits.data.load import check_text, load_text
 from missing_bits.data.packing import Packed, pack
 from missing_bits.data.said import say
-from missing_bits.data.tokenizer import Encoded, Tokenizer
+from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.errors import require
 
 _MUCH = 0.05  # of the tokens, from which on it is said how many are unknown
@@ -84,39 +85,50 @@ class Text:
             split: words.encode_all(document.text for document in documents)
             for split, documents in splits.items()
         }
-        self._tell_unknown(words, splits, encoded)
         for split, documents in encoded.items():
-            known = any((found.ids >= tokenizer.SPECIALS).any() for found in documents)
-            require(
-                known,
-                f"--data={self.data}: nothing in the {split} split is known to the tokenizer: its "
-                f"words are longer than {tokenizer.LONGEST_WORD} characters, or of letters that "
-                "are rare; take --tokenizer=bytes, which knows all text.",
-            )
+            ids = np.concatenate([found.ids for found in documents])
+            check_known(self.data, f"the {split} split", ids)
+        texts = [document.text for documents in splits.values() for document in documents]
+        ids = [found.ids for documents in encoded.values() for found in documents]
+        tell_unknown(self.data, words, texts, np.concatenate(ids))
         packed = {
             split: pack(documents, self.length, f"{split} split")
             for split, documents in encoded.items()
         }
         return Texts(words, **packed, digest=corpus.digest)
 
-    def _tell_unknown(
-        self,
-        words: Tokenizer,
-        splits: Mapping[str, Sequence[Document]],
-        encoded: Mapping[str, Sequence[Encoded]],
-    ) -> None:
-        """Says how much of all splits is unknown, if it is much, or for the length of words."""
-        unknown = 0
-        count = 0
-        too_long = 0
-        for split, documents in splits.items():
-            unknown += sum(int((found.ids == tokenizer.UNK).sum()) for found in encoded[split])
-            count += sum(len(found.ids) for found in encoded[split])
-            too_long += sum(words.too_long(document.text) for document in documents)
-        if too_long or unknown > _MUCH * count:
-            longer = f", {too_long:,} of them longer than {tokenizer.LONGEST_WORD} characters"
-            say(
-                f"{self.data}: {unknown:,} of {count:,} tokens ({unknown / count:.1%}) stand for "
-                f"words that the tokenizer does not know{longer if too_long else ''}; "
-                "--tokenizer=bytes knows all text."
-            )
+
+def check_known(data: str, what: str, ids: np.ndarray) -> None:
+    """Raises `UserError` if none of the tokens [n] of some text is known.
+
+    Args:
+      data: where the text is from.
+      what: it is.
+      ids: its tokens.
+    """
+    require(
+        bool((ids >= tokenizer.SPECIALS).any()),
+        f"--data={data}: nothing in {what} is known to the tokenizer: its words are longer than "
+        f"{tokenizer.LONGEST_WORD} characters, or of letters that are rare or not in the text it "
+        "was made for; --tokenizer=bytes, where it is made, knows all text.",
+    )
+
+
+def tell_unknown(data: str, words: Tokenizer, texts: Iterable[str], ids: np.ndarray) -> None:
+    """Says how many tokens are unknown, if they are many, or for the length of words.
+
+    Args:
+      data: where the text is from.
+      words: what cut it.
+      texts: all of it.
+      ids: its tokens [n].
+    """
+    unknown = int((ids == tokenizer.UNK).sum())
+    too_long = sum(map(words.too_long, texts))
+    if too_long or unknown > _MUCH * len(ids):
+        longer = f", {too_long:,} of them longer than {tokenizer.LONGEST_WORD} characters"
+        say(
+            f"{data}: {unknown:,} of {len(ids):,} tokens ({unknown / len(ids):.1%}) stand for "
+            f"words that the tokenizer does not know{longer if too_long else ''}; "
+            "--tokenizer=bytes, where it is made, knows all text."
+        )

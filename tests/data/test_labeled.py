@@ -113,3 +113,17 @@ def test_text_without_classes_is_refused(tmp_path):
         match="has no classes to tell apart; use stdlib, or txt:PATH of a folder with a sub",
     ):
         labeled.text(f"txt:{tmp_path}", tokenizer.train([], "bytes", 0), 8)
+
+
+def test_text_that_the_tokenizer_does_not_know_is_told(tmp_path, capfd):
+    """One made for Latin letters reads nothing in Greek ones."""
+    for name in ("poems", "recipes"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.txt").write_text(f"αβγ δεζ {name[0] * i}")
+    latin = tokenizer.train(["pr " * 9], "wordpiece", 64)
+    labeled.text(f"txt:{tmp_path}", latin, 8)
+    assert "stand for words that the tokenizer does not know; --token" in capfd.readouterr().err
+    foreign = tokenizer.train(["xy " * 9], "wordpiece", 64)
+    with pytest.raises(UserError, match="nothing in it is known to the tokenizer"):
+        labeled.text(f"txt:{tmp_path}", foreign, 8)

@@ -28,6 +28,7 @@ from missing_bits.errors import UserError
         ),
         (("photos", "", 64), "--image-size=64 is for imagenet and folder:PATH"),
         (("folder:x", "", -1), "--image-size is -1"),
+        (("folder:x", "", 100_000), "--image-size is 100000; it must be at most 4,096"),
         (("folder:no/such/folder",), "There is no folder no/such/folder"),
         (("npz:no/such.npz",), "There is no file no/such.npz"),
         (

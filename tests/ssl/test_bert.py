@@ -1,6 +1,5 @@
 """BERT: one mean over all devices, what is hidden and counts, what is judged and left, learning."""
 
-import dataclasses
 import functools
 import json
 from collections import Counter
