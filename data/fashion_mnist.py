@@ -54,14 +54,16 @@ def load(data_dir: str = "") -> ImageSet:
     """
     cache = files.cache("fashion_mnist")
     if data_dir:
-        folder = Path(data_dir).expanduser()
+        folder = files.at(data_dir)
     elif _in(DEBIAN):
         folder = DEBIAN
     elif _in(cache):
         folder = cache
     else:
         folder = download(cache)
-    require(folder.is_dir(), f"--data-dir={folder} is not a folder; expected one with {_files()}.")
+    require(
+        os.path.isdir(folder), f"--data-dir={folder} is not a folder; expected one with {_files()}."
+    )
     return in_memory(_split(folder, "train"), _split(folder, "t10k"), CLASSES)
 
 
@@ -80,7 +82,7 @@ def download(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, sha256 in FILES.items():
-            if _find(folder, name).exists():
+            if os.path.exists(_find(folder, name)):
                 continue
             with urllib.request.urlopen(f"{URL}{name}.gz", timeout=_PATIENCE) as response:
                 packed = response.read(_LARGEST)
@@ -145,11 +147,11 @@ def _check(name: Path | str, content: bytes, sha256: str) -> None:
 
 def _find(folder: Path, name: str) -> Path:
     """A file, gzipped unless the plain one is there."""
-    return folder / name if (folder / name).exists() else folder / f"{name}.gz"
+    return folder / name if os.path.exists(folder / name) else folder / f"{name}.gz"
 
 
 def _in(folder: Path) -> bool:
-    return all(_find(folder, name).exists() for name in FILES)
+    return all(os.path.exists(_find(folder, name)) for name in FILES)
 
 
 def _files() -> str:

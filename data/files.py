@@ -8,6 +8,15 @@ from missing_bits.data import memory
 from missing_bits.errors import UserError
 
 
+def at(written: str) -> Path:
+    """A path as it is written, "~" at its start being the home of a user if there is one.
+
+    Whether something is there `os.path` tells: methods of `Path` raise errors for names that are
+    too long, and for folders that are closed.
+    """
+    return Path(os.path.expanduser(written))
+
+
 def cache(name: str) -> Path:
     """The folder where the files of a set are kept between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "missing_bits" / name

@@ -97,7 +97,7 @@ def load(root: Path, image_size: int) -> ImageSet:
       UserError: there is no such folder, it holds no pictures, or they are of one class.
     """
     require(
-        root.is_dir(),
+        os.path.isdir(root),
         f"There is no folder {root}; expected one with a subfolder of pictures for each class.",
     )
     tree = _Tree()
@@ -224,7 +224,7 @@ def _examine(path: Path, side: int) -> _Examined:
 
     The checksums of PNG and the end of JPEG are a good sign and cheap; anything else is decoded.
     """
-    if path.is_symlink() and not path.exists():
+    if os.path.islink(path) and not os.path.exists(path):
         return _Examined("", "links to nothing")
     try:
         with path.open("rb") as file:
@@ -315,7 +315,7 @@ class _Tree:
     def _of(self, found: files.Found) -> list[Path]:
         pictures = []
         for path in found.files:
-            if path.suffix.lower() in _ENDINGS and (path.is_file() or path.is_symlink()):
+            if path.suffix.lower() in _ENDINGS and (os.path.isfile(path) or os.path.islink(path)):
                 pictures.append(path)
             else:
                 self.others.add(path)
@@ -397,14 +397,15 @@ def _usable(classes: Files, examined: dict[Path, _Examined]) -> Files:
 
 def _divided(tree: _Tree, root: Path, found: _Sets, examined: dict[Path, _Examined]) -> _Sets:
     """With a fifth of each class for testing, of the files without copies."""
+    everything = _all_of(found.train)
     first: dict[str, Path] = {}
-    for path in _all_of(found.train):
+    for path in everything:
         first.setdefault(examined[path].hash, path)
-    copies = [path for path in _all_of(found.train) if first[examined[path].hash] != path]
-    tree.leave_out(copies, "copies of others")
+    # Where all are the same, one could not be divided.
+    firsts = {*(first.values() if len(first) > 1 else everything)}
+    tree.leave_out([path for path in everything if path not in firsts], "copies of others")
     alone = {
-        name: [path for path in paths if first[examined[path].hash] == path]
-        for name, paths in found.train.items()
+        name: [path for path in paths if path in firsts] for name, paths in found.train.items()
     }
     train, test = _held_out(root, alone, 5)
     how = "a fifth" if alone.keys() == {""} else "a fifth of each class"
@@ -493,6 +494,8 @@ def _tell(
         )
     learned = {examined[path].hash for path in loaded.train.images.paths}
     shared = sum(examined[path].hash in learned for path in loaded.test.images.paths)
+    if len(learned) == 1:
+        told.append("all to train on are the same")
     if shared:
         told.append(f"{shared:,} of those to test are among those to train on")
     skipped = [path for path, found in examined.items() if found.reason]

@@ -4,8 +4,8 @@ import difflib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from missing_bits.data import files
 from missing_bits.data.documents import Corpus
 from missing_bits.data.images import ImageSet
 from missing_bits.errors import require
@@ -81,13 +81,13 @@ class Images:
         if name in _SIDES:
             from missing_bits.data import folder
 
-            root = Path(path or self.data_dir).expanduser()
+            root = files.at(path or self.data_dir)
             return folder.load(root, self.image_size or _SIDES[name])
         module = importlib.import_module(f"missing_bits.data.{name}")
         if name in _IN_FILES:
             return module.load(self.data_dir)
         if name == "npz":
-            return module.load(Path(path).expanduser())
+            return module.load(files.at(path))
         return module.load()
 
 
@@ -119,7 +119,7 @@ def load_text(data: str) -> Corpus:
     name, path = _name_and_path(data, _TEXTS, "text")
     module = importlib.import_module(f"missing_bits.data.{name}")
     if name == "txt":
-        return module.load(Path(path).expanduser())
+        return module.load(files.at(path))
     return module.load()
 
 

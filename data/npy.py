@@ -5,6 +5,7 @@ is. Python objects are never made of a file: that could run any code.
 """
 
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,8 @@ def names(path: Path) -> list[str]:
       UserError: there is no such file, or it holds no arrays.
     """
     require(
-        path.is_file(), f"There is no file {path}; give an .npz file, as numpy.savez writes it."
+        os.path.isfile(path),
+        f"There is no file {path}; give an .npz, as numpy.savez writes it.",
     )
     with _reading(path):
         if _is_one_array(path):

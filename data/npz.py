@@ -182,15 +182,13 @@ def _with_useful_labels(split: Split, unused: list[str]) -> Split:
 
 def _divided(path: Path, given: Split, unused: list[str]) -> tuple[Split, Split, str]:
     """What is to train on, a fifth of each class that is to test, and how to call that."""
+    count = len(given.images)
+    require(count > 1, f"{path} holds one image; give at least 2: some are for testing.")
     firsts = _without_copies(given.images)
-    copies = len(given.images) - len(firsts)
-    if copies:
-        unused.append(f"{copies:,} copies of other images")
-    require(
-        len(firsts) > 1,
-        f"{path} holds one image{' and copies of it' if copies else ''}; give at least 2: some are "
-        "for testing.",
-    )
+    if len(firsts) == 1:
+        firsts = np.arange(count)  # one could not be divided
+    if len(firsts) < count:
+        unused.append(f"{count - len(firsts):,} copies of other images")
     given = _taken(given, firsts)
     kept, held_out = divide(_codes(given), 5)
     how = "a fifth" if given.labels is None else "a fifth of each class"
@@ -269,6 +267,9 @@ def _tell(
             "those to train on have no labels: probes learn from half of each class, the other "
             f"{len(loaded.probe.images):,} of those to test"
         )
+    first = loaded.train.images[0]
+    if all(np.array_equal(image, first) for image in loaded.train.images):
+        told.append("all images to train on are the same")
     if shared:
         told.append(f"{shared:,} of those to test are among those to train on")
     if notes:

@@ -7,6 +7,7 @@ could not be tested. One class alone is none.
 """
 
 import codecs
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,17 +32,17 @@ def load(path: Path) -> Corpus:
         suffice.
     """
     require(
-        path.is_dir() or path.is_file(),
+        os.path.isdir(path) or os.path.isfile(path),
         f"There is no file or folder {path}; expected a UTF-8 text file or a folder of them.",
     )
-    paths = _files(path) if path.is_dir() else [path]
+    paths = _files(path) if os.path.isdir(path) else [path]
     require(
         bool(paths),
         f"{path} holds no text files; expected some ending in {', '.join(_ENDINGS)}, "
         "at any depth. A file of another ending must be named itself.",
     )
     memory.check(_TIMES * sum(_size(file) for file in paths), f"Reading {path}")
-    if path.is_dir():
+    if os.path.isdir(path):
         names = [file.relative_to(path) for file in paths]
         documents = [Document(name.as_posix(), _read(path / name), _label(name)) for name in names]
     else:
@@ -99,7 +100,7 @@ def _files(root: Path) -> list[Path]:
     return [
         path
         for path in files.below(root).files
-        if path.suffix.lower() in _ENDINGS and path.is_file()
+        if path.suffix.lower() in _ENDINGS and os.path.isfile(path)
     ]
 
 

@@ -359,6 +359,11 @@ def test_copies_lie_on_one_side(tmp_path, capfd):
     images = np.concatenate([everything(found.train), everything(found.test)])
     assert len({image.tobytes() for image in images}) == len(images) == 10
     assert "not used: 20 copies of others" in line
+    for i in range(4):
+        save(tmp_path / "alike" / f"{i}.png", RED)
+    found, line = said_of(tmp_path / "alike", capfd)
+    assert found.train.images.shape[0] == 3
+    assert "; all to train on are the same; 1 of those to test are among those to train" in line
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
