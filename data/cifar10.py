@@ -5,6 +5,7 @@
 
 import codecs
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,13 @@ def load(data_dir: str = "") -> ImageSet:
     Raises:
       UserError: the files are not there, or damaged.
     """
-    root = Path(data_dir).expanduser() if data_dir else files.cache("cifar10")
+    root = files.at(data_dir) if data_dir else files.cache("cifar10")
     place = (
         f"--data-dir={root}" if data_dir else f"{root} (or the folder that you give as --data-dir)"
     )
     for folder in (root / BINARY, root / PYTHON, root):
         for suffix, read in ((".bin", _read_binary), ("", _read_pickle)):
-            if (folder / f"test_batch{suffix}").exists():
+            if os.path.exists(folder / f"test_batch{suffix}"):
                 parts = [read(folder / f"{name}{suffix}") for name in _TRAIN]
                 train = Split(
                     np.concatenate([part.images for part in parts]),

@@ -5,6 +5,7 @@
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import urllib.request
@@ -38,6 +39,7 @@ FILES = {
 }
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_LARGEST = 16 + 60_000 * 28 * 28  # bytes of a published file, decompressed: no more is unpacked
 _PATIENCE = 20  # seconds without an answer until a download is given up
 
 
@@ -52,14 +54,16 @@ def load(data_dir: str = "") -> ImageSet:
     """
     cache = files.cache("fashion_mnist")
     if data_dir:
-        folder = Path(data_dir).expanduser()
+        folder = files.at(data_dir)
     elif _in(DEBIAN):
         folder = DEBIAN
     elif _in(cache):
         folder = cache
     else:
         folder = download(cache)
-    require(folder.is_dir(), f"--data-dir={folder} is not a folder; expected one with {_files()}.")
+    require(
+        os.path.isdir(folder), f"--data-dir={folder} is not a folder; expected one with {_files()}."
+    )
     return in_memory(_split(folder, "train"), _split(folder, "t10k"), CLASSES)
 
 
@@ -78,10 +82,10 @@ def download(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, sha256 in FILES.items():
-            if _find(folder, name).exists():
+            if os.path.exists(_find(folder, name)):
                 continue
             with urllib.request.urlopen(f"{URL}{name}.gz", timeout=_PATIENCE) as response:
-                packed = response.read()
+                packed = response.read(_LARGEST)
             unpack(f"{URL}{name}.gz", packed, sha256)
             partial = folder / f"{name}.gz.{os.getpid()}"
             partial.write_bytes(packed)
@@ -123,7 +127,8 @@ def read_idx(path: Path, sha256: str) -> np.ndarray:
 def unpack(name: Path | str, packed: bytes, sha256: str = "") -> bytes:
     """What a gzip file holds; its hash is checked if given."""
     try:
-        content = gzip.decompress(packed)
+        with gzip.open(io.BytesIO(packed)) as file:
+            content = file.read(_LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{name} is damaged: {error}. Remove it and get it anew.") from error
     if sha256:
@@ -142,11 +147,11 @@ def _check(name: Path | str, content: bytes, sha256: str) -> None:
 
 def _find(folder: Path, name: str) -> Path:
     """A file, gzipped unless the plain one is there."""
-    return folder / name if (folder / name).exists() else folder / f"{name}.gz"
+    return folder / name if os.path.exists(folder / name) else folder / f"{name}.gz"
 
 
 def _in(folder: Path) -> bool:
-    return all(_find(folder, name).exists() for name in FILES)
+    return all(os.path.exists(_find(folder, name)) for name in FILES)
 
 
 def _files() -> str:

@@ -43,6 +43,13 @@ class ImageSet:
     """What the labels stand for; empty without labels."""
     digest: str
     """SHA-256 of all images and labels."""
+    probe: Split | None = None
+    """Images with labels for probes, where those for training have none."""
+
+    @property
+    def labeled(self) -> Split:
+        """What is learned from with labels: the split for probes, or else that for training."""
+        return self.train if self.probe is None else self.probe
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,21 +83,40 @@ class ImageSet:
         return Moments(tuple(mean.tolist()), tuple(deviation.tolist()))
 
 
-def in_memory(train: Split, test: Split, classes: tuple[str, ...]) -> ImageSet:
-    """The set of two splits that are arrays, with its digest."""
+def in_memory(
+    train: Split, test: Split, classes: tuple[str, ...], probe: Split | None = None
+) -> ImageSet:
+    """The set of splits that are arrays, with its digest."""
     found = hashlib.sha256()
-    for array in (*train, *test):
+    for array in (*train, *test, *(probe or ())):
         if array is not None:
             found.update(f"{array.dtype}{array.shape}".encode())
             found.update(np.ascontiguousarray(array).data)
-    return ImageSet(train, test, classes, found.hexdigest())
+    return ImageSet(train, test, classes, found.hexdigest(), probe)
 
 
-def one_in_five(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices for training and for testing: a fifth, at random but fixed.
+class Parts(NamedTuple):
+    """Indices of two parts, sorted."""
 
-    For a set that has no split of its own.
+    kept: np.ndarray
+    held_out: np.ndarray
+
+
+def divide(labels: np.ndarray, parts: int) -> Parts:
+    """Holds out one example in so many of each class, at random but always the same.
+
+    For a set that has no split of its own. At least one of a class is held out if it has two, none
+    if it has one.
+
+    Args:
+      labels: int [N], the same number for all where there are none.
+      parts: 5 holds out a fifth.
     """
-    order = np.random.default_rng(0).permutation(count)
-    tested = max(1, count // 5)
-    return np.sort(order[tested:]), np.sort(order[:tested])
+    rng = np.random.default_rng(0)
+    held_out = [np.empty(0, np.int64)]
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        count = max(len(mine) // parts, int(len(mine) > 1))
+        held_out.append(mine[rng.permutation(len(mine))[:count]])
+    chosen = np.sort(np.concatenate(held_out))
+    return Parts(np.setdiff1d(np.arange(len(labels)), chosen), chosen)

@@ -9,7 +9,8 @@ from missing_bits.data import packing
 from missing_bits.data.documents import Document
 from missing_bits.data.images import Lazy
 from missing_bits.data.load import Images, load_text
-from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.data.text import check_known, tell_unknown
+from missing_bits.data.tokenizer import PAD, Tokenizer
 from missing_bits.errors import require
 
 
@@ -36,10 +37,11 @@ def images(data: str, data_dir: str, image_size: int) -> Labeled:
       UserError: there is no such set, or it has no labels.
     """
     found = Images(data, data_dir, image_size).load()
-    labeled = found.train.labels is not None and found.test.labels is not None
+    train = found.labeled
+    labeled = train.labels is not None and found.test.labels is not None
     require(labeled, f"--data={data} has no labels; fine-tuning needs some in both splits.")
     return Labeled(
-        Examples(found.train.images, found.train.labels),
+        Examples(train.images, train.labels),
         Examples(found.test.images, found.test.labels),
         found.classes,
         found.digest,
@@ -55,7 +57,7 @@ def text(data: str, tokenizer: Tokenizer, length: int) -> Labeled:
       length: of a passage, in tokens.
 
     Raises:
-      UserError: there is no such text, or its documents have no classes.
+      UserError: there is no such text, its documents have no classes, or nothing in it is known.
     """
     corpus = load_text(data)
     require(
@@ -68,7 +70,13 @@ def text(data: str, tokenizer: Tokenizer, length: int) -> Labeled:
         passages = packing.passages(documents, tokenizer, length, corpus.classes)
         return Examples(passages.tokens, passages.labels)
 
-    return Labeled(examples(corpus.train), examples(corpus.test), corpus.classes, corpus.digest)
+    train = examples(corpus.train)
+    test = examples(corpus.test)
+    tokens = np.concatenate([train.inputs, test.inputs])
+    texts = [document.text for document in (*corpus.train, *corpus.test)]
+    check_known(data, "it", tokens)
+    tell_unknown(data, tokenizer, texts, tokens[tokens != PAD])
+    return Labeled(train, test, corpus.classes, corpus.digest)
 
 
 def few(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -> np.ndarray:

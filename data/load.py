@@ -4,8 +4,8 @@ import difflib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from missing_bits.data import files
 from missing_bits.data.documents import Corpus
 from missing_bits.data.images import ImageSet
 from missing_bits.errors import require
@@ -14,6 +14,7 @@ _IMAGES = ("photos", "digits", "fashion_mnist", "cifar10", "imagenet", "npz:PATH
 _TEXTS = ("topics", "stdlib", "txt:PATH")
 _IN_FILES = ("fashion_mnist", "cifar10", "imagenet")  # what --data-dir is for
 _SIDES = {"imagenet": 224, "folder": 64}  # pixels to which pictures are resized
+_LARGEST_SIDE = 4_096  # a picture then takes 50 MB
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Images:
             "it must be above 0, or 0 for the usual size.",
         )
         require(
+            self.image_size <= _LARGEST_SIDE,
+            f"--{prefix}image-size is {self.image_size}; it must be at most {_LARGEST_SIDE:,}.",
+        )
+        require(
             bool(self.data_dir) or name != "imagenet",
             f"--{prefix}data=imagenet needs --{prefix}data-dir: a folder with subfolders train and "
             "val, each with a subfolder of pictures for each of the 1,000 classes, as unpacked "
@@ -76,13 +81,13 @@ class Images:
         if name in _SIDES:
             from missing_bits.data import folder
 
-            root = Path(path or self.data_dir).expanduser()
+            root = files.at(path or self.data_dir)
             return folder.load(root, self.image_size or _SIDES[name])
         module = importlib.import_module(f"missing_bits.data.{name}")
         if name in _IN_FILES:
             return module.load(self.data_dir)
         if name == "npz":
-            return module.load(Path(path).expanduser())
+            return module.load(files.at(path))
         return module.load()
 
 
@@ -114,7 +119,7 @@ def load_text(data: str) -> Corpus:
     name, path = _name_and_path(data, _TEXTS, "text")
     module = importlib.import_module(f"missing_bits.data.{name}")
     if name == "txt":
-        return module.load(Path(path).expanduser())
+        return module.load(files.at(path))
     return module.load()
 
 

@@ -1,15 +1,19 @@
 """Text as a method reads it: which, how it is cut into tokens, and the rows that come of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from missing_bits.data import tokenizer
-from missing_bits.data.documents import Document
 from missing_bits.data.load import check_text, load_text
 from missing_bits.data.packing import Packed, pack
+from missing_bits.data.said import say
 from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.errors import require
+
+_MUCH = 0.05  # of the tokens, from which on it is said how many are unknown
 
 
 class Texts(NamedTuple):
@@ -53,25 +57,78 @@ class Text:
             self.vocabulary >= least,
             f"--{prefix}vocabulary is {self.vocabulary}; it must be at least {least}.",
         )
+        require(
+            self.vocabulary <= tokenizer.LARGEST,
+            f"--{prefix}vocabulary is {self.vocabulary}; it must be at most "
+            f"{tokenizer.LARGEST:,}, and of use are some thousands.",
+        )
 
     def read(self) -> Texts:
         """Reads the text, trains the tokenizer on its training split and packs every split.
 
+        Says in a line how much of the text the tokenizer does not know.
+
         Raises:
-          UserError: there is no such text, it cannot be read, or a split is shorter than a row.
+          UserError: there is no such text, it cannot be read, a split is shorter than a row, or
+            nothing in it is known.
         """
         corpus = load_text(self.data)
-        texts = (document.text for document in corpus.train)
-        words = tokenizer.train(texts, self.tokenizer, self.vocabulary)
+        words = tokenizer.train(
+            (document.text for document in corpus.train), self.tokenizer, self.vocabulary
+        )
+        splits = {
+            "train": corpus.train,
+            "validation": corpus.validation,
+            "test": corpus.test,
+        }
+        encoded = {
+            split: words.encode_all(document.text for document in documents)
+            for split, documents in splits.items()
+        }
+        for split, documents in encoded.items():
+            ids = np.concatenate([found.ids for found in documents])
+            check_known(self.data, f"the {split} split", ids)
+        texts = [document.text for documents in splits.values() for document in documents]
+        ids = [found.ids for documents in encoded.values() for found in documents]
+        tell_unknown(self.data, words, texts, np.concatenate(ids))
+        packed = {
+            split: pack(documents, self.length, f"{split} split")
+            for split, documents in encoded.items()
+        }
+        return Texts(words, **packed, digest=corpus.digest)
 
-        def packed(documents: Sequence[Document], split: str) -> Packed:
-            encoded = words.encode_all(document.text for document in documents)
-            return pack(encoded, self.length, f"{split} split")
 
-        return Texts(
-            words=words,
-            train=packed(corpus.train, "train"),
-            validation=packed(corpus.validation, "validation"),
-            test=packed(corpus.test, "test"),
-            digest=corpus.digest,
+def check_known(data: str, what: str, ids: np.ndarray) -> None:
+    """Raises `UserError` if none of the tokens [n] of some text is known.
+
+    Args:
+      data: where the text is from.
+      what: it is.
+      ids: its tokens.
+    """
+    require(
+        bool((ids >= tokenizer.SPECIALS).any()),
+        f"--data={data}: nothing in {what} is known to the tokenizer: its words are longer than "
+        f"{tokenizer.LONGEST_WORD} characters, or of letters that are rare or not in the text it "
+        "was made for; --tokenizer=bytes, where it is made, knows all text.",
+    )
+
+
+def tell_unknown(data: str, words: Tokenizer, texts: Iterable[str], ids: np.ndarray) -> None:
+    """Says how many tokens are unknown, if they are many, or for the length of words.
+
+    Args:
+      data: where the text is from.
+      words: what cut it.
+      texts: all of it.
+      ids: its tokens [n].
+    """
+    unknown = int((ids == tokenizer.UNK).sum())
+    too_long = sum(map(words.too_long, texts))
+    if too_long or unknown > _MUCH * len(ids):
+        longer = f", {too_long:,} of them longer than {tokenizer.LONGEST_WORD} characters"
+        say(
+            f"{data}: {unknown:,} of {len(ids):,} tokens ({unknown / len(ids):.1%}) stand for "
+            f"words that the tokenizer does not know{longer if too_long else ''}; "
+            "--tokenizer=bytes, where it is made, knows all text."
         )

@@ -4,12 +4,17 @@ The vocabulary of WordPiece (Wu et al. 2016, arXiv:1609.08144, section 4.1) is t
 Its words are what white space and punctuation part, in the case they have; a token that continues a
 word begins with "##". Words with rare letters, or of more than 100 characters, are unknown. Bytes
 need no training and know all text; their words go with the white space before them (GPT-2's rule).
+
+What is stored is the vocabulary and which of these two it is for. A tokenizer is never built from
+the description of another program: it may hold regular expressions that never end.
 """
 
+import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -28,6 +33,11 @@ SPECIALS = 4
 """The number of special tokens: ordinary ones have ids from here on."""
 _SPECIALS = ("[PAD]", "[UNK]", "[SEP]", "[MASK]")
 _CONTINUES = "##"
+LARGEST = 1_000_000
+"""Tokens of a vocabulary, at most: several times those of the largest published ones."""
+LONGEST_WORD = 100
+"""Characters of a word that WordPiece knows, at most, as in the authors' code."""
+_KINDS_OF_MODELS = {"WordPiece": "wordpiece", "BPE": "bytes"}  # as the library calls ours
 
 
 class Encoded(NamedTuple):
@@ -80,30 +90,79 @@ class Tokenizer:
         byte = int(number) - SPECIALS
         return chr(byte) if 32 <= byte < 127 else f"<0x{byte:02x}>"
 
+    def too_long(self, text: str) -> int:
+        """How many words of a text are unknown whatever their letters are: they are too long."""
+        if self._is_bytes:
+            return 0
+        split = self._library.pre_tokenizer
+        runs = re.findall(rf"\S{{{LONGEST_WORD + 1},}}", text)
+        words = [word for run in runs for word, _ in split.pre_tokenize_str(run)]
+        return sum(len(word) > LONGEST_WORD for word in words)
+
     def to_json(self) -> str:
-        """The tokenizer as JSON, in the format of the library `tokenizers`."""
+        """The kind of tokenizer and, where it is not always the same, the vocabulary as JSON."""
+        if self._is_bytes:
+            return json.dumps({"kind": "bytes"})
+        vocabulary = [self._library.id_to_token(number) for number in range(self.size)]
+        return json.dumps({"kind": "wordpiece", "vocabulary": vocabulary})
+
+    def to_library_json(self) -> str:
+        """The tokenizer in the format of the library `tokenizers`, for other programs."""
         return self._library.to_str()
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
-        """The tokenizer that `to_json` gave.
+        """The tokenizer that `to_json` gave, or `to_library_json` (as runs stored it until 0.2).
+
+        Of the latter nothing but the vocabulary is taken.
 
         Raises:
           UserError: the text is damaged, or of another tokenizer.
         """
         try:
-            library = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing more special
+            found = json.loads(text)
+            kind = found["kind"] if "kind" in found else _KINDS_OF_MODELS[found["model"]["type"]]
+            vocabulary = _vocabulary(found)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
-                f"The tokenizer is damaged ({error}); take the file as training wrote it."
+                f"The tokenizer is damaged or of another kind ({type(error).__name__}: {error}); "
+                "take the file as training wrote it."
             ) from error
-        ids = [library.token_to_id(special) for special in _SPECIALS]
+        if kind == "bytes":
+            return cls(_bytes())
         require(
-            ids == [PAD, UNK, SEP, MASK],
-            f"The tokenizer is of another kind: {', '.join(_SPECIALS)} have the ids {ids}, "
-            "expected 0 to 3; take the file as training wrote it.",
+            kind == "wordpiece",
+            f"The tokenizer is of kind {str(kind)[:40]!r}; this suite has wordpiece and bytes.",
         )
-        return cls(library)
+        _check(vocabulary)
+        return cls(_of_pieces({token: number for number, token in enumerate(vocabulary)}))
+
+
+def _vocabulary(found: dict[str, Any]) -> list[Any]:
+    """The tokens of a stored tokenizer in the order of their ids, whatever they are."""
+    if "kind" in found:
+        return found.get("vocabulary", [])
+    ids = found["model"]["vocab"]
+    ordered = sorted(ids, key=ids.__getitem__)
+    if [ids[token] for token in ordered] != list(range(len(ids))):
+        raise ValueError("ids are missing")
+    return ordered
+
+
+def _check(vocabulary: Any) -> None:
+    """Raises `UserError` for what is no vocabulary of WordPiece."""
+    tokens = vocabulary if isinstance(vocabulary, list) else []
+    require(
+        tokens[:SPECIALS] == list(_SPECIALS),
+        f"The tokenizer is of another kind: its first tokens are {str(tokens[:SPECIALS])[:80]}, "
+        f"expected {', '.join(_SPECIALS)}; take the file as training wrote it.",
+    )
+    fit = all(isinstance(token, str) and token for token in tokens)
+    require(
+        fit and len(set(tokens)) == len(tokens) <= LARGEST,
+        f"The tokenizer is damaged: of its {len(tokens):,} tokens some are empty, there twice or "
+        f"no text, or they are over {LARGEST:,}; take the file as training wrote it.",
+    )
 
 
 def train(texts: Iterable[str], kind: Literal["wordpiece", "bytes"], size: int) -> Tokenizer:
@@ -143,9 +202,18 @@ def _wordpiece(texts: list[str], size: int) -> tokenizers.Tokenizer:
     trained = tokenizers.Tokenizer(models.WordPiece(unk_token=_SPECIALS[UNK]))
     trained.pre_tokenizer = split
     trained.train_from_iterator(texts, trainer)
+    return _of_pieces(trained.get_vocab())
+
+
+def _of_pieces(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+    """The tokenizer that cuts words into the longest pieces of a vocabulary."""
     model = models.WordPiece(
-        trained.get_vocab(), unk_token=_SPECIALS[UNK], continuing_subword_prefix=_CONTINUES
+        vocabulary,
+        unk_token=_SPECIALS[UNK],
+        max_input_chars_per_word=LONGEST_WORD,
+        continuing_subword_prefix=_CONTINUES,
     )
+    split = pre_tokenizers.BertPreTokenizer()
     return _library(model, split, decoders.WordPiece(prefix=_CONTINUES, cleanup=False))
 
 

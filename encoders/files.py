@@ -18,6 +18,7 @@ import safetensors.numpy
 from jax.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 
+from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.encoders.variables import Variables
@@ -101,11 +102,22 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
                 kind, module, leaf = name.split(":")
                 trees[kind].setdefault(module, {})[leaf] = file.get_tensor(name)
         encoder = _KINDS[card["kind"]](**_fields(card["encoder"]))
+        if isinstance(encoder, TextEncoder):
+            _check_tokenizer(path, encoder)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}. Name the folder of a finished run.") from error
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged or was not written by this suite: {error}.") from error
     return Loaded(encoder, Variables(trees["params"], trees["state"]), trees["head"], card)
+
+
+def _check_tokenizer(path: Path, encoder: TextEncoder) -> None:
+    """Raises `UserError` for a tokenizer that is damaged or has other tokens than the encoder."""
+    size = Tokenizer.from_json(encoder.tokenizer).size
+    require(
+        size == encoder.vocabulary,
+        f"{path} is damaged: its tokenizer has {size} tokens, its encoder {encoder.vocabulary}.",
+    )
 
 
 def _file_in(folder: Path, seed: int | None) -> Path:

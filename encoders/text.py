@@ -24,7 +24,7 @@ class TextEncoder:
     length: int
     """The longest row it is trained on, in tokens."""
     tokenizer: str
-    """The JSON that Hugging Face's `tokenizers` reads."""
+    """What `data.tokenizer.Tokenizer.to_json` gave."""
     dropout: float = 0.0
     """Share that `tokens` drops where it is given keys."""
     bfloat16: bool = False

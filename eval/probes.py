@@ -67,11 +67,11 @@ class Probes:
     def __init__(
         self, data: ImageSet, encoder: ImageEncoder, most: int = 0, batch_size: int = 500
     ) -> None:
-        self._data = dataclasses.replace(data, train=_at_most(data.train, most))
+        self._data = dataclasses.replace(data, train=_at_most(data.labeled, most))
         self._batch_size = batch_size
         self._init = jax.jit(encoder.init)
         self._encode = jax.jit(lambda variables, images: encoder.apply(variables, images)[0])
-        self.labeled = data.train.labels is not None and data.test.labels is not None
+        self.labeled = data.labeled.labels is not None and data.test.labels is not None
 
     def evaluation(self) -> Evaluation:
         """Scores, baselines and pictures of an encoder with learned `Variables`."""

@@ -45,7 +45,7 @@ from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import collapse
 from missing_bits.eval.evaluation import Evaluation
 from missing_bits.eval.masked_tokens import Guesses, MaskedTokens, Score
-from missing_bits.metrics import Metrics
+from missing_bits.metrics import Mean, Metrics
 from missing_bits.nets import text
 from missing_bits.options import Flat
 from missing_bits.plan import Plan
@@ -117,7 +117,6 @@ class Model:
     encoder: TextEncoder
     head: hk.Transformed
     """Maps (encoded tokens [B, M, D], embeddings [V, D]) to logits [B, M, V]."""
-    whole_words: bool
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""
@@ -126,7 +125,9 @@ class Model:
         table = self.encoder.table(encoder)
         return Params(encoder, self.head.init(head_key, table[:1], table))
 
-    def mask(self, keys: jax.Array, rows: Packed, share: float) -> Masked:
+    def mask(
+        self, keys: jax.Array, rows: Packed, share: float, whole_words: bool = False
+    ) -> Masked:
         """Hides tokens of rows [B, L]; each row's draw depends on its own key alone."""
         mask = functools.partial(
             tokens.mask,
@@ -135,7 +136,7 @@ class Model:
             specials=tokenizer.SPECIALS,
             mask_id=tokenizer.MASK,
         )
-        words = rows.words if self.whole_words else None
+        words = rows.words if whole_words else None
         return jax.vmap(mask)(keys, rows.tokens, rows.tokens >= tokenizer.SPECIALS, words)
 
     def guess(
@@ -209,7 +210,7 @@ class BERT:
             config.dropout,
             config.bfloat16,
         )
-        model = Model(encoder, text.word_head(), config.whole_words)
+        model = Model(encoder, text.word_head())
         return Resources(texts, model, MaskedTokens(texts, model).evaluation())
 
     def __init__(self, config: Config, resources: Resources) -> None:
@@ -254,11 +255,13 @@ class BERT:
 
     def step(self, state: State, batch: Packed, key: jax.Array) -> tuple[State, Metrics]:
         """Draws masks and makes one update."""
-        keys = collectives.shard(jax.random.split(key, self.config.batch_size))
+        config = self.config
+        keys = collectives.shard(jax.random.split(key, config.batch_size))
         keys = jax.vmap(jax.random.split)(keys)  # [B, 2]
-        masked = self.model.mask(keys[:, 0], batch, self.config.mask_share)
+        masked = self.model.mask(keys[:, 0], batch, config.mask_share, config.whole_words)
         # Devices may hide more and less: their parts of the mean are summed.
-        count = jnp.maximum(collectives.total(jnp.sum(masked.chosen)), 1)
+        hidden = collectives.total(jnp.sum(masked.chosen))
+        count = jnp.maximum(hidden, 1)
         descent = optimizers.descend(
             self.loss,
             self.optimizer,
@@ -271,8 +274,9 @@ class BERT:
             reduce=collectives.total,
         )
         metrics = {
-            "train/loss": descent.loss,
-            "train/masked_accuracy": collectives.total(descent.aux.right) / count,
+            # Means over hidden tokens, which do not exist where there are none.
+            "train/loss": Mean(descent.loss * count, hidden),
+            "train/masked_accuracy": Mean(collectives.total(descent.aux.right), hidden),
             "train/gradient_norm": descent.gradient_norm,
             "train/feature_deviation": collapse.feature_deviation(descent.aux.features),
         }
@@ -285,7 +289,8 @@ class BERT:
     def hand_over(self, learned: Params, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes the encoder with its tokenizer, and the head that guesses.
 
-        The tokenizer stands in a file of its own too.
+        The tokenizer stands in a file of its own too, for other programs.
         """
         files.save(path, self.model.encoder, learned.encoder_variables, facts, learned.head)
-        (path.parent / "tokenizer.json").write_text(self.model.encoder.tokenizer)
+        words = self.resources.texts.words
+        (path.parent / "tokenizer.json").write_text(words.to_library_json())

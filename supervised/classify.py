@@ -159,8 +159,8 @@ class Classify:
         self.optimizer = optimizers.make(config.optimizer, config.updates)
 
     def source(self, seeds: Sequence[int]) -> BatchSource:
-        """Batches of training images with their labels."""
-        return BatchSource(self.resources.data.train, seeds, self.config.batch_size)
+        """Batches of images with their labels."""
+        return BatchSource(self.resources.data.labeled, seeds, self.config.batch_size)
 
     def init(self, key: jax.Array) -> State:
         """The state before the first update."""

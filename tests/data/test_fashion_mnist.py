@@ -8,7 +8,7 @@ import urllib.error
 import numpy as np
 import pytest
 
-from missing_bits.data import fashion_mnist
+from missing_bits.data import fashion_mnist, memory
 from missing_bits.errors import UserError
 
 
@@ -99,6 +99,17 @@ def test_damaged_files(folder, change, message):
     with pytest.raises(UserError, match=message) as caught:
         fashion_mnist.load(str(folder))
     assert "train-images-idx3-ubyte" in str(caught.value)
+
+
+def test_no_more_is_unpacked_than_was_published(folder, monkeypatch):
+    """A small file may hold any number of zeros."""
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(bytes(100_000)))
+    monkeypatch.setattr(fashion_mnist, "_LARGEST", 1_000)
+    assert len(fashion_mnist.unpack(path, path.read_bytes())) == 1_001
+    monkeypatch.setattr(memory, "available", lambda: 10)
+    with pytest.raises(UserError, match=r"Reading .*train-images-idx3-ubyte.gz needs "):
+        fashion_mnist.load(str(folder))
 
 
 def test_a_cut_gzip_file(folder):

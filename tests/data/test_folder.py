@@ -58,19 +58,30 @@ def test_classes_and_the_fifth_of_each(pictures):
 
 
 def test_a_file_s_split_does_not_depend_on_the_other_classes(pictures):
-    before = set(folder.load(pictures, 8).test.images._files)
+    before = set(folder.load(pictures, 8).test.images.paths)
     save(pictures / "green" / "1.png", GREEN)
-    save(pictures / "green" / "2.png", GREEN)
-    after = set(folder.load(pictures, 8).test.images._files)
+    save(pictures / "green" / "2.png", GREEN, (9, 9))
+    after = set(folder.load(pictures, 8).test.images.paths)
     assert before < after
     assert len(after - before) == 1
 
 
-@pytest.mark.parametrize("name", ["test", "val"])
-def test_splits_that_are_there(tmp_path, name):
+@pytest.mark.parametrize(
+    ("learned", "name"),
+    [
+        ("train", "test"),
+        ("train", "val"),
+        ("Train", "valid"),
+        ("TRAINING", "Validation"),
+        ("training", "dev"),
+        ("train", "TEST"),
+        ("train", "testing"),
+    ],
+)
+def test_splits_that_are_there(tmp_path, learned, name):
     for i in range(3):
-        save(tmp_path / "train" / "red" / f"{i}.bmp", RED)
-        save(tmp_path / "train" / "blue" / f"{i}.gif", BLUE)
+        save(tmp_path / learned / "red" / f"{i}.bmp", RED)
+        save(tmp_path / learned / "blue" / f"{i}.gif", BLUE)
     save(tmp_path / name / "blue" / "0.png", BLUE)
     found = folder.load(tmp_path, 4)
     assert found.classes == ("blue", "red")
@@ -82,7 +93,7 @@ def test_splits_that_are_there(tmp_path, name):
 
 def test_pictures_without_classes(tmp_path):
     for i in range(5):
-        save(tmp_path / f"{i}.png", RED)
+        save(tmp_path / f"{i}.png", RED, (5 + i, 5))
     found = folder.load(tmp_path, 4)
     assert found.classes == ()
     assert found.train.labels is found.test.labels is None
@@ -126,8 +137,9 @@ def test_transparent_palettes(tmp_path):
     )
 
 
-def test_undecodable_pictures_are_skipped_and_counted(pictures):
+def test_undecodable_pictures_are_skipped_and_counted_by_reason(pictures, capfd):
     clean = folder.load(pictures, 8)
+    capfd.readouterr()
     whole = (pictures / "red" / "0.jpg").read_bytes()
     (pictures / "red" / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     (pictures / "red" / "empty.png").write_bytes(b"")
@@ -136,24 +148,53 @@ def test_undecodable_pictures_are_skipped_and_counted(pictures):
     png[45] ^= 255
     (pictures / "red" / "changed.png").write_bytes(png)
     (pictures / "red" / "page.gif").write_text("<html>")
-    Image.fromarray(np.full((5, 5), 60_000, np.uint16)).save(
-        pictures / "red" / "deep.png"
-    )  # 16 bits
+    (pictures / "red" / "gone.gif").symlink_to(pictures / "nowhere")
+    # PostScript, for which Pillow would start another program, under the name of a picture.
+    (pictures / "red" / "printed.jpg").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    )
+    deep = Image.fromarray(np.full((5, 5), 60_000, np.uint16))  # 16 bits
+    deep.save(pictures / "red" / "deep.png")
     (pictures / "broken").mkdir()
     (pictures / "broken" / "x.jpg").write_bytes(b"x")  # a class of which nothing is left
-    with pytest.warns(
-        UserWarning, match=r"Skipped 7 pictures in .* such as broken/x.jpg"
-    ) as caught:
-        found = folder.load(pictures, 8)
-    assert len(caught) == 1
+    found = folder.load(pictures, 8)
     assert found.classes == ("blue", "red")
+    assert found.train.labels.tolist() == [0] * 8 + [1] * 8
     assert found.digest == clean.digest
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "2 classes, 16 pictures to train on, 4 to test (a fifth of each class); " in said
+    assert "skipped 9 pictures: " in said
+    for reason in (
+        "3 damaged",
+        "3 no pictures",
+        "1 empty",
+        "1 links to nothing",
+        "1 not of 8 bits a channel",
+    ):
+        assert reason in said
+    assert "such as broken/x.jpg" in said
+    assert "no pictures by their names: 1 (notes.txt)" in said
+
+
+def test_pictures_of_too_many_pixels_are_skipped_before_they_are_decoded(pictures, capfd):
+    """A header is all there is of one: its pixels would take more than 500 MB."""
+    save(pictures / "red" / "vast.ppm", RED)
+    content = (pictures / "red" / "vast.ppm").read_bytes()
+    assert content.startswith(b"P6\n20 14\n")
+    for name, side in (("vast", 13_000), ("absurd", 1_000_000)):
+        (pictures / "red" / f"{name}.ppm").write_bytes(
+            content.replace(b"20 14", f"{side} {side}".encode())
+        )
+    found = folder.load(pictures, 8)
+    assert found.train.images.shape[0] == 16
+    assert "skipped 2 pictures: 2 too large" in capfd.readouterr().err
 
 
 def test_a_file_that_fails_later_is_gray(pictures):
     found = folder.load(pictures, 8)
     before = everything(found.train)
-    gone = pathlib.Path(found.train.images._files[3])
+    gone = found.train.images.paths[3]
     gone.unlink()
     with pytest.warns(UserWarning, match=f"{gone.name} cannot be decoded any more"):
         after = everything(found.train)
@@ -188,10 +229,161 @@ def test_mistakes_are_told_in_one_line(tmp_path):
     message("holds no pictures")
     save(tmp_path / "x" / "red" / "0.png", RED)
     message("leaves no picture that can be decoded to test on")
-    save(tmp_path / "x" / "red" / "1.png", RED)
-    message("has one class only, 'red'")
+    save(tmp_path / "x" / "red" / "1.png", RED, (9, 9))
+    (tmp_path / "x" / "blue").mkdir()
+    (tmp_path / "x" / "blue" / "0.png").write_text("damaged")
+    message("can be decoded of one class only, 'red'")
+    (tmp_path / "x" / "red").rename(tmp_path / "x" / "val")
+    (tmp_path / "x" / "blue").rename(tmp_path / "x" / "test")
+    message(r"has pictures to test on alone \(test, val\); give them a folder train")
     with pytest.raises(UserError, match="There is no folder"):
         folder.load(tmp_path / "x" / "red" / "1.png", 8)
+
+
+def labeled(root, count, *classes):
+    """So many pictures in a folder of each class, all different."""
+    for place, name in enumerate(classes):
+        for i in range(count):
+            save(root / name / f"{i}.png", (40 * place, i, len(root.name)))
+
+
+def said_of(root, capfd):
+    """The set of a folder, and the line that is said of it."""
+    capfd.readouterr()
+    found = folder.load(root, 4)
+    line = capfd.readouterr().err
+    assert line.count("\n") == 1
+    return found, line
+
+
+def test_an_extra_folder_around_all_changes_nothing(tmp_path):
+    labeled(tmp_path / "a", 6, "cat", "dog")
+    plain = folder.load(tmp_path / "a", 4)
+    (tmp_path / "b" / "data").mkdir(parents=True)
+    (tmp_path / "a").rename(tmp_path / "b" / "data" / "train")
+    (tmp_path / "b" / "__MACOSX" / "data").mkdir(parents=True)
+    save(tmp_path / "b" / "__MACOSX" / "data" / "0.png", RED)
+    (tmp_path / "b" / ".DS_Store").write_text("")
+    wrapped = folder.load(tmp_path / "b", 4)
+    assert wrapped.classes == ("cat", "dog")
+    assert wrapped.digest == plain.digest
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    labeled(tmp_path / "elsewhere", 5, "dog")
+    labeled(tmp_path / "pets", 5, "cat")
+    (tmp_path / "pets" / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
+    (tmp_path / "pets" / "cat" / "all").symlink_to(tmp_path / "pets")
+    (tmp_path / "pets" / "cat" / "itself").symlink_to(tmp_path / "pets" / "cat" / "itself")
+    save(tmp_path / "one.png", RED)
+    (tmp_path / "pets" / "cat" / "one.png").symlink_to(tmp_path / "one.png")
+    found = folder.load(tmp_path / "pets", 4)
+    assert found.classes == ("cat", "dog")
+    assert np.bincount(found.train.labels).tolist() == [5, 4]
+    assert np.bincount(found.test.labels).tolist() == [1, 1]
+
+
+def test_pictures_beside_classes_and_second_splits_are_told(tmp_path, capfd):
+    labeled(tmp_path / "x", 5, "cat", "dog")
+    save(tmp_path / "x" / "cover.png", RED)
+    found, line = said_of(tmp_path / "x", capfd)
+    assert found.train.images.shape[0] == 8
+    assert "not used: 1 beside the class folders in x (in a folder unlabeled they would be)" in line
+    for split in ("train", "val", "test"):
+        labeled(tmp_path / "y" / split, 3, "cat", "dog")
+    found, line = said_of(tmp_path / "y", capfd)
+    assert (len(found.train.labels), len(found.test.labels)) == (6, 6)
+    assert "6 to test (those of test); pictures that are not used: 6 in val." in line
+
+
+def test_one_folder_is_no_class(tmp_path, capfd):
+    labeled(tmp_path / "x", 5, "img")
+    for split in ("train", "test"):
+        labeled(tmp_path / "y" / split, 5, "all")
+    for name, count in (("x", 4), ("y", 5)):
+        found, line = said_of(tmp_path / name, capfd)
+        assert found.classes == ()
+        assert found.train.labels is found.test.labels is None
+        assert found.train.images.shape[0] == count
+        assert "no classes" in line
+
+
+def test_test_pictures_without_classes_test_no_labels(tmp_path, capfd):
+    """As competitions have them: a fifth of those with classes is for testing."""
+    labeled(tmp_path / "train", 5, "cat", "dog")
+    for i in range(3):
+        save(tmp_path / "test" / f"{i}.png", (i, 0, 0))
+    found, line = said_of(tmp_path, capfd)
+    assert (len(found.train.labels), found.test.labels.tolist()) == (8, [0, 1])
+    assert "not used: 3 in test." in line
+
+
+def test_unlabeled_training_beside_a_labeled_test(tmp_path, capfd):
+    """Probes learn from half of each class, and are tested on the other half."""
+    for i in range(7):
+        save(tmp_path / "train" / f"{i}.png", (i, 0, 0))
+    labeled(tmp_path / "test", 4, "cat", "dog")
+    found, line = said_of(tmp_path, capfd)
+    assert found.classes == ("cat", "dog")
+    assert found.train.labels is None
+    assert found.train.images.shape[0] == 7
+    assert found.labeled is found.probe
+    for split in (found.probe, found.test):
+        assert split.labels.tolist() == [0, 0, 1, 1]
+    assert not {*found.probe.images.paths} & {*found.test.images.paths}
+    assert "those to train on have no labels: probes learn from 4 others that have" in line
+
+
+@pytest.mark.parametrize("given", ["train", "classes"])
+def test_unlabeled_pictures_beside_labeled_ones(tmp_path, capfd, given):
+    """As STL-10 has them: all are trained on, and probes learn from those with labels."""
+    for i in range(7):
+        save(tmp_path / "unlabeled" / f"{i}.png", (i, 0, 0))
+    if given == "train":
+        labeled(tmp_path / "train", 4, "cat", "dog")
+        labeled(tmp_path / "test", 1, "cat", "dog")
+    else:
+        labeled(tmp_path, 5, "cat", "dog")
+    found, _ = said_of(tmp_path, capfd)
+    assert found.train.labels is None
+    assert found.train.images.shape[0] == 15
+    assert found.probe.labels.tolist() == [0] * 4 + [1] * 4
+    assert found.test.labels.tolist() == [0, 1]
+
+
+def test_copies_lie_on_one_side(tmp_path, capfd):
+    labeled(tmp_path, 5, "cat", "dog")
+    for i in range(20):
+        save(tmp_path / "dog" / f"copy{i}.png", (40, 0, len(tmp_path.name)))
+    found, line = said_of(tmp_path, capfd)
+    images = np.concatenate([everything(found.train), everything(found.test)])
+    assert len({image.tobytes() for image in images}) == len(images) == 10
+    assert "not used: 20 copies of others" in line
+    for i in range(4):
+        save(tmp_path / "alike" / f"{i}.png", RED)
+    found, line = said_of(tmp_path / "alike", capfd)
+    assert found.train.images.shape[0] == 3
+    assert "; all to train on are the same; 1 of those to test are among those to train" in line
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright(tmp_path, orientation):
+    """Turned by the tag, all eight show what the first shows: columns beside the square are cut."""
+    pixels = np.zeros((8, 14, 3), np.uint8)
+    pixels[:4, 3:7] = RED
+    pixels[4:, 7:11] = BLUE
+    pixels[:4, 7:11] = GREEN
+    upright = Image.fromarray(pixels)
+    stored = upright
+    if orientation > 1:
+        undone = folder._TURNS[{6: 8, 8: 6}.get(orientation, orientation)]
+        stored = upright.transpose(undone)
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    stored.save(tmp_path / "x.png", exif=tags.tobytes())
+    upright.save(tmp_path / "y.png")
+    expected = folder.decode(str(tmp_path / "y.png"), 4)
+    assert (folder.decode(str(tmp_path / "x.png"), 4) == expected).all()
 
 
 def test_batches_are_pure_and_moments_cheap(pictures):
@@ -301,9 +493,13 @@ def kill_idle(pid: int) -> None:
 
 
 def end(process) -> None:
-    """Let the process end, and insist that it does so quietly."""
+    """Let the process end, and insist that it does so quietly, but for what it said in loading."""
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (0, "")
+    assert process.returncode == 0
+    assert [line.partition(", ")[2] for line in errors.splitlines()] == [
+        "16 pictures to train on, 4 to test (a fifth of each class); files that are no pictures by "
+        "their names: 2 (notes.txt, script.py)."
+    ]
 
 
 @needs_proc

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from missing_bits.data.images import ImageSet, Split, in_memory, one_in_five
+from missing_bits.data.images import ImageSet, Split, divide, in_memory
 
 
 def test_moments_of_pixels_in_the_unit_interval():
@@ -65,8 +65,16 @@ def test_digest_tells_images_labels_and_splits_apart():
 
 
 @pytest.mark.parametrize("count", [2, 4, 5, 99, 100])
-def test_one_in_five_is_a_partition(count):
-    train, test = one_in_five(count)
-    assert sorted([*train, *test]) == list(range(count))
-    assert len(test) == max(1, count // 5)
-    assert all((a == b).all() for a, b in zip(one_in_five(count), (train, test), strict=True))
+def test_a_fifth_is_held_out_always_the_same(count):
+    kept, held_out = divide(np.zeros(count), 5)
+    assert sorted([*kept, *held_out]) == list(range(count))
+    assert len(held_out) == max(1, count // 5)
+    again = divide(np.zeros(count), 5)
+    assert all((a == b).all() for a, b in zip(again, (kept, held_out), strict=True))
+
+
+def test_each_class_is_divided_and_one_of_a_kind_is_kept():
+    labels = np.array([3] * 10 + [5] * 2 + [9] + [7] * 21)
+    kept, held_out = divide(labels, 5)
+    assert np.bincount(labels[kept], minlength=10)[[3, 5, 9, 7]].tolist() == [8, 1, 1, 17]
+    assert np.bincount(labels[held_out], minlength=10)[[3, 5, 9, 7]].tolist() == [2, 1, 0, 4]

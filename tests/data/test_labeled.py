@@ -75,6 +75,16 @@ def test_images_without_labels_are_refused(tmp_path):
         labeled.images(f"npz:{tmp_path / 'plain.npz'}", "", 0)
 
 
+def test_labeled_images_are_used_where_those_to_train_on_have_no_labels(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    labels = np.arange(8) % 2
+    tested = {"test_images": images[:8], "test_labels": labels}
+    np.savez(tmp_path / "set.npz", images=images[8:], **tested)
+    found = labeled.images(f"npz:{tmp_path / 'set.npz'}", "", 0)
+    for part in (found.train, found.test):
+        assert np.bincount(part.labels).tolist() == [2, 2]
+
+
 def test_text_is_cut_into_passages_of_whole_documents(tmp_path):
     """Ten files a class, of 24 bytes that no other file has, one of them to test.
 
@@ -103,3 +113,17 @@ def test_text_without_classes_is_refused(tmp_path):
         match="has no classes to tell apart; use stdlib, or txt:PATH of a folder with a sub",
     ):
         labeled.text(f"txt:{tmp_path}", tokenizer.train([], "bytes", 0), 8)
+
+
+def test_text_that_the_tokenizer_does_not_know_is_told(tmp_path, capfd):
+    """One made for Latin letters reads nothing in Greek ones."""
+    for name in ("poems", "recipes"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.txt").write_text(f"αβγ δεζ {name[0] * i}")
+    latin = tokenizer.train(["pr " * 9], "wordpiece", 64)
+    labeled.text(f"txt:{tmp_path}", latin, 8)
+    assert "stand for words that the tokenizer does not know; --token" in capfd.readouterr().err
+    foreign = tokenizer.train(["xy " * 9], "wordpiece", 64)
+    with pytest.raises(UserError, match="nothing in it is known to the tokenizer"):
+        labeled.text(f"txt:{tmp_path}", foreign, 8)

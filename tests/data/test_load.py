@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from missing_bits.data.load import Images
+from missing_bits.data.load import Images, load_text
 from missing_bits.errors import UserError
 
 
@@ -28,6 +28,7 @@ from missing_bits.errors import UserError
         ),
         (("photos", "", 64), "--image-size=64 is for imagenet and folder:PATH"),
         (("folder:x", "", -1), "--image-size is -1"),
+        (("folder:x", "", 100_000), "--image-size is 100000; it must be at most 4,096"),
         (("folder:no/such/folder",), "There is no folder no/such/folder"),
         (("npz:no/such.npz",), "There is no file no/such.npz"),
         (
@@ -61,6 +62,15 @@ def test_a_path_may_hold_colons_and_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     np.savez(tmp_path / "a:b.npz", images=np.zeros((5, 2, 2), np.uint8))
     assert Images("npz:~/a:b.npz").load().shape == (2, 2, 1)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "x" * 5_000, "/dev/null"])
+def test_paths_that_cannot_be_are_told(path):
+    for kind in ("folder", "npz", "txt"):
+        load = load_text if kind == "txt" else lambda data: Images(data).load()
+        with pytest.raises(UserError, match="There is no f") as caught:
+            load(f"{kind}:{path}")
+        assert "\n" not in str(caught.value)
 
 
 def test_digits_come_through_the_door():

@@ -42,6 +42,10 @@ def test_every_split_is_cut_and_packed_alike(options, kind):
     [
         ({"length": 1}, "--text.length is 1; a row needs at least 2 tokens"),
         ({"vocabulary": 7}, "--text.vocabulary is 7; it must be at least 8"),
+        (
+            {"vocabulary": 1_000_000_000},
+            "--text.vocabulary is 1000000000; it must be at most 1,000,000, and of use are some",
+        ),
         ({"data": "photos"}, "--text.data=photos is a set of images; here it must be text: topics"),
         ({"data": "topic"}, r"--text.data=topic is not text. Did you mean topics\?"),
         ({"data": "txt:"}, "--text.data=txt: names no path; write txt:PATH"),
@@ -56,3 +60,20 @@ def test_mistakes_are_told_in_one_line(options, changed, message):
 def test_a_split_shorter_than_a_row_is_named(options):
     with pytest.raises(UserError, match="the validation split has only"):
         dataclasses.replace(options, length=1_000, vocabulary=1_000).read()
+
+
+def test_unknown_words_are_told_and_nothing_but_them_refused(options, tmp_path, capfd):
+    """A word of 100 characters has pieces; one of 101 is unknown, whatever its letters."""
+    for length in (100, 101):
+        (tmp_path / "some.txt").write_text(LINES + f"\n{'ab' * 50}{'c' * (length - 100)}" * 3)
+        capfd.readouterr()
+        options.read()
+        said = capfd.readouterr().err
+        assert ("3 of them longer than 100 characters; --tokenizer=bytes" in said) == (length > 100)
+    (tmp_path / "some.txt").write_text("ab" * 5_000)
+    with pytest.raises(
+        UserError, match="nothing in the train split is known to the tokenizer: its"
+    ):
+        options.read()
+    rows = dataclasses.replace(options, tokenizer="bytes").read().train.tokens
+    assert rows.shape == (501, 16)  # 8,000 characters and the SEPs of five pieces

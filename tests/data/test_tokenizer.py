@@ -164,10 +164,12 @@ def test_bytes_are_spelled_readably(plain):
     ]
 
 
+@pytest.mark.parametrize("written", [Tokenizer.to_json, Tokenizer.to_library_json])
 @pytest.mark.parametrize("kind", ["small", "plain"])
-def test_json_keeps_everything(kind, request):
+def test_json_keeps_everything(kind, written, request):
+    """Also that of the library `tokenizers`, as runs stored it until version 0.2."""
     tokens = request.getfixturevalue(kind)
-    again = Tokenizer.from_json(tokens.to_json())
+    again = Tokenizer.from_json(written(tokens))
     assert again.to_json() == tokens.to_json()
     for text in ("the cats [MASK] é", ""):
         for specials in (False, True):
@@ -180,20 +182,59 @@ def test_json_keeps_everything(kind, request):
     ]
 
 
-def test_damaged_json_is_told(small):
-    good = small.to_json()
-    for bad in ("", "{}", good[:-20], good.replace("WordPiece", "Other")):
-        with pytest.raises(UserError, match="The tokenizer is damaged") as caught:
-            Tokenizer.from_json(bad)
-        assert "\n" not in str(caught.value)
-    other = json.loads(good)
-    other["added_tokens"] = []
-    other["model"]["vocab"] = {"[UNK]": 0}
-    with pytest.raises(
-        UserError,
-        match=r"of another kind: .* have the ids \[None, 0, None, None\], expected 0 to 3",
-    ):
-        Tokenizer.from_json(json.dumps(other))
+SPECIAL = ["[PAD]", "[UNK]", "[SEP]", "[MASK]"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ("", "The tokenizer is damaged"),
+        ("{}", "The tokenizer is damaged"),
+        ("7", "The tokenizer is damaged"),
+        ("[" * 100_000, "The tokenizer is damaged"),
+        ({"kind": "wordpiece", "vocabulary": 7}, r"its first tokens are \[\], expected \[PAD\]"),
+        ({"kind": "wordpiece", "vocabulary": SPECIAL[1:]}, "its first tokens are "),
+        ({"kind": "wordpiece", "vocabulary": [*SPECIAL, "a", "a"]}, "of its 6 tokens some are"),
+        ({"kind": "wordpiece", "vocabulary": [*SPECIAL, ""]}, "of its 5 tokens some are empty"),
+        ({"kind": "wordpiece", "vocabulary": [*SPECIAL, 7]}, "of its 5 tokens some are"),
+        ({"kind": "regex", "vocabulary": SPECIAL}, "of kind 'regex'; this suite has wordpiece and"),
+        ({"kind": ["bytes"]}, "The tokenizer is of kind"),
+        (
+            {"model": {"type": "Unigram", "vocab": {}}},
+            "The tokenizer is damaged or of another kind",
+        ),
+        ({"model": {"type": "WordPiece", "vocab": {"[PAD]": 7}}}, "ids are missing"),
+        ({"model": {"type": "WordPiece", "vocab": {"[UNK]": 0}}}, "its first tokens are "),
+    ],
+)
+def test_damaged_json_is_told(stored, message):
+    written = stored if isinstance(stored, str) else json.dumps(stored)
+    with pytest.raises(UserError, match=message) as caught:
+        Tokenizer.from_json(written)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_but_the_vocabulary_is_taken_from_a_description(small):
+    """A regular expression that takes for ever is never compiled, nor a foreign rule followed."""
+    described = json.loads(small.to_library_json())
+    described["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"Regex": "((t+)+)+$"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    described["normalizer"] = {"type": "Lowercase"}
+    again = Tokenizer.from_json(json.dumps(described))
+    assert again.to_library_json() == small.to_library_json()
+    text = "The " + "t" * 60 + "!"
+    np.testing.assert_array_equal(again.encode(text).ids, small.encode(text).ids)
+
+
+def test_words_over_a_hundred_characters_are_counted(small, plain):
+    text = f"the {'a' * 100} {'a' * 101} cat,{'s' * 102}, {'a,' * 200}"
+    assert small.too_long(text) == 2
+    assert small.encode(text).ids.tolist().count(UNK) == 2
+    assert plain.too_long(text) == 0
 
 
 def test_a_fork_after_encoding_warns_nothing():

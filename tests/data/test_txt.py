@@ -1,8 +1,10 @@
 """Text of one's own, and the option --data where it names text."""
 
+import pathlib
+
 import pytest
 
-from missing_bits.data import txt
+from missing_bits.data import memory, txt
 from missing_bits.data.images import ImageSet
 from missing_bits.data.load import Images, is_text, load_text
 from missing_bits.errors import UserError
@@ -98,11 +100,14 @@ def test_subfolders_are_classes(tmp_path):
         ({"a.txt": "\n \n"}, "a.txt", "a.txt holds no text: it is empty or blank"),
         ({"a.txt": "", "b/c.txt": ""}, "", "holds no text: it is empty or blank"),
         ({"a.txt": "short"}, "a.txt", "The text has 5 characters; give at least 40"),
+        ({"a.txt": PROSE + "\0"}, "a.txt", r"it holds 1 NUL bytes, .*iconv -f UTF-16LE.*tr -d"),
+        ({"a.txt": bytes(range(256))}, "a.txt", "a.txt is no plain text: it holds 1 NUL bytes"),
         (
-            {"a/1.txt": "one", "b/1.txt": "two"},
+            {"a.txt": PROSE.encode("utf-16-le")},
             "",
-            "Class 'a' has too few documents.*: 1; give at least 3",
+            "a.txt is no plain text: it holds 1,0.. NUL bytes",
         ),
+        ({"a.txt": b"\xff\xfe\x00"}, "", "a.txt is not UTF-16"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, files, named, message):
@@ -111,6 +116,75 @@ def test_mistakes_are_told_in_one_line(tmp_path, files, named, message):
     with pytest.raises(UserError, match=message) as caught:
         txt.load(tmp_path / named)
     assert "\n" not in str(caught.value)
+
+
+def said_of(path, capfd):
+    """The corpus, and the line that is said of it."""
+    capfd.readouterr()
+    corpus = txt.load(path)
+    line = capfd.readouterr().err
+    assert line.count("\n") == 1
+    return corpus, line
+
+
+def test_classes_of_few_documents_are_none(tmp_path, capfd):
+    """Two of each could not be tested: the text is there all the same, without classes."""
+    for i in range(2):
+        for name in ("cat", "dog"):
+            write(tmp_path / name / f"{i}.txt", f"{name} {i} {PROSE}")
+    corpus, line = said_of(tmp_path, capfd)
+    assert corpus.classes == ()
+    assert len(documents(corpus)) >= 4
+    assert "no classes; not classes, as two need at least 3 documents each" in line
+    for name in ("cat", "dog"):
+        write(tmp_path / name / "2.txt", f"{name} 2 {PROSE}")
+    write(tmp_path / "eel" / "0.txt", f"eel {PROSE}")
+    corpus, line = said_of(tmp_path, capfd)
+    assert corpus.classes == ("cat", "dog")
+    assert [d.label for d in documents(corpus) if d.name == "eel/0.txt"] == [""]
+    assert "2 classes (cat, dog); not classes, " in line
+    assert line.endswith(": eel.\n")
+
+
+def test_text_that_is_left_out_is_counted(tmp_path, capfd):
+    """A paragraph of 48 characters and the blank line behind it, four times more than once."""
+    paragraph = "This paragraph is one of forty characters or so.\n\n"
+    write(tmp_path / "a.txt", paragraph * 5 + PROSE)
+    corpus, line = said_of(tmp_path / "a.txt", capfd)
+    assert whole(corpus) == paragraph + PROSE
+    assert f"left out: 200 of {len(PROSE) + 250:,} characters, paragraphs that had come" in line
+    write(tmp_path / "b.txt", " ")
+    assert "empty: 1 file." in said_of(tmp_path, capfd)[1]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    write(tmp_path / "elsewhere" / "a.txt", PROSE)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "texts")
+    corpus = txt.load(tmp_path / "texts")
+    assert {d.name.partition("#")[0] for d in documents(corpus)} == {"linked/a.txt"}
+    assert whole(corpus) == PROSE
+
+
+def test_marked_utf_16_is_text(tmp_path):
+    write(tmp_path / "a.txt", ("é" + PROSE).encode("utf-16"))
+    assert whole(txt.load(tmp_path / "a.txt")) == "é" + PROSE
+
+
+def test_more_than_memory_holds_is_refused(tmp_path, monkeypatch):
+    write(tmp_path / "a.txt", PROSE)
+    monkeypatch.setattr(memory, "available", lambda: len(PROSE))
+    with pytest.raises(
+        UserError, match=r"Reading .*a.txt needs .* of memory, and .* are available"
+    ):
+        txt.load(tmp_path / "a.txt")
+
+
+def test_what_is_no_file_is_not_read():
+    """It would never end."""
+    with pytest.raises(UserError, match="There is no file or folder /dev/zero"):
+        txt.load(pathlib.Path("/dev/zero"))
 
 
 def test_text_comes_through_the_door(tmp_path, monkeypatch):

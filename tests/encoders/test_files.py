@@ -12,13 +12,13 @@ import safetensors.numpy
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
+from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
 
 ENCODER = ImageEncoder("convnet", (28, 28, 1), (0.3,), (0.2,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
-TOKENIZER = (
-    '{"model": {"vocab": {"[PAD]": 0, "naïve": 1, "\\"": 2}}}'  # all that JSON has to escape twice
-)
+VOCABULARY = ["[PAD]", "[UNK]", "[SEP]", "[MASK]", "naïve", '"', "\\"]  # what JSON has to escape
+TOKENIZER = json.dumps({"kind": "wordpiece", "vocabulary": VOCABULARY}, ensure_ascii=False)
 TEXT = TextEncoder("bert_nano", 7, 5, TOKENIZER, dropout=0.1)
 TOKENS = np.array([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0]], np.int32)
 HEAD = {
@@ -162,3 +162,21 @@ def test_a_card_that_names_no_known_kind_is_told_in_a_line(text_run, tmp_path, c
     )
     with pytest.raises(UserError, match="is damaged or was not written by this suite"):
         files.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tokenizer": "{}"}, "The tokenizer is damaged"),
+        (
+            {"tokenizer": TOKENIZER.replace('"naïve", ', "")},
+            "seed0.safetensors is damaged: its tokenizer has 6 tokens, its encoder 7",
+        ),
+    ],
+)
+def test_a_tokenizer_that_does_not_fit_is_told(tmp_path, changed, message):
+    path = tmp_path / "seed0.safetensors"
+    files.save(path, dataclasses.replace(TEXT, **changed), Variables({}, {}), {})
+    with pytest.raises(UserError, match=message) as caught:
+        files.load(path)
+    assert "\n" not in str(caught.value)

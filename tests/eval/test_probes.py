@@ -112,6 +112,13 @@ def test_without_labels_only_the_spread_is_told(data, variables):
     assert probes.baselines(jax.random.key(0)) == {}
 
 
+def test_probes_learn_from_what_is_labeled(data, probes, variables):
+    """Where images to train on have no labels, those for probes are as good."""
+    unlabeled = Split(data.train.images[:3], None)
+    apart = probes_of(dataclasses.replace(data, train=unlabeled, probe=data.train))
+    assert apart.scores(variables) == probes.scores(variables)
+
+
 def test_a_collapse_warns(probes, variables):
     """With almost nothing left of the images the features are nearly the same for all of them."""
     params = jax.tree.map(lambda p: p * 1e-4, variables.params)
