@@ -86,7 +86,7 @@ class MaskedTokens:
         def pictures(params: Any, seed: int, folder: Path) -> None:
             self.write_guesses(params, folder / "guesses.txt")
 
-        return Evaluation(Headline("eval/masked_accuracy"), scores, baselines, pictures)
+        return Evaluation(Headline("eval/masked_accuracy"), scores, baselines, pictures, "n-grams")
 
     @functools.cached_property
     def validation(self) -> HeldOut:

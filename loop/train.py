@@ -370,7 +370,6 @@ class _Session:
         }
         if isinstance(self.experiment, Pretraining):
             self._hand_over(result["seeds"])
-            self.report.say("Evaluating simpler encoders to compare with.")
             result["data_digest"] = self.experiment.data_digest
         result |= self._baselines()
         name = self.headline.name
@@ -396,6 +395,9 @@ class _Session:
 
     def _baselines(self) -> dict[str, float]:
         """What simpler methods reach in the same evaluation."""
+        against = self.experiment.evaluation.against
+        if against:
+            self.report.say(f"Comparing with {against}.")
         rows = []
         for i, method in enumerate(self.family.rows):
             rows.append(method.evaluation.baselines(self.layout.evaluation_key(i, 0)))

@@ -138,7 +138,7 @@ class Classify:
         )
 
         def scores(learned: Learned, key: jax.Array, last: bool) -> dict[str, float]:
-            features = probes.features(learned.encoder, data.test)
+            features = probes.test_features(learned.encoder)
             logits = classifier.apply(learned.params.classifier, features)
             right = np.argmax(logits, axis=1) == data.test.labels
             return {"eval/accuracy": float(np.mean(right))}

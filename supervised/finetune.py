@@ -37,6 +37,7 @@ from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_positive
 from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.eval.probes import in_batches
+from missing_bits.eval.remembered import Remembered
 from missing_bits.losses import classification
 from missing_bits.metrics import Metrics
 from missing_bits.nets.layers import BatchNorm
@@ -208,7 +209,8 @@ class Finetune:
         self.encoder = resources.networks.encoder
         self.loaded = resources.loaded
         self.plan = Plan(config.updates)
-        self.evaluation = resources.evaluation.of(self.tuned)
+        # Remembered, so that evaluation meets the same merged weights again.
+        self.evaluation = resources.evaluation.of(Remembered(self.tuned))
         self.view = config.views.first
         faster = Params(classifier=True, encoder=False, adapters=False)
         self.optimizer = optax.chain(
@@ -319,6 +321,7 @@ def _evaluation(networks: Networks, data: Labeled) -> Evaluation:
     test = data.test
     classify = jax.jit(lambda tuned, inputs: networks.logits(tuned, inputs, False, False)[0])
 
+    @Remembered  # scores and confusion ask for the same
     def predictions(tuned: Tuned) -> np.ndarray:
         logits = in_batches(functools.partial(classify, tuned), test.inputs, _TESTED)
         return np.argmax(logits, axis=1)
