@@ -45,7 +45,7 @@ from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import collapse
 from missing_bits.eval.evaluation import Evaluation
 from missing_bits.eval.masked_tokens import Guesses, MaskedTokens, Score
-from missing_bits.metrics import Metrics
+from missing_bits.metrics import Metrics, where
 from missing_bits.nets import text
 from missing_bits.options import Flat
 from missing_bits.plan import Plan
@@ -258,7 +258,8 @@ class BERT:
         keys = jax.vmap(jax.random.split)(keys)  # [B, 2]
         masked = self.model.mask(keys[:, 0], batch, self.config.mask_share)
         # Devices may hide more and less: their parts of the mean are summed.
-        count = jnp.maximum(collectives.total(jnp.sum(masked.chosen)), 1)
+        chosen = collectives.total(jnp.sum(masked.chosen))
+        count = jnp.maximum(chosen, 1)
         descent = optimizers.descend(
             self.loss,
             self.optimizer,
@@ -270,9 +271,10 @@ class BERT:
             count,
             reduce=collectives.total,
         )
-        metrics = {
-            "train/loss": descent.loss,
-            "train/masked_accuracy": collectives.total(descent.aux.right) / count,
+        accuracy = collectives.total(descent.aux.right) / count
+        metrics = {  # of a batch in which nothing could be hidden, there are none of the first two
+            "train/loss": where(chosen > 0, descent.loss),
+            "train/masked_accuracy": where(chosen > 0, accuracy),
             "train/gradient_norm": descent.gradient_norm,
             "train/feature_deviation": collapse.feature_deviation(descent.aux.features),
         }

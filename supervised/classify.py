@@ -120,6 +120,7 @@ class Classify:
     def check(config: Config) -> None:
         """Raises `UserError` for settings that cannot run."""
         require_positive(config, "updates", "batch_size")
+        config.encoder.check_batch(config.batch_size)
         require_between(config, 0, 0.999, "label_smoothing")
 
     @staticmethod

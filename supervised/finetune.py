@@ -179,6 +179,11 @@ class Finetune:
             config, "updates", "batch_size", "lora_rank", "lora_alpha", "classifier_rate"
         )
         require(
+            config.batch_size > 1,
+            "--batch-size is 1, but features are normalized over the batch, which takes at least 2 "
+            "examples: of one alone nothing is left.",
+        )
+        require(
             config.labels_per_class >= 0,
             f"--labels-per-class is {config.labels_per_class}; it must be at least 0.",
         )
