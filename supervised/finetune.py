@@ -351,7 +351,7 @@ def _read(config: Config, loaded: files.Loaded) -> Labeled:
     encoder = loaded.encoder
     saved = _options(loaded.card.get("config", {}))
     kind = files.kind_of(encoder)
-    name = config.data or saved.get("data")
+    name = config.data or saved["data"]
     require(
         bool(name),
         f"--init-from={config.init_from} does not tell what it has learned from; give --data.",
@@ -379,8 +379,14 @@ def _read(config: Config, loaded: files.Loaded) -> Labeled:
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration in JSON says, that of its groups beside its own."""
-    found: dict[str, Any] = {}
-    for value in config.values():
-        found |= value if isinstance(value, Mapping) else {}
-    return {**found, **config}
+    """What a configuration in JSON says of its data, be it in a group; else nothing.
+
+    It comes from a file: what is of another type counts as nothing too.
+    """
+    found: dict[str, Any] = {"data": "", "data_dir": "", "image_size": 0}
+    for group in (*config.values(), config):
+        if isinstance(group, Mapping):
+            for name, default in found.items():
+                if type(group.get(name)) is type(default):
+                    found[name] = group[name]
+    return found
