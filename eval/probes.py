@@ -139,7 +139,8 @@ class Probes:
         features_pictures.feature_map(
             features, test.labels, self._data.classes, folder / "features.png"
         )
-        queries = np.linspace(0, len(test.labels) - 1, 8).astype(int)
+        by_class = np.argsort(test.labels, kind="stable")  # evenly spaced, they meet all classes
+        queries = by_class[np.linspace(0, len(by_class) - 1, 8).astype(int)]
         near = knn.neighbors(self.train_features(variables), features[queries], 7)  # [8, 7]
         shown = train.images[near.ravel()].reshape(*near.shape, *train.images.shape[1:])
         right = train.labels[near] == test.labels[queries][:, None]

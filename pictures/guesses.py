@@ -4,6 +4,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from missing_bits.pictures import canvas
+
 _WIDTH = 96  # characters of a line
 _LONGEST = 18  # characters of a token that are shown
 
@@ -48,20 +50,14 @@ def page(documents: Sequence[str], gaps: Sequence[Gap], title: str) -> str:
     rows = [("", "hidden", "", "guesses, the likeliest first", "")]
     for number, gap in enumerate(gaps, 1):
         said = "  ".join(
-            f"{_short(token):<{_LONGEST}}{100 * probability:3.0f} %"
+            f"{canvas.short(token, _LONGEST):<{_LONGEST}}{100 * probability:3.0f} %"
             for token, probability in gap.candidates
         )
         mark = "yes" if gap.candidates[0].token == gap.truth else ""
-        seen = "" if gap.shown == "[MASK]" else f"shown as {_short(gap.shown)}"
-        rows.append((f"[{number}]", _short(gap.truth), mark, said, seen))
+        seen = "" if gap.shown == "[MASK]" else f"shown as {canvas.short(gap.shown, _LONGEST)}"
+        rows.append((f"[{number}]", canvas.short(gap.truth, _LONGEST), mark, said, seen))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
         lines.append(("  " + "  ".join(cells)).rstrip())
     return "\n".join(lines) + "\n"
-
-
-def _short(token: str) -> str:
-    """A token on one line, its middle left out where it is long."""
-    token = "".join(letter if letter.isprintable() else "?" for letter in token)
-    return token if len(token) <= _LONGEST else f"{token[: _LONGEST - 7]}...{token[-4:]}"

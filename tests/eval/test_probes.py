@@ -11,6 +11,7 @@ from missing_bits.data.images import Split, in_memory
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
+from missing_bits.eval import probes as probes_module
 from missing_bits.eval.evaluation import Headline
 from missing_bits.eval.probes import Probes, Probing, at_once, in_batches
 
@@ -160,6 +161,25 @@ def test_scores_and_pictures_encode_once(data, variables, tmp_path):
     assert len(encoded) == 4
     probes.scores(jax.tree.map(np.copy, variables))
     assert len(encoded) == 6, "other arrays, even if they are equal"
+
+
+def test_neighbors_are_shown_of_images_of_all_classes(data, variables, tmp_path, monkeypatch):
+    """Labels are sorted with all but two of one class: two of the eight images show the other."""
+    labels = np.repeat([0, 1], [53 - 12, 12]).astype(np.int32)
+    uneven = dataclasses.replace(data, test=Split(data.test.images, np.roll(labels, 5)))
+    shown = {}
+
+    def neighbors(queries, near, right, path):
+        shown["queries"] = queries
+
+    monkeypatch.setattr(probes_module.images_pictures, "neighbors", neighbors)
+    probes_of(uneven).pictures(variables, tmp_path)
+    of_class = [
+        uneven.test.labels[np.all(uneven.test.images == query, axis=(1, 2, 3))].item()
+        for query in shown["queries"]
+    ]
+    assert of_class == sorted(of_class)
+    assert sum(of_class) == 2
 
 
 def test_pixels_of_large_pictures_are_shrunk_and_their_metrics_say_so(monkeypatch):
