@@ -75,11 +75,11 @@ class MaskedTokens:
       guesser: who guesses.
 
     Raises:
-      UserError: nothing can be hidden in validation or test text.
+      UserError: nothing can be hidden in the text of a split.
     """
 
     def __init__(self, texts: Texts, guesser: Guesser) -> None:
-        for name in ("validation", "test"):
+        for name in ("train", "validation", "test"):
             tokens = getattr(texts, name).tokens
             require(
                 bool(np.any(tokens >= tokenizer.SPECIALS)),

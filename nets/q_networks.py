@@ -13,6 +13,7 @@ from missing_bits.nets.conv import Conv2D
 
 _UNBOUNDED = 1e6  # a bound as large is none: float32's largest number stands for infinity
 _SMALLEST_SIDE = 3  # pixels: that of the small network's kernel
+_FEW = 16  # more channels than that at the end, behind a side of at most 4 pixels, are none
 _NATURE_SIDE = 36  # pixels: with fewer the last of the Nature network's convolutions has no place
 
 
@@ -96,6 +97,23 @@ def _check(shape: tuple[int, ...]) -> None:
         f"(height, width, channels) of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} pixels. "
         "Flatten or reshape them in a wrapper of the environment.",
     )
+    require(
+        not (is_image and _channels_first(shape)),
+        f"Observations of shape {shape} have their channels first; the network takes images "
+        "(height, width, channels). Move them to the end in a wrapper of the environment: "
+        "np.moveaxis(observation, 0, -1).",
+    )
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether images look like (channels, height, width), such as stacks of frames (4, 84, 84).
+
+    Either a few channels stand before two long sides, or fewer than the side of a square.
+    """
+    first, height, width = shape
+    few = first <= 4 and min(height, width) >= _FEW
+    square = height == width >= 2 * _FEW and first < height
+    return few or square
 
 
 def _scaled(observation: jax.Array) -> jax.Array:

@@ -95,3 +95,18 @@ def test_observations_that_fit_no_network_are_told_in_a_line(shape):
         q_networks.for_observations(space, (8,), 2)
     assert str(error.value).startswith(f"Observations of shape {shape} fit no network")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 96), (4, 84, 84), (3, 16, 16), (12, 84, 84)])
+def test_channels_that_stand_first_are_told_in_a_line(shape):
+    space = gym.spaces.Box(0, 255, shape, np.uint8)
+    with pytest.raises(UserError) as error:
+        q_networks.for_observations(space, (8,), 2)
+    assert str(error.value).startswith(f"Observations of shape {shape} have their channels first")
+    assert "np.moveaxis(observation, 0, -1)" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 10), (4, 12, 12), (7, 7, 20), (5, 9, 10), (84, 84, 4)])
+def test_grids_of_many_channels_are_images(shape):
+    q_networks.for_observations(gym.spaces.Box(0, 1, shape, np.float32), (8,), 2)

@@ -363,8 +363,8 @@ def test_held_out_text_is_hidden_the_same_however_training_hides():
     chex.assert_trees_all_equal(other.validation, judge().validation)
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_held_out_text_in_which_nothing_can_be_hidden_is_refused_before_training(split):
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_text_in_which_nothing_can_be_hidden_is_refused_before_training(split):
     texts = resources().texts
     rows = getattr(texts, split)
     unknown = rows._replace(tokens=np.full_like(rows.tokens, tokenizer.UNK))
