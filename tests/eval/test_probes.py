@@ -189,9 +189,10 @@ def test_pixels_of_large_pictures_are_shrunk_and_their_metrics_say_so(monkeypatc
     """
     rng = np.random.default_rng(0)
     labels = np.arange(24, dtype=np.int32) % 2
-    images = rng.integers(0, 100, (24, 40, 40, 3)) + 100 * labels[:, None, None, None]
+    bright = (np.arange(40) < 20)[None, :] == labels[:, None]  # half of the columns
+    images = rng.integers(0, 100, (24, 40, 40, 3)) + 100 * bright[:, None, :, None]
     split = Split(images.astype(np.uint8), labels)
-    large = in_memory(split, split, ("dark", "bright"))
+    large = in_memory(split, split, ("right", "left"))
     probes = Probes(large, ImageEncoder("convnet", (40, 40, 3), (0.5,) * 3, (0.3,) * 3))
     monkeypatch.setattr(probes, "features", lambda variables, split: labels[:, None] + 1.0)
     baselines = probes.baselines(jax.random.key(0))
