@@ -19,7 +19,10 @@ from missing_bits.options import row
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The step size rises linearly, then falls as a cosine over the rest of the budget."""
+    """The step size rises linearly, then falls as a cosine over the rest of the budget.
+
+    Of a warm-up of n updates, the first has 1 / (n + 1) of the largest step size.
+    """
 
     name: Literal["adamw", "lars", "muon"] = "adamw"
     """AdamW (Loshchilov and Hutter 2019), LARS with momentum (You et al. 2017), or Muon (Jordan et
@@ -31,8 +34,8 @@ class Optimizer:
     end: float = row(0.001)
     """The last step size as a share of the largest, 0 to 1."""
     weight_decay: float = row(1e-4)
-    """Decay of weights, coupled to the step size; biases and normalization parameters are left
-    alone."""
+    """Decay of weights, coupled to the step size; biases, those of attention too, and normalization
+    parameters are left alone."""
     momentum: float = row(0.9)
     """Momentum of LARS and Muon, and AdamW's average of gradients, 0 up to 1."""
     squares: float = row(0.999)
@@ -54,19 +57,20 @@ class Optimizer:
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:
     """The step size at each update of a budget of `updates`."""
     warmup = int(config.warmup * updates)
-    # optax branches on the peak, which therefore is 1: the step size may be traced, and scales.
-    shape = optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else 1.0, 1.0, warmup, updates, config.end
-    )
+    # From above 0, so that the first update moves something. optax branches on the peak, which
+    # therefore is 1: the step size may be traced, and scales.
+    first = 1 / (warmup + 1)
+    shape = optax.warmup_cosine_decay_schedule(first, 1.0, warmup, updates, config.end)
     return lambda count: config.learning_rate * shape(count)
 
 
 def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     """The optimizer for a budget of `updates`; the numbers marked as a row's may be traced.
 
-    Parameters with at most one axis, biases and those of normalization, are excluded from weight
-    decay and from the adaptation of LARS, as published (Grill et al. 2020, appendix J; Zbontar et
-    al. 2021, section 2.2). As in their code, the step size multiplies what momentum has gathered.
+    Vectors are excluded from weight decay and from the adaptation of LARS, as published (Grill et
+    al. 2020, appendix J; Zbontar et al. 2021, section 2.2): parameters with at most one axis, which
+    are biases, tokens and those of normalization, and the biases of attention, which have two. As
+    in their code, the step size multiplies what momentum has gathered.
 
     Muon takes the weights of linear layers and convolutions, as matrices from inputs to outputs,
     and moves each along the orthogonal matrix next to its momentum, with steps as long as those of
@@ -90,12 +94,20 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     return optax.chain(decay, adapt, optax.trace(config.momentum), slow_vectors, step_size)
 
 
+_BIASES = ("by_distance",)  # parameters of several axes that are added, and multiply nothing
+
+
 def _weights(params: optax.Params) -> Any:
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    """Which parameters are weights, which multiply what comes in."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: p.ndim > 1 and not (path and getattr(path[-1], "key", None) in _BIASES),
+        params,
+    )
 
 
 def _vectors(params: optax.Params) -> Any:
-    return jax.tree.map(lambda p: p.ndim <= 1, params)
+    """Which parameters are not."""
+    return jax.tree.map(lambda is_weight: not is_weight, _weights(params))
 
 
 class Descent(NamedTuple):

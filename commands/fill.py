@@ -55,10 +55,12 @@ def fill(run: str, sentence: str, top: int) -> str:
 
     loaded = files.load(run)
     exp = loaded.card.get("exp")
+    is_text = files.kind_of(loaded.encoder) == "text"
     require(
-        ALIASES.get(exp, exp) in ("bert", EXPERIMENTS["bert"].where),
+        is_text and ALIASES.get(exp, exp) in ("bert", EXPERIMENTS["bert"].where),
         f"{run} holds no language model. Name the folder of a finished run of --exp=bert.",
     )
+    files.check_head(loaded, _head_like(loaded.encoder), run)
     try:
         sentence.encode()
     except UnicodeEncodeError as error:  # what the shell passed on was no text
@@ -86,6 +88,17 @@ def fill(run: str, sentence: str, top: int) -> str:
         best = np.argsort(-row, kind="stable")[:top]
         lines += [f"  {100 * row[token]:5.1f} %  {words.token(token)}" for token in best]
     return "\n".join(lines)
+
+
+def _head_like(encoder: "TextEncoder") -> Any:
+    """The shapes of the parameters of what guesses words."""
+    import jax
+    import jax.numpy as jnp
+
+    from missing_bits.nets import text
+
+    table = jax.ShapeDtypeStruct((encoder.vocabulary, encoder.num_features), jnp.float32)
+    return jax.eval_shape(text.word_head().init, jax.random.key(0), table, table)
 
 
 def guesses(

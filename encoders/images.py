@@ -6,12 +6,16 @@ from typing import Literal
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from missing_bits.augment import color
 from missing_bits.data.images import ImageSet
 from missing_bits.encoders.variables import Variables
-from missing_bits.errors import require
+from missing_bits.errors import UserError, require
 from missing_bits.nets import vision
+
+_ROUNDING = 1e-3  # by which floats may lie outside of [0, 1]
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,18 @@ class ImageEncoder:
 
     def __post_init__(self) -> None:
         vision.check(self.network, self.image_shape, self.patch)
+        channels = self.image_shape[2]
+        require(
+            len(self.mean) == len(self.std) == channels and min(self.std) > 0,
+            f"An encoder of images with {channels} channels needs a mean and a deviation above 0 "
+            f"for each; it has {len(self.mean)} and {len(self.std)}.",
+        )
 
     @property
     def num_features(self) -> int:
         """D, the width of a feature."""
         variables = jax.eval_shape(self.init, jax.random.key(0))
-        images = jnp.zeros((2, *self.image_shape))
+        images = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
         features, _ = jax.eval_shape(self.apply, variables, images)
         return features.shape[1]
 
@@ -59,7 +69,7 @@ class ImageEncoder:
 
         Args:
           variables: of this encoder.
-          images: [B, H, W, C], uint8, or float in [0, 1].
+          images: [B, H, W, C], uint8, or float in [0, 1]; `prepare` makes them of others.
           is_training: whether batch normalization uses and gathers the batch's statistics.
 
         Returns:
@@ -94,11 +104,75 @@ class ImageEncoder:
     def normalized(self, images: jax.Array) -> jax.Array:
         """Images [B, H, W, C] as the network gets them.
 
-        They are float32, each channel of mean 0 and deviation 1.
+        They are float32, each channel of mean 0 and deviation 1. Integers count as bytes.
+
+        Raises:
+          UserError: they are of another shape, or neither integers nor floats.
         """
-        if images.dtype == jnp.uint8:
-            images = images.astype(jnp.float32) / 255
-        return color.normalize(images, self.mean, self.std)
+        self._check_kind(images.shape, images.dtype)
+        is_bytes = jnp.issubdtype(images.dtype, jnp.integer)
+        images = images.astype(jnp.float32)
+        return color.normalize(images / 255 if is_bytes else images, self.mean, self.std)
+
+    def prepare(self, images: ArrayLike) -> jax.Array:
+        """Images from anywhere as `apply` takes them; what they hold is checked too.
+
+        Args:
+          images: [B, H, W, C], integers from 0 to 255 of any type, or floats in [0, 1]. In a traced
+            function only their shape and type are known, and checked.
+
+        Raises:
+          UserError: they are none of these.
+        """
+        if isinstance(images, jax.core.Tracer):
+            return images
+        try:
+            found = np.asarray(images)
+        except ValueError as error:
+            raise UserError(
+                "The images are of different shapes; resize them to one and stack them."
+            ) from error
+        self._check_kind(found.shape, found.dtype)
+        if found.size == 0:
+            return jnp.asarray(found)
+        low = found.min()
+        high = found.max()
+        if jnp.issubdtype(found.dtype, jnp.integer):
+            require(
+                low >= 0 and high <= 255,
+                f"The images are integers from {low} to {high}; they must lie between 0 and 255.",
+            )
+            return jnp.asarray(found.astype(np.uint8))
+        require(
+            bool(np.isfinite(low) and np.isfinite(high)),
+            "The images hold NaN or infinite numbers; give uint8, or finite floats in [0, 1].",
+        )
+        require(
+            low >= -_ROUNDING and high <= 1 + _ROUNDING,
+            f"The images are floats from {low:.4g} to {high:.4g}; floats must lie in [0, 1]. "
+            "Divide bytes by 255 or give them as uint8; the encoder normalizes by itself.",
+        )
+        return jnp.asarray(found.astype(np.float32))
+
+    def _check_kind(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """Raises `UserError` unless images are of this encoder's shape, integers or floats."""
+        height, width, channels = self.image_shape
+        advice = "Resize them, or take another encoder."
+        if shape == self.image_shape:
+            advice = "Give a single one as images[None]."
+        elif shape[1:] == (channels, height, width):
+            advice = "Move the channels to the end: images.transpose(0, 2, 3, 1)."
+        elif channels == 1 and shape[1:] == (height, width):
+            advice = "Add the channel: images[..., None]."
+        require(
+            len(shape) == 4 and shape[1:] == self.image_shape,
+            f"The images are of shape {shape}; this encoder takes (images, {height}, {width}, "
+            f"{channels}), the last three being height, width, channels. {advice}",
+        )
+        require(
+            jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating),
+            f"The images are of type {dtype}; give uint8, or floats in [0, 1].",
+        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +210,18 @@ class Encoder:
             self.network in fit,
             f"--{prefix}network={self.network} has no patches to mask; choose one of "
             f"{', '.join(fit)}.",
+        )
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises `UserError` for a batch of one example under batch normalization.
+
+        That makes the same features of every image, so that nothing but a bias could be learned.
+        Statistics are those of all devices together: what counts is the batch of all.
+        """
+        require(
+            batch_size > 1 or not vision.has_batch_norm(self.network),
+            f"--batch-size is {batch_size}, but --network={self.network} normalizes over the "
+            "batch, which takes at least 2 images; give more, or a vision transformer.",
         )
 
     def make(self, data: ImageSet) -> ImageEncoder:

@@ -1,13 +1,20 @@
 """Encoders of text: a network by name, with its tokenizer."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from missing_bits.encoders.variables import Variables
+from missing_bits.errors import UserError, require
 from missing_bits.nets import text
+
+_MOST_TOKENS = 10_000_000  # in a vocabulary or a row
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,23 @@ class TextEncoder:
     bfloat16: bool = False
     """Compute in bfloat16."""
 
+    def __post_init__(self) -> None:
+        require(
+            self.network in text.NAMES,
+            f"An encoder of text is one of {', '.join(text.NAMES)}; there is no {self.network}.",
+        )
+        for what, number in (("vocabulary", self.vocabulary), ("length", self.length)):
+            require(
+                1 <= number <= _MOST_TOKENS,
+                f"The {what} of an encoder of text is {number}; it must lie between 1 and "
+                f"{_MOST_TOKENS:,}.",
+            )
+        require(
+            0 <= self.dropout < 1,
+            f"The dropout of an encoder of text is {self.dropout}; it must be at least 0 and below "
+            "1.",
+        )
+
     @property
     def num_features(self) -> int:
         """D, the width of a feature."""
@@ -41,7 +65,7 @@ class TextEncoder:
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""
-        row = jnp.zeros((1, self.length), jnp.int32)
+        row = jnp.zeros((1, 1), jnp.int32)  # parameters do not depend on its length
         return Variables(self._network.init(key, row, row, None), {})
 
     def apply(
@@ -51,7 +75,7 @@ class TextEncoder:
 
         Args:
           variables: of this encoder.
-          tokens: int [B, L], padded at the end with `text.PADDING`.
+          tokens: int [B, L], padded at the end with `text.PADDING`; `prepare` makes them of texts.
           is_training: makes no difference.
 
         Returns:
@@ -61,6 +85,69 @@ class TextEncoder:
         each = self.tokens(variables, tokens, real)  # [B, L, D]
         count = jnp.maximum(jnp.sum(real, axis=1, keepdims=True), 1)
         return jnp.sum(each * real[:, :, None], axis=1) / count, variables.state
+
+    def prepare(self, texts: str | Sequence[str] | ArrayLike) -> jax.Array:
+        """Texts, or their tokens, as `apply` takes them: int32 [B, L].
+
+        Args:
+          texts: a text or several; or integers [B, L], tokens padded at the end with
+            `text.PADDING`. In a traced function only the shape and type of tokens are known, and
+            checked. A text of more than `length` tokens is cut, with a warning; an empty one has
+            features of zeros.
+
+        Raises:
+          UserError: they are none of these.
+        """
+        if isinstance(texts, np.ndarray) and texts.dtype.kind in "UO":  # strings
+            texts = texts.tolist()
+        if isinstance(texts, str):
+            texts = [texts]
+        if isinstance(texts, Sequence) and texts and all(isinstance(one, str) for one in texts):
+            texts = self._tokenized(texts)
+        is_traced = isinstance(texts, jax.core.Tracer)
+        try:
+            tokens = texts if is_traced else np.asarray(texts)
+        except ValueError as error:
+            raise UserError(
+                f"Rows of tokens differ in length; pad them at the end with {text.PADDING}."
+            ) from error
+        require(
+            jnp.issubdtype(tokens.dtype, jnp.integer),
+            f"Texts are of type {tokens.dtype}; give a list of strings, or tokens as integers.",
+        )
+        shape = tokens.shape
+        advice = " Give a single text as tokens[None]." if len(shape) == 1 else ""
+        require(
+            len(shape) == 2 and shape[1] > 0,
+            f"Tokens are of shape {shape}; this encoder takes (texts, tokens of a text).{advice}",
+        )
+        if not is_traced and tokens.size:
+            low = tokens.min()
+            high = tokens.max()
+            require(
+                low >= 0 and high < self.vocabulary,
+                f"Tokens are numbers from {low} to {high}; those of this encoder's vocabulary go "
+                f"from 0 to {self.vocabulary - 1}. Give strings, or cut them by its own tokenizer.",
+            )
+        return jnp.asarray(tokens, jnp.int32)
+
+    def _tokenized(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens int32 [B, L] of texts."""
+        from missing_bits.data.tokenizer import Tokenizer  # late: its library is not always needed
+
+        found = [encoded.ids for encoded in Tokenizer.from_json(self.tokenizer).encode_all(texts)]
+        long = sum(len(ids) > self.length for ids in found)
+        if long:
+            warnings.warn(
+                f"{long} of {len(texts)} texts have more than {self.length} tokens, the most that "
+                "this encoder reads: their ends are cut off.",
+                stacklevel=4,
+            )
+        longest = max(1, *map(len, found))
+        tokens = np.full((len(texts), min(longest, self.length)), text.PADDING, np.int32)
+        for row, ids in zip(tokens, found, strict=True):
+            row[: len(ids)] = ids[: self.length]
+        return tokens
 
     def tokens(
         self,

@@ -39,6 +39,18 @@ def effective_rank(features: np.ndarray) -> float:
     return float(np.exp(scipy.special.entr(shares).sum()))
 
 
+def directions(features: jax.Array) -> jax.Array:
+    """Features [N, D] of any magnitude scaled to length 1, float32; one of zeros stays as it is."""
+    chex.assert_rank(features, 2)
+    features = features.astype(jnp.float32)
+    # First to a largest element of 1: the squares of float32 above 1e19 overflow, and those below
+    # 1e-19 vanish.
+    largest = jnp.max(jnp.abs(features), axis=1, keepdims=True)
+    scaled = features / jnp.where(largest > 0, largest, 1.0)
+    lengths = jnp.linalg.norm(scaled, axis=1, keepdims=True)
+    return scaled / jnp.where(lengths > 0, lengths, 1.0)
+
+
 def feature_deviation(features: jax.Array) -> jax.Array:
     """How features of length 1 deviate over all devices' batch (Chen & He 2021, section 4.1).
 
@@ -49,12 +61,9 @@ def feature_deviation(features: jax.Array) -> jax.Array:
       A scalar: the mean over the D components, times sqrt(D). 1 where features fill the sphere
       evenly, 0 where all images have the same.
     """
-    chex.assert_rank(features, 2)
-    features = features.astype(jnp.float32)
-    lengths = jnp.linalg.norm(features, axis=1, keepdims=True)
-    directions = features / jnp.maximum(lengths, 1e-12)  # zeros have none, and stay zeros
-    mean = collectives.mean(jnp.mean(directions, axis=0, keepdims=True))
-    variance = collectives.mean(jnp.mean(jnp.square(directions - mean), axis=0))  # [D]
+    unit = directions(features)
+    mean = collectives.mean(jnp.mean(unit, axis=0, keepdims=True))
+    variance = collectives.mean(jnp.mean(jnp.square(unit - mean), axis=0))  # [D]
     return jnp.mean(jnp.sqrt(variance)) * jnp.sqrt(float(features.shape[1]))
 
 

@@ -40,12 +40,14 @@ class Evaluation:
         run's last evaluation, so that dear measures may run only then.
       baselines: maps a key to the metrics "baseline/..." that need nothing learned.
       pictures: draws (learned, seed, folder) into files of the folder.
+      against: what `baselines` measures, to be said before it takes its time; empty for nothing.
     """
 
     headline: Headline
     scores: Scores
     baselines: Baselines = _no_baselines
     pictures: Pictures = _no_pictures
+    against: str = ""
 
     def of(self, select: Callable[[Learned], Learned]) -> "Evaluation":
         """The same evaluation of a part of what was learned: of select(learned)."""
@@ -76,7 +78,8 @@ class Evaluation:
             for part in parts:
                 part.pictures(learned, seed, folder)
 
-        return Evaluation(self.headline, scores, baselines, pictures)
+        against = ", ".join(part.against for part in parts if part.against)
+        return Evaluation(self.headline, scores, baselines, pictures, against)
 
     def drawing(self, more: Pictures) -> "Evaluation":
         """The same evaluation, which draws further pictures first."""

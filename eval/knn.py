@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from missing_bits.eval import collapse
+
 _SIMILARITIES = 1 << 25  # that are in memory at once: 128 MiB
 
 
@@ -30,7 +32,7 @@ def accuracy(
     The lower class wins a draw.
 
     Args:
-      train_features: [N, D], of any length: only directions count.
+      train_features: [N, D], of any length: only directions count. Zeros are similar to none.
       train_labels: [N] integers from 0.
       test_features: [M, D].
       test_labels: [M].
@@ -75,18 +77,12 @@ def _nearest(train: np.ndarray, queries: np.ndarray, k: int) -> _Nearest:
 @partial(jax.jit, static_argnames=("k", "rows"))
 def _search(train: jax.Array, queries: jax.Array, k: int, rows: int) -> _Nearest:
     """The search, `rows` queries at a time: exact, in full float32 precision on every platform."""
-    train = _directions(train)
+    train = collapse.directions(train)
 
     def search_one(query: jax.Array) -> _Nearest:
         return _Nearest(*jax.lax.top_k(jnp.dot(query, train.T, precision="highest"), k))
 
-    return jax.lax.map(search_one, _directions(queries), batch_size=rows)
-
-
-def _directions(features: jax.Array) -> jax.Array:
-    """Features [N, D] scaled to length 1; a feature of zeros stays, and is similar to none."""
-    features = features.astype(jnp.float32)
-    return features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return jax.lax.map(search_one, collapse.directions(queries), batch_size=rows)
 
 
 @partial(jax.jit, static_argnames="num_classes")

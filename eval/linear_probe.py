@@ -9,7 +9,7 @@ the training split, then turned to their principal axes: a rotation changes neit
 nor |w|, so the problem stays the same, but one step length for each axis now suits it. L-BFGS moves
 v, where w is v times the inverse root of a bound on the second derivative, variance / 2 +
 regularization (Böhning 1992). Correlated features, on which the plain method takes hundreds of
-iterations, then take a few dozen.
+iterations, then take a few dozen. Memory grows with N D + min(N, D)^2, not with D^2.
 Shapes: N images, D of a feature, K classes.
 """
 
@@ -65,9 +65,9 @@ def accuracy(
     """
     chex.assert_shape(train_labels, (len(train_features),))
     chex.assert_shape(test_labels, (len(test_features),))
-    mean, axes = _principal_axes(train_features)
-    train = _turn(train_features, mean, axes)
-    test = _turn(test_features, mean, axes)
+    axes = _principal_axes(train_features)
+    train = _turn(train_features, axes)
+    test = _turn(test_features, axes)
     model = fit(train, jnp.asarray(train_labels, jnp.int32), num_classes)
     return float(_accuracy(model, test, jnp.asarray(test_labels)))
 
@@ -152,26 +152,54 @@ def minimize(
     return Affine(lengths * found.w, found.b)
 
 
-@jax.jit
-def _principal_axes(features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean [1, D] of features [N, D], and the axes [D, D] to which `_turn` takes them.
+class _Axes(NamedTuple):
+    """How features are standardized and turned to R axes."""
 
-    The axes include the scale that gives every feature a deviation of 1.
+    mean: jax.Array  # [1, D]
+    scale: jax.Array  # [1, D], what makes their deviation 1; 0 for constant ones
+    axes: jax.Array  # [D, R], orthonormal
+
+
+@jax.jit
+def _principal_axes(features: jax.Array) -> _Axes:
+    """The principal axes of features [N, D], once these are standardized; R = min(N, D).
+
+    Where there are fewer images than components, no matrix of D x D is made: first an orthonormal
+    basis of what the images span is found, then the axes within it. Regularized weights never leave
+    that span.
     """
     features = features.astype(jnp.float32)
-    mean = jnp.mean(features, axis=0, keepdims=True)
-    centered = features - mean
-    deviation = jnp.sqrt(jnp.mean(jnp.square(centered), axis=0))  # [D]
-    constant = deviation <= 1e-6 * jnp.max(jnp.abs(features), axis=0)  # they become zeros
-    scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, deviation))
-    standardized = centered * scale[None, :]
-    covariance = jnp.dot(standardized.T, standardized, precision="highest") / len(features)
-    return mean, scale[:, None] * jnp.linalg.eigh(covariance)[1]
+    # Relative to the largest, so that squares of very large or small features stay finite.
+    largest = jnp.max(jnp.abs(features), axis=0, keepdims=True)  # [1, D]
+    largest = jnp.where(largest > 0, largest, 1.0)
+    relative = features / largest
+    mean = jnp.mean(relative, axis=0, keepdims=True)
+    centered = relative - mean
+    deviation = jnp.sqrt(jnp.mean(jnp.square(centered), axis=0, keepdims=True))
+    constant = deviation <= 1e-6  # they become zeros
+    scale = jnp.where(constant, 0.0, 1 / jnp.where(constant, 1.0, deviation))  # [1, D]
+    standardized = centered * scale
+    count, size = features.shape
+    if count >= size:
+        axes = _axes(standardized)
+    else:
+        basis = jnp.linalg.qr(standardized.T)[0]  # [D, N]
+        within = jnp.dot(standardized, basis, precision="highest")  # [N, N]
+        axes = jnp.dot(basis, _axes(within), precision="highest")
+    return _Axes(mean * largest, scale / largest, axes)
+
+
+def _axes(features: jax.Array) -> jax.Array:
+    """The principal axes [D, D] of features [N, D] of mean 0."""
+    products = jnp.dot(features.T, features, precision="highest") / len(features)
+    return jnp.linalg.eigh(products)[1]
 
 
 @jax.jit
-def _turn(features: jax.Array, mean: jax.Array, axes: jax.Array) -> jax.Array:
-    return jnp.dot(features.astype(jnp.float32) - mean, axes, precision="highest")
+def _turn(features: jax.Array, to: _Axes) -> jax.Array:
+    """Features [N, D] along the axes, [N, R]."""
+    standardized = (features.astype(jnp.float32) - to.mean) * to.scale
+    return jnp.dot(standardized, to.axes, precision="highest")
 
 
 def _accuracy(model: Affine, features: jax.Array, labels: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ Shapes: B images in a batch, H, W, C of an image, L patches, M of them hidden, P
 features.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from missing_bits.augment.masking import Normalized
 from missing_bits.augment.patches import Masks, Patches
 from missing_bits.data.images import ImageSet, Split
 from missing_bits.eval.evaluation import Evaluation, Headline
+from missing_bits.eval.probes import at_once
 from missing_bits.pictures import images as pictures_of_images
 
 _TESTED = 500  # test images, at most, whose patches are restored
@@ -54,19 +56,27 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
 
     def scores(params: Any, key: jax.Array, last: bool) -> dict[str, float]:
         """The error on some test images, under the same masks each time."""
-        x = _some(data.test, _TESTED)
-        masks = restorer.masks(jax.random.split(jax.random.key(0), len(x)))
-        predictions = restore(params, x, masks).predictions
-        targets = restorer.targets(patches.at(x, masks.hidden))
-        return {"eval/masked_error": float(restorer.error(predictions, targets.values))}
+        keys = jax.random.split(jax.random.key(0), len(_chosen(data.test, _TESTED)))
+        total = 0.0
+        for some, x in _batches(data.test, _TESTED):
+            masks = restorer.masks(keys[some])
+            predictions = restore(params, x, masks).predictions
+            targets = restorer.targets(patches.at(x, masks.hidden))
+            total += len(x) * float(restorer.error(predictions, targets.values))
+        return {"eval/masked_error": total / len(keys)}
 
     def baselines(key: jax.Array) -> dict[str, float]:
         """The error of guessing, at each place, the mean of training patches."""
-        train = restorer.targets(patches.of(_some(data.train, _COUNTED))).values
-        test = restorer.targets(patches.of(_some(data.test, _TESTED))).values
-        mean = jnp.mean(train, axis=0, keepdims=True)  # [1, L, P]
-        guesses = jnp.broadcast_to(mean, test.shape)
-        return {"baseline/mean_patch_error": float(restorer.error(guesses, test))}
+        total = 0.0
+        for _, x in _batches(data.train, _COUNTED):
+            total += jnp.sum(restorer.targets(patches.of(x)).values, axis=0, keepdims=True)
+        mean = total / len(_chosen(data.train, _COUNTED))  # [1, L, P]
+        error = 0.0
+        for _, x in _batches(data.test, _TESTED):
+            values = restorer.targets(patches.of(x)).values
+            guesses = jnp.broadcast_to(mean, values.shape)
+            error += len(x) * float(restorer.error(guesses, values))
+        return {"baseline/mean_patch_error": error / len(_chosen(data.test, _TESTED))}
 
     def pictures(params: Any, seed: int, folder: Path) -> None:
         """Test images, what is visible of them, and what is made of that.
@@ -74,7 +84,7 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
         A prediction of normalized patches gets the true mean and deviation of each patch back, as
         published (He et al. 2022, figure 2).
         """
-        x = _some(data.test, _DRAWN)
+        x = _read(data.test, _chosen(data.test, _DRAWN))
         masks = restorer.masks(jax.random.split(jax.random.key(seed), len(x)))
         predictions = restore(params, x, masks).predictions
         truth = restorer.targets(patches.at(x, masks.hidden))
@@ -84,11 +94,24 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
         pictures_of_images.reconstructions(x, masked, restored, folder / "reconstructions.png")
 
     headline = Headline("eval/masked_error", larger_is_better=False)
-    return Evaluation(headline, scores, baselines, pictures)
+    return Evaluation(headline, scores, baselines, pictures, "mean patches")
 
 
-def _some(split: Split, most: int) -> jax.Array:
-    """At most so many images of a split, evenly spaced, float [n, H, W, C] in [0, 1]."""
+def _chosen(split: Split, most: int) -> np.ndarray:
+    """Indices [n] of at most so many images of a split, evenly spaced."""
     count = split.images.shape[0]
-    chosen = np.linspace(0, count - 1, min(count, most)).astype(int)
-    return jnp.asarray(split.images[chosen]) / 255
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
+def _read(split: Split, indices: np.ndarray) -> jax.Array:
+    """Images, float [n, H, W, C] in [0, 1]."""
+    return jnp.asarray(split.images[indices]) / 255
+
+
+def _batches(split: Split, most: int) -> Iterator[tuple[slice, jax.Array]]:
+    """The images of `_chosen`, as many at once as networks get, and which of them these are."""
+    chosen = _chosen(split, most)
+    size = at_once(split.images.shape[1:])
+    for start in range(0, len(chosen), size):
+        some = slice(start, start + size)
+        yield some, _read(split, chosen[some])

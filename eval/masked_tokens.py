@@ -5,6 +5,7 @@ of a token, V vocabulary.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,13 +17,16 @@ from missing_bits.augment.tokens import Masked
 from missing_bits.data import tokenizer
 from missing_bits.data.packing import Packed
 from missing_bits.data.text import Texts
+from missing_bits.errors import require
 from missing_bits.eval import collapse
 from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.eval.ngram import Ngram
+from missing_bits.pictures import guesses
 
 SHARE = 0.15
 """Of the tokens, hidden in held-out text, whatever training hides."""
 _SHOWN = 4  # rows whose guesses are written
+_CANDIDATES = 3  # for each hidden token
 
 
 class Guesses(NamedTuple):
@@ -44,7 +48,10 @@ class Guesser(Protocol):
     """Networks that guess hidden tokens; nothing here depends on a number of a row."""
 
     def mask(self, keys: jax.Array, rows: Packed, share: float) -> Masked:
-        """Hides a share of the tokens of rows [B, L], by a key for each of them."""
+        """Hides a share of the tokens of rows [B, L], by a key for each of them.
+
+        Rows whose words are None have single tokens hidden, whatever training hides.
+        """
 
     def guess(self, params: Any, masked: Masked, segments: jax.Array) -> Guesses:
         """What parameters make of masked rows with segments [B, L]."""
@@ -66,9 +73,19 @@ class MaskedTokens:
     Args:
       texts: the text.
       guesser: who guesses.
+
+    Raises:
+      UserError: nothing can be hidden in the text of a split.
     """
 
     def __init__(self, texts: Texts, guesser: Guesser) -> None:
+        for name in ("train", "validation", "test"):
+            tokens = getattr(texts, name).tokens
+            require(
+                bool(np.any(tokens >= tokenizer.SPECIALS)),
+                f"The {name} text has no token that could be hidden: all of its words are unknown "
+                "to the vocabulary. Give more text, or a larger --vocabulary.",
+            )
         self._texts = texts
         self._guesser = guesser
         self._guess = jax.jit(guesser.guess)
@@ -86,7 +103,7 @@ class MaskedTokens:
         def pictures(params: Any, seed: int, folder: Path) -> None:
             self.write_guesses(params, folder / "guesses.txt")
 
-        return Evaluation(Headline("eval/masked_accuracy"), scores, baselines, pictures)
+        return Evaluation(Headline("eval/masked_accuracy"), scores, baselines, pictures, "n-grams")
 
     @functools.cached_property
     def validation(self) -> HeldOut:
@@ -138,21 +155,62 @@ class MaskedTokens:
         some = np.linspace(0, count - 1, min(_SHOWN, count)).astype(int)
         masked = jax.tree.map(lambda leaf: np.asarray(leaf)[some], masked)
         logits = self._guess(params, masked, rows.segments[some]).logits
-        best = np.argsort(-logits, axis=-1)[..., :3]  # [rows, M, 3]
+        chances = np.asarray(jax.nn.softmax(logits, axis=-1))  # [rows, M, V]
+        pages = []
+        for i, row in enumerate(some):
+            pages.append(
+                guesses.page(
+                    self._with_gaps(rows.tokens[row], masked.places[i][masked.chosen[i]]),
+                    self._gaps(jax.tree.map(operator.itemgetter(i), masked), chances[i]),
+                    f"Test row {row + 1:,} of {count:,}",
+                )
+            )
+        path.write_text("\n\n".join(pages), encoding="utf-8")
+
+    def _with_gaps(self, tokens: np.ndarray, places: np.ndarray) -> list[str]:
+        """The documents of a row [L], with [1], [2], ... at some places."""
         words = self._texts.words
-        lines = []
-        for i in range(len(some)):
-            lines += [words.decode(masked.tokens[i]), ""]
-            for slot in _in_order(masked.places[i], masked.chosen[i]):
-                truth = words.token(masked.labels[i, slot])
-                guessed = ", ".join(words.token(token) for token in best[i, slot])
-                lines.append(f"  {truth:<20} guessed: {guessed}")
-            lines.append("")
-        path.write_text("\n".join(lines))
+        ends = tokens == tokenizer.SEP
+        documents = [""]
+        start = 0
+        number = 0
+        for place in range(len(tokens) + 1):
+            is_end = place == len(tokens) or ends[place]
+            is_gap = place in places
+            if not is_end and not is_gap:
+                continue
+            between = tokens[start:place]
+            documents[-1] += words.decode(between[between != tokenizer.PAD])
+            if is_gap:
+                number += 1
+                documents[-1] += f" [{number}] "
+            else:
+                documents.append("")
+            start = place + 1
+        return [document for document in documents if document]
+
+    def _gaps(self, masked: Masked, chances: np.ndarray) -> list[guesses.Gap]:
+        """The hidden tokens of a row and what is guessed, by probabilities [M, V]."""
+        words = self._texts.words
+        gaps = []
+        for slot in _in_order(masked.places, masked.chosen):
+            best = np.argsort(-chances[slot], kind="stable")[:_CANDIDATES]
+            gaps.append(
+                guesses.Gap(
+                    words.token(masked.labels[slot]),
+                    words.token(masked.tokens[masked.places[slot]]),
+                    tuple(
+                        guesses.Candidate(words.token(token), float(chances[slot, token]))
+                        for token in best
+                    ),
+                )
+            )
+        return gaps
 
     def _hidden(self, rows: Packed) -> HeldOut:
+        """Rows with single tokens hidden, also where training hides whole words."""
         keys = jax.random.split(jax.random.key(0), len(rows.tokens))
-        return HeldOut(rows, self._guesser.mask(keys, rows, SHARE))
+        return HeldOut(rows, self._guesser.mask(keys, rows._replace(words=None), SHARE))
 
     def _metrics(
         self, params: Any, held_out: HeldOut, prefix: str

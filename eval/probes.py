@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,14 @@ from missing_bits.data.images import ImageSet, Lazy, Split
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require
-from missing_bits.eval import collapse, knn, linear_probe
+from missing_bits.eval import collapse, knn, linear_probe, pixels
 from missing_bits.eval.evaluation import Evaluation, Headline
+from missing_bits.eval.remembered import Remembered
 from missing_bits.pictures import features as features_pictures
 from missing_bits.pictures import images as images_pictures
+
+_AT_ONCE = 500  # images
+_NUMBERS_AT_ONCE = 10_000_000  # of all these images
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,28 @@ class Probes:
       data: the images; without labels in both splits, only the spread of features is told.
       encoder: what is probed.
       most: training images that the probes learn from, at most, evenly spaced; 0 for all.
-      batch_size: images that are encoded at once.
+      batch_size: images that are encoded at once; 0 for what `at_once` says.
 
     Attributes:
       labeled: whether both splits have labels.
+      train_features: maps `Variables` to features [N, D] of the training images for the probes;
+        those of the last variables are remembered, as scores and pictures ask for the same.
+      test_features: likewise of the test images.
     """
 
     def __init__(
-        self, data: ImageSet, encoder: ImageEncoder, most: int = 0, batch_size: int = 500
+        self, data: ImageSet, encoder: ImageEncoder, most: int = 0, batch_size: int = 0
     ) -> None:
         self._data = dataclasses.replace(data, train=_at_most(data.labeled, most))
-        self._batch_size = batch_size
+        self._batch_size = batch_size or at_once(data.shape)
         self._init = jax.jit(encoder.init)
         self._encode = jax.jit(lambda variables, images: encoder.apply(variables, images)[0])
         self.labeled = data.labeled.labels is not None and data.test.labels is not None
+        self._pixels = pixels.of(self._data.train.images.shape, len(data.classes))
+        self.train_features = Remembered(
+            lambda variables: self.features(variables, self._data.train)
+        )
+        self.test_features = Remembered(lambda variables: self.features(variables, self._data.test))
 
     def evaluation(self) -> Evaluation:
         """Scores, baselines and pictures of an encoder with learned `Variables`."""
@@ -83,32 +96,37 @@ class Probes:
         def pictures(learned: Variables, seed: int, folder: Path) -> None:
             self.pictures(learned, folder)
 
-        return Evaluation(headline, scores, self.baselines, pictures)
+        against = f"{self._pixels} and a random encoder" if self.labeled else ""
+        return Evaluation(headline, scores, self.baselines, pictures, against)
 
     def features(self, variables: Variables, split: Split) -> np.ndarray:
-        """Features [N, D] of a split's images."""
+        """Features [N, D] of a split's images, encoded anew at every call."""
         encode = functools.partial(self._encode, variables)
         return in_batches(encode, split.images, self._batch_size)
 
     def scores(self, variables: Variables) -> dict[str, float]:
         """The metrics "eval/..." of an encoder; warns if its features have collapsed."""
-        test = self.features(variables, self._data.test)
+        test = self.test_features(variables)
         spread = collapse.spread(test)
         if not self.labeled:
             return spread
-        train = self.features(variables, self._data.train)
-        return {**self._accuracies(train, test).metrics("eval/"), **spread}
+        accuracies = self._accuracies(self._data, self.train_features(variables), test)
+        return {**accuracies.metrics("eval/"), **spread}
 
     def baselines(self, key: jax.Array) -> dict[str, float]:
-        """The same probes on raw pixels and on an encoder that has learned nothing."""
+        """The same probes on pixels and on an encoder that has learned nothing.
+
+        Pixels of pictures that are too large are shrunk (`pixels.of`), which their metrics' names
+        tell. A random encoder costs what one evaluation does.
+        """
         if not self.labeled:
             return {}
         random = self._init(key)
         train = self.features(random, self._data.train)
         test = self.features(random, self._data.test)
         return {
-            **self._of_pixels.metrics("baseline/pixels_"),
-            **self._accuracies(train, test).metrics("baseline/random_"),
+            **self._of_pixels.metrics(f"baseline/{self._pixels.name}_"),
+            **self._accuracies(self._data, train, test).metrics("baseline/random_"),
         }
 
     def pictures(self, variables: Variables, folder: Path) -> None:
@@ -117,26 +135,32 @@ class Probes:
             return
         train = self._data.train
         test = self._data.test
-        features = self.features(variables, test)
+        features = self.test_features(variables)
         features_pictures.feature_map(
             features, test.labels, self._data.classes, folder / "features.png"
         )
-        queries = np.linspace(0, len(test.labels) - 1, 8).astype(int)
-        near = knn.neighbors(self.features(variables, train), features[queries], 7)  # [8, 7]
+        by_class = np.argsort(test.labels, kind="stable")  # evenly spaced, they meet all classes
+        queries = by_class[np.linspace(0, len(by_class) - 1, 8).astype(int)]
+        near = knn.neighbors(self.train_features(variables), features[queries], 7)  # [8, 7]
         shown = train.images[near.ravel()].reshape(*near.shape, *train.images.shape[1:])
         right = train.labels[near] == test.labels[queries][:, None]
         images_pictures.neighbors(test.images[queries], shown, right, folder / "neighbors.png")
 
     @functools.cached_property
     def _of_pixels(self) -> Accuracies:
-        """The probes on raw pixels, the same for every seed."""
-        return self._accuracies(_pixels(self._data.train), _pixels(self._data.test))
+        """The probes on pixels, the same for every seed."""
+        most = self._pixels.images
+        data = dataclasses.replace(
+            self._data, train=_at_most(self._data.train, most), test=_at_most(self._data.test, most)
+        )
+        train = self._pixels.features(data.train.images)
+        return self._accuracies(data, train, self._pixels.features(data.test.images))
 
-    def _accuracies(self, train: np.ndarray, test: np.ndarray) -> Accuracies:
-        """The probes on features [N, D] of the training images and [M, D] of the test images."""
-        labels = self._data.train.labels
-        test_labels = self._data.test.labels
-        classes = len(self._data.classes)
+    def _accuracies(self, data: ImageSet, train: np.ndarray, test: np.ndarray) -> Accuracies:
+        """The probes on features [N, D] of training images and [M, D] of test images."""
+        labels = data.train.labels
+        test_labels = data.test.labels
+        classes = len(data.classes)
         return Accuracies(
             knn.accuracy(train, labels, test, test_labels),
             linear_probe.accuracy(train, labels, test, test_labels, classes),
@@ -167,9 +191,12 @@ def _at_most(split: Split, most: int) -> Split:
     return Split(_Some(split.images, chosen), labels)
 
 
-def _pixels(split: Split) -> np.ndarray:
-    images = split.images[np.arange(split.images.shape[0])]
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+def at_once(image_shape: tuple[int, int, int]) -> int:
+    """How many images (H, W, C) networks get at once: 500 small ones, of large ones fewer.
+
+    At 224 x 224 pixels, where a network's first features alone are 3 MB an image, it is 66.
+    """
+    return max(1, min(_AT_ONCE, _NUMBERS_AT_ONCE // math.prod(image_shape)))
 
 
 def in_batches(

@@ -516,6 +516,9 @@ class _Session:
 
     def _baselines(self) -> dict[str, float]:
         """What simpler methods reach in the same evaluation."""
+        against = self.experiment.evaluation.against
+        if against:
+            self.report.say(f"Comparing with {against}.")
         rows = []
         for i, method in enumerate(self.family.rows):
             rows.append(method.evaluation.baselines(self.layout.evaluation_key(i, 0)))

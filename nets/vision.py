@@ -15,6 +15,7 @@ from missing_bits.nets.layers import BatchNorm
 
 _HE = hk.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")  # He et al. 2015
 _SMALL = 64  # pixels: images with a shorter side get the stem for small images
+_MOST_PATCHES = 16_384  # 128 x 128: each attends to all others
 
 
 def _conv_norm(
@@ -191,8 +192,15 @@ def has_patches(name: str) -> bool:
     return name.startswith("vit")
 
 
+def has_batch_norm(name: str) -> bool:
+    """Whether the network `name` normalizes over the batch, which leaves nothing of one example."""
+    return not has_patches(name)
+
+
 def check(name: str, image_shape: tuple[int, int, int], patch: int = 0) -> None:
-    """Raises `UserError` for images (H, W, C) that do not divide into the patches of a network.
+    """Raises `UserError` for images (H, W, C) that a network cannot take.
+
+    They must have pixels, and divide into the patches of a network that has any.
 
     Args:
       name: of the network.
@@ -202,12 +210,23 @@ def check(name: str, image_shape: tuple[int, int, int], patch: int = 0) -> None:
     require(
         patch >= 0, f"--patch is {patch}; give a number of pixels, or 0 for what suits the images."
     )
+    require(name in NAMES, f"--network={name} is unknown; it is one of {', '.join(NAMES)}.")
+    require(
+        min(image_shape) >= 1,
+        f"Images of height, width and channels {image_shape} hold no pixels; give larger ones.",
+    )
     side = patch_side(image_shape, patch)
     height, width, _ = image_shape
     require(
         not has_patches(name) or (height % side == 0 and width % side == 0),
         f"--network={name} cuts images into patches of {side} x {side} pixels, but they are "
         f"{height} x {width}: choose another network, or images whose sides are multiples.",
+    )
+    count = (height // side) * (width // side)
+    require(
+        not has_patches(name) or count <= _MOST_PATCHES,
+        f"--network={name} cuts images of {height} x {width} pixels into {count:,} patches; "
+        f"attention takes at most {_MOST_PATCHES:,}. Choose a larger --patch or smaller images.",
     )
 
 

@@ -11,6 +11,8 @@ import chex
 import jax
 import numpy as np
 
+from missing_bits.numeric import ceil_div
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -34,25 +36,49 @@ COLORS = (
 )
 MARKERS = "osD^Xv"  # each with all colors in turn
 _TILE = 84  # pixels: about the side of an image after enlargement
+_LARGEST = 168  # pixels: the longer side of an image above which it is made smaller
 _NARROWEST = 480  # pixels: room for the texts above
 
 
 def tiles(images: jax.Array) -> np.ndarray:
     """Images as RGB, enlarged by a whole factor f to about `_TILE`: every pixel stays a square.
 
+    Of large images, f x f pixels become one instead, their mean; what is left at the lower and
+    right edges is cut off.
+
     Args:
       images: [n, H, W, C], uint8, or floats in [0, 1]; gray or RGB.
 
     Returns:
-      [n, f H, f W, 3] uint8.
+      [n, f H, f W, 3] uint8, or [n, H // f, W // f, 3].
     """
     images = np.asarray(images)
     chex.assert_rank(images, 4)
     if images.dtype != np.uint8:
         images = np.round(np.clip(images.astype(np.float32), 0, 1) * 255).astype(np.uint8)
-    factor = max(1, round(_TILE / max(images.shape[1:3])))
-    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    longer = max(images.shape[1:3])
+    if longer > _LARGEST:
+        images = _smaller(images, min(ceil_div(longer, _LARGEST), *images.shape[1:3]))
+    else:
+        factor = max(1, round(_TILE / longer))
+        images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     return np.broadcast_to(images, (*images.shape[:3], 3))
+
+
+def _smaller(images: np.ndarray, factor: int) -> np.ndarray:
+    """Means [n, H // factor, W // factor, C] of squares of bytes [n, H, W, C]."""
+    count, height, width, channels = images.shape
+    rows = height // factor
+    columns = width // factor
+    images = images[:, : rows * factor, : columns * factor]
+    squares = images.reshape(count, rows, factor, columns, factor, channels)
+    return np.round(squares.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
+
+
+def short(text: str, most: int) -> str:
+    """A text on one line of at most so many characters (8 or more), its middle left out."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= most else f"{text[: most - 7]}...{text[-4:]}"
 
 
 def blank(height: int, width: int) -> np.ndarray:

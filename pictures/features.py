@@ -17,6 +17,8 @@ from missing_bits.pictures import canvas
 _COMPONENTS = 256  # of a correlation that are shown
 _CLASSES = 40  # of a confusion, at most
 _POINTS = 1_500  # of a map, at most
+_NAME = 24  # characters of a class's name that are shown
+_ROWS = 20  # of a legend
 
 
 def correlation(c: jax.Array, path: Path) -> None:
@@ -68,7 +70,8 @@ def feature_map(
     drawn = np.random.default_rng(0).permutation(drawable)[:_POINTS]
     points, method = _plane(np.asarray(features, np.float64)[drawn])
     labels = labels[drawn]
-    figure = canvas.figure(figsize=(8.4, 6), layout="constrained")
+    columns = ceil_div(len(looks), _ROWS)
+    figure = canvas.figure(figsize=(6.6 + 2.2 * columns, 6), layout="constrained")
     axes = figure.subplots()
     size = 16 if len(points) > 300 else 34
     for label, (color, marker) in enumerate(looks):
@@ -81,7 +84,7 @@ def feature_map(
             marker=marker,
             alpha=0.8,
             linewidth=0,
-            label=classes[label],
+            label=_name(classes[label]),
         )
     of = "" if len(drawn) == len(features) else f" of {len(features):,}"
     axes.set_title(f"Test features by class: {method} of {len(drawn):,}{of} images")
@@ -94,7 +97,7 @@ def feature_map(
         loc="outside right upper",
         frameon=False,
         title=some,
-        ncols=ceil_div(len(looks), 24),
+        ncols=columns,
         markerscale=1.6,
     )
     for handle in legend.legend_handles:
@@ -117,8 +120,8 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     counts = counts.reshape(count, count)  # [class, guess]
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares = shares[:_CLASSES, :_CLASSES]
-    shown = classes[:_CLASSES]
-    side = 2.2 + 0.5 * len(shown)
+    shown = [_name(name) for name in classes[:_CLASSES]]
+    side = max(4.2, 2.2 + 0.5 * len(shown))  # inches; room for the title and for long names
     figure = canvas.figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
@@ -133,6 +136,15 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     right = f"{100 * np.mean(labels == guesses):.1f} % are right"
     axes.set_title(f"Test examples, in percent of their class\n{right}{some}")
     figure.savefig(path, dpi=canvas.DPI)
+
+
+def _name(text: str) -> str:
+    """The name of a class for matplotlib: short, and without the two signs that mean something.
+
+    Text between dollars is mathematics, and what begins with an underscore has no place in legends.
+    """
+    text = canvas.short(text, _NAME).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:

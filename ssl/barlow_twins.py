@@ -40,7 +40,7 @@ from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_positive
 from missing_bits.eval import collapse
 from missing_bits.eval.evaluation import Evaluation
-from missing_bits.eval.probes import Probes, Probing
+from missing_bits.eval.probes import Probes, Probing, at_once
 from missing_bits.metrics import Metrics
 from missing_bits.nets import layers
 from missing_bits.options import Flat, row
@@ -157,7 +157,8 @@ def correlation(z_a: jax.Array, z_b: jax.Array) -> jax.Array:
     """The cross-correlation of two embeddings over the batch of all devices (equation 2).
 
     In float32. Deviations are biased, over as many images as divide the products: identical views
-    have ones on the diagonal.
+    have ones on the diagonal. A component that is the same for all images correlates with none, and
+    has a 0 on the diagonal.
 
     Args:
       z_a: [B, D], of one view.
@@ -170,7 +171,10 @@ def correlation(z_a: jax.Array, z_b: jax.Array) -> jax.Array:
 
     def standardized(z: jax.Array) -> jax.Array:
         z = z.astype(jnp.float32)
-        z = z - collectives.mean(jnp.mean(z, axis=0, keepdims=True))
+        # Twice: the first mean is rounded in proportion to its size. What that leaves in embeddings
+        # that are all the same would pass for a deviation, and a collapse for agreement.
+        for _ in range(2):
+            z = z - collectives.mean(jnp.mean(z, axis=0, keepdims=True))
         variance = collectives.mean(jnp.mean(jnp.square(z), axis=0, keepdims=True))
         return z * jax.lax.rsqrt(variance + 1e-12)  # [B, D]
 
@@ -287,10 +291,17 @@ class BarlowTwins:
         """Draws pairs of views, and their cross-correlation over test images."""
         test = self.resources.data.test.images
         shown = np.random.default_rng(seed).permutation(test.shape[0])[:512]
-        images = jnp.asarray(test[shown])
-        keys = jax.random.split(jax.random.key(seed), len(images))
-        x_a, x_b = views.draw(keys, images, self.views)
+        keys = jax.random.split(jax.random.key(seed), len(shown))
         embed = jax.jit(lambda learned, x: self.embed(learned, x, False).z)
-        pictures_of_images.pairs(x_a[:16], x_b[:16], folder / "views.png")
-        c = correlation(embed(learned, x_a), embed(learned, x_b))
+        z_a = []
+        z_b = []
+        size = max(16, at_once(self.resources.data.shape))
+        for start in range(0, len(shown), size):
+            some = slice(start, start + size)
+            x_a, x_b = views.draw(keys[some], jnp.asarray(test[shown[some]]), self.views)
+            if start == 0:
+                pictures_of_images.pairs(x_a[:16], x_b[:16], folder / "views.png")
+            z_a.append(embed(learned, x_a))
+            z_b.append(embed(learned, x_b))
+        c = correlation(jnp.concatenate(z_a), jnp.concatenate(z_b))
         pictures_of_features.correlation(c, folder / "correlation.png")

@@ -48,7 +48,7 @@ from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import collapse
 from missing_bits.eval.evaluation import Evaluation
 from missing_bits.eval.probes import Probes, Probing
-from missing_bits.metrics import Metrics
+from missing_bits.metrics import Metrics, where
 from missing_bits.nets import transformer, vision
 from missing_bits.options import Flat, row
 from missing_bits.pictures import images as pictures_of_images
@@ -392,7 +392,7 @@ class IBOT:
         metrics = {
             "train/loss": descent.loss,
             "train/class_loss": terms.of_class,
-            "train/patch_loss": terms.of_patches,
+            "train/patch_loss": where(collectives.total(jnp.sum(mask)) > 0, terms.of_patches),
             "train/gradient_norm": descent.gradient_norm,
             "train/teacher_entropy": collectives.mean(entropy),
             "train/feature_deviation": collapse.feature_deviation(vision.summary(whole.tokens)),

@@ -120,6 +120,7 @@ class Classify:
     def check(config: Config) -> None:
         """Raises `UserError` for settings that cannot run."""
         require_positive(config, "updates", "batch_size")
+        config.encoder.check_batch(config.batch_size)
         require_between(config, 0, 0.999, "label_smoothing")
 
     @staticmethod
@@ -138,7 +139,7 @@ class Classify:
         )
 
         def scores(learned: Learned, key: jax.Array, last: bool) -> dict[str, float]:
-            features = probes.features(learned.encoder, data.test)
+            features = probes.test_features(learned.encoder)
             logits = classifier.apply(learned.params.classifier, features)
             right = np.argmax(logits, axis=1) == data.test.labels
             return {"eval/accuracy": float(np.mean(right))}

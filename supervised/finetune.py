@@ -37,6 +37,7 @@ from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_positive
 from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.eval.probes import in_batches
+from missing_bits.eval.remembered import Remembered
 from missing_bits.losses import classification
 from missing_bits.metrics import Metrics
 from missing_bits.nets.layers import BatchNorm
@@ -178,6 +179,11 @@ class Finetune:
             config, "updates", "batch_size", "lora_rank", "lora_alpha", "classifier_rate"
         )
         require(
+            config.batch_size > 1,
+            "--batch-size is 1, but features are normalized over the batch, which takes at least 2 "
+            "examples: of one alone nothing is left.",
+        )
+        require(
             config.labels_per_class >= 0,
             f"--labels-per-class is {config.labels_per_class}; it must be at least 0.",
         )
@@ -208,7 +214,8 @@ class Finetune:
         self.encoder = resources.networks.encoder
         self.loaded = resources.loaded
         self.plan = Plan(config.updates)
-        self.evaluation = resources.evaluation.of(self.tuned)
+        # Remembered, so that evaluation meets the same merged weights again.
+        self.evaluation = resources.evaluation.of(Remembered(self.tuned))
         self.view = config.views.first
         faster = Params(classifier=True, encoder=False, adapters=False)
         self.optimizer = optax.chain(
@@ -319,6 +326,7 @@ def _evaluation(networks: Networks, data: Labeled) -> Evaluation:
     test = data.test
     classify = jax.jit(lambda tuned, inputs: networks.logits(tuned, inputs, False, False)[0])
 
+    @Remembered  # scores and confusion ask for the same
     def predictions(tuned: Tuned) -> np.ndarray:
         logits = in_batches(functools.partial(classify, tuned), test.inputs, _TESTED)
         return np.argmax(logits, axis=1)
@@ -343,7 +351,7 @@ def _read(config: Config, loaded: files.Loaded) -> Labeled:
     encoder = loaded.encoder
     saved = _options(loaded.card.get("config", {}))
     kind = files.kind_of(encoder)
-    name = config.data or saved.get("data")
+    name = config.data or saved["data"]
     require(
         bool(name),
         f"--init-from={config.init_from} does not tell what it has learned from; give --data.",
@@ -371,8 +379,14 @@ def _read(config: Config, loaded: files.Loaded) -> Labeled:
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration in JSON says, that of its groups beside its own."""
-    found: dict[str, Any] = {}
-    for value in config.values():
-        found |= value if isinstance(value, Mapping) else {}
-    return {**found, **config}
+    """What a configuration in JSON says of its data, be it in a group; else nothing.
+
+    It comes from a file: what is of another type counts as nothing too.
+    """
+    found: dict[str, Any] = {"data": "", "data_dir": "", "image_size": 0}
+    for group in (*config.values(), config):
+        if isinstance(group, Mapping):
+            for name, default in found.items():
+                if type(group.get(name)) is type(default):
+                    found[name] = group[name]
+    return found

@@ -28,13 +28,13 @@ def one_step(config, updates=10, grads=(G_W, G_V)):
 
 
 def test_the_rate_rises_in_a_line_and_falls_in_a_cosine():
-    """Of 100 updates, 10 warm up: 0, 0.1, ... 1 at update 10.
+    """Of 100 updates, 10 warm up: 1/11, 2/11, ... 11/11 at update 10; none is wasted.
 
     Half way down, at 55, it is (1 + 0.2) / 2; at the end 0.2.
     """
     rate = optimizers.schedule(Optimizer(learning_rate=1.0, warmup=0.1, end=0.2), 100)
     np.testing.assert_allclose(
-        [rate(i) for i in (0, 1, 10, 55, 100)], [0, 0.1, 1, 0.6, 0.2], atol=1e-6
+        [rate(i) for i in (0, 1, 10, 55, 100)], [1 / 11, 2 / 11, 1, 0.6, 0.2], atol=1e-6
     )
     flat_start = optimizers.schedule(Optimizer(learning_rate=1.0, warmup=0.0), 100)
     assert flat_start(0) == 1
@@ -152,6 +152,54 @@ def test_decay_and_adaptation_leave_vectors_alone(name):
     two = one_step(other)
     np.testing.assert_array_equal(one["v"], two["v"])
     assert not np.allclose(one["w"], two["w"])
+
+
+@pytest.mark.parametrize("updates", [2, 12, 1_000])
+@pytest.mark.parametrize("name", ["adamw", "lars", "muon"])
+def test_the_first_update_moves_parameters(name, updates):
+    moves = one_step(Optimizer(name, warmup=0.5), updates)
+    for move in moves.values():
+        assert np.abs(move).max() > 0
+
+
+# What is no weight although it has several axes, and the other way round: by its name in networks.
+KINDS = {
+    "convnet": {"w": True, "scale": False, "offset": False},
+    "resnet18": {"w": True, "scale": False, "offset": False},
+    "vit_nano": {"w": True, "b": False, "scale": False, "offset": False, "class_token": False},
+    "bert_nano": {
+        "w": True,
+        "b": False,
+        "scale": False,
+        "offset": False,
+        "embeddings": True,
+        "by_distance": False,  # [distances, heads]: biases of attention
+    },
+}
+
+
+@pytest.mark.parametrize("network", KINDS)
+def test_decay_meets_the_weights_of_every_network_and_nothing_else(network):
+    """Without a gradient, AdamW's step is the decay alone."""
+    encoder = ImageEncoder(network, (8, 8, 1), (0.5,), (0.2,)) if "bert" not in network else None
+    encoder = encoder or TextEncoder(network, 9, 5, "")
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0)).params
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+    optimizer = optimizers.make(Optimizer(warmup=0.0, weight_decay=0.5), 10)
+    still = jax.tree.map(jnp.zeros_like, params)
+    moves, _ = optimizer.update(still, optimizer.init(params), params)
+    found = {}
+    for leaves in moves.values():
+        for name, move in leaves.items():
+            found.setdefault(name, set()).add(bool(jnp.any(move != 0)))
+    assert found == {name: {decays} for name, decays in KINDS[network].items()}
+
+
+def test_low_rank_additions_are_weights():
+    """One of both factors is called as biases are."""
+    params = {"linear": {"a": jnp.ones((4, 2)), "b": jnp.ones((2, 3))}}
+    assert optimizers._weights(params) == {"linear": {"a": True, "b": True}}
+    assert optimizers._vectors(params) == {"linear": {"a": False, "b": False}}
 
 
 def test_a_quadratic_is_solved():

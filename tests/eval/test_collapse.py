@@ -37,6 +37,19 @@ def test_features_that_are_all_the_same_have_rank_one_and_no_deviation(value):
     assert collapse.feature_deviation(features) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_neither_measure_depends_on_the_magnitude(magnitude):
+    """Squares of float32 overflow above 1e19, and those below 1e-23 vanish."""
+    spread = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    same = np.repeat(spread[:1], 200, axis=0)
+    scaled = np.float32(magnitude) * spread
+    for measure in (collapse.feature_deviation, collapse.effective_rank):
+        assert measure(scaled) == pytest.approx(float(measure(spread)), rel=1e-4)
+    scaled = np.float32(magnitude) * same
+    assert collapse.feature_deviation(scaled) == pytest.approx(0, abs=1e-5)
+    assert collapse.effective_rank(scaled) == pytest.approx(1, abs=1e-3)
+
+
 def test_noise_about_one_feature_is_still_a_collapse():
     rng = np.random.default_rng(0)
     features = jnp.array(rng.normal(size=(1, 64)) + 1e-4 * rng.normal(size=(500, 64)))

@@ -112,3 +112,11 @@ def test_a_feature_of_zeros_is_no_trouble_and_an_unknown_class_is_never_right():
     train = np.array([[0.0, 0.0], [1.0, 0.0]])
     labels = np.array([0, 1])
     assert knn.accuracy(train, labels, np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([7, 1])) == 0.5
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e30])
+def test_lengths_make_no_difference_however_large_or_small(magnitude):
+    """Two directions and their labels; each query is a little off the one it belongs to."""
+    train = np.array([[1, 0], [0, 1]], np.float32) * np.float32(magnitude)
+    queries = np.array([[1, 0.2], [0.2, 1]], np.float32) * np.float32(magnitude)
+    assert knn.accuracy(train, np.array([0, 1]), queries, np.array([0, 1]), k=1) == 1

@@ -153,3 +153,37 @@ def test_constant_features_classes_without_images_and_fewer_images_than_features
     assert linear_probe.accuracy(train, labels + 1, test, test_labels + 1, 4) > 0.9
     lonely = np.concatenate([labels[:-1], [3]])  # held out or not, never both
     assert linear_probe.accuracy(train, lonely, test, test_labels, 4) > 0.8
+
+
+def test_fewer_images_than_features_are_turned_within_their_span():
+    """In the axes that are found, images keep their products, and no axis more is made.
+
+    These are products of standardized features; all that a linear classifier sees are these.
+    """
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(20, 300)).astype(np.float32)
+    axes = linear_probe._principal_axes(features)
+    assert axes.axes.shape == (300, 20)
+    np.testing.assert_allclose(axes.axes.T @ axes.axes, np.eye(20), atol=1e-5)
+    turned = np.asarray(linear_probe._turn(features, axes))
+    standardized = (features - features.mean(0)) / features.std(0)
+    np.testing.assert_allclose(turned @ turned.T, standardized @ standardized.T, atol=2e-3)
+    products = turned.T @ turned / 20
+    np.testing.assert_allclose(products, np.diag(np.diag(products)), atol=1e-4)
+
+
+def test_more_features_than_memory_holds_squared():
+    """100,000 numbers of 30 images: a covariance would take 40 GB."""
+    train, labels = clouds(30, 10, 2, 8.0)
+    test, test_labels = clouds(30, 10, 2, 8.0, seed=1)
+    wide = [np.tile(x, 10_000) for x in (train, test)]
+    assert linear_probe.accuracy(wide[0], labels, wide[1], test_labels, 2) == 1
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e30])
+def test_features_of_any_magnitude_are_told_apart(magnitude):
+    train, labels = clouds(200, 8, 2, 8.0)
+    test, test_labels = clouds(100, 8, 2, 8.0, seed=1)
+    train *= np.float32(magnitude)
+    test *= np.float32(magnitude)
+    assert linear_probe.accuracy(train, labels, test, test_labels, 2) == 1

@@ -11,8 +11,9 @@ from missing_bits.data.images import Split, in_memory
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
+from missing_bits.eval import probes as probes_module
 from missing_bits.eval.evaluation import Headline
-from missing_bits.eval.probes import Probes, Probing, in_batches
+from missing_bits.eval.probes import Probes, Probing, at_once, in_batches
 
 ENCODER = ImageEncoder("convnet", (12, 12, 1), (0.5,), (0.3,))
 
@@ -110,6 +111,7 @@ def test_without_labels_only_the_spread_is_told(data, variables):
     assert set(probes.scores(variables)) == {"eval/effective_rank", "eval/feature_deviation"}
     assert probes.evaluation().headline == Headline("eval/effective_rank")
     assert probes.baselines(jax.random.key(0)) == {}
+    assert probes.evaluation().against == ""
 
 
 def test_probes_learn_from_what_is_labeled(data, probes, variables):
@@ -141,6 +143,76 @@ def test_an_evaluation_says_and_draws_what_the_probes_do(probes, variables, tmp_
     assert evaluation.baselines(key) == probes.baselines(key)
     evaluation.pictures(variables, 0, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"features.png", "neighbors.png"}
+
+
+def test_scores_and_pictures_encode_once(data, variables, tmp_path):
+    """The first needs both splits, two batches of 90; the second nothing new.
+
+    The random encoder of the baselines, which come between, is not remembered in their place.
+    """
+    probes = probes_of(data)
+    encode = probes._encode
+    encoded = []
+
+    def counted(variables, images):
+        encoded.append(len(images))
+        return encode(variables, images)
+
+    probes._encode = counted
+    first = probes.scores(variables)
+    assert len(encoded) == 2
+    probes.baselines(jax.random.key(1))
+    assert len(encoded) == 4
+    probes.pictures(variables, tmp_path)
+    assert probes.scores(variables) == first
+    assert len(encoded) == 4
+    probes.scores(jax.tree.map(np.copy, variables))
+    assert len(encoded) == 6, "other arrays, even if they are equal"
+
+
+def test_neighbors_are_shown_of_images_of_all_classes(data, variables, tmp_path, monkeypatch):
+    """Labels are sorted with all but two of one class: two of the eight images show the other."""
+    labels = np.repeat([0, 1], [53 - 12, 12]).astype(np.int32)
+    uneven = dataclasses.replace(data, test=Split(data.test.images, np.roll(labels, 5)))
+    shown = {}
+
+    def neighbors(queries, near, right, path):
+        shown["queries"] = queries
+
+    monkeypatch.setattr(probes_module.images_pictures, "neighbors", neighbors)
+    probes_of(uneven).pictures(variables, tmp_path)
+    of_class = [
+        uneven.test.labels[np.all(uneven.test.images == query, axis=(1, 2, 3))].item()
+        for query in shown["queries"]
+    ]
+    assert of_class == sorted(of_class)
+    assert sum(of_class) == 2
+
+
+def test_pixels_of_large_pictures_are_shrunk_and_their_metrics_say_so(monkeypatch):
+    """Two classes of 40 x 40 pixels in color: more than the 3,072 numbers that stay as they are.
+
+    The encoder is not asked: its features are replaced.
+    """
+    rng = np.random.default_rng(0)
+    labels = np.arange(24, dtype=np.int32) % 2
+    bright = (np.arange(40) < 20)[None, :] == labels[:, None]  # half of the columns
+    images = rng.integers(0, 100, (24, 40, 40, 3)) + 100 * bright[:, None, :, None]
+    split = Split(images.astype(np.uint8), labels)
+    large = in_memory(split, split, ("right", "left"))
+    probes = Probes(large, ImageEncoder("convnet", (40, 40, 3), (0.5,) * 3, (0.3,) * 3))
+    monkeypatch.setattr(probes, "features", lambda variables, split: labels[:, None] + 1.0)
+    baselines = probes.baselines(jax.random.key(0))
+    assert baselines["baseline/pixels_32x32_knn_accuracy"] == 1
+    assert baselines["baseline/pixels_32x32_linear_accuracy"] == 1
+    assert not any(name.startswith("baseline/pixels_knn") for name in baselines)
+    told = "32 x 32 means of pixels and a random encoder"
+    assert probes.evaluation().against == told
+
+
+@pytest.mark.parametrize(("shape", "images"), [((28, 28, 1), 500), ((224, 224, 3), 66)])
+def test_networks_get_few_large_images_at_once(shape, images):
+    assert at_once(shape) == images
 
 
 @pytest.mark.parametrize(("count", "calls"), [(7, 3), (6, 2), (2, 1)])

@@ -100,6 +100,29 @@ def test_images_that_do_not_divide_into_patches_are_refused():
             vision.check("vit_tiny", shape)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "patch", "told"),
+    [
+        ("vgg", (28, 28, 1), 0, "--network=vgg is unknown; it is one of convnet, resnet18,"),
+        ("convnet", (0, 28, 1), 0, r"\(0, 28, 1\) hold no pixels"),
+        ("resnet18", (28, 28, 0), 0, r"\(28, 28, 0\) hold no pixels"),
+        ("vit_tiny", (516, 512, 3), 4, "into 16,512 patches; attention takes at most 16,384"),
+    ],
+)
+def test_images_that_no_network_can_take_are_refused(name, shape, patch, told):
+    with pytest.raises(UserError, match=told):
+        vision.check(name, shape, patch)
+    vision.check("vit_tiny", (512, 512, 3), 4)
+
+
+def test_networks_that_normalize_over_the_batch():
+    """They are those whose state holds moving averages."""
+    for name in vision.NAMES:
+        encoder = ImageEncoder(name, (8, 8, 1), (0.5,), (0.2,))
+        state = jax.eval_shape(encoder.init, jax.random.key(0)).state
+        assert vision.has_batch_norm(name) == bool(state), name
+
+
 def test_patches_have_the_side_that_is_asked_for():
     """Of 28 x 28 pixels in patches of 7, the sixth is rows and columns 7 to 13; it is seen."""
     encoder = ImageEncoder("vit_nano", (28, 28, 1), (0.5,), (0.2,), patch=7)

@@ -309,3 +309,50 @@ def test_a_confusion_of_many_classes_shows_the_first_and_counts_all(tmp_path, mo
     )
     np.testing.assert_array_equal(figure.axes[0].get_images()[0].get_array(), 100 * np.eye(40))
     assert "98.0 % are right; the first 40 of 50 classes" in figure.axes[0].get_title()
+
+
+@pytest.mark.parametrize(("side", "shrunk"), [(168, 168), (169, 84), (224, 112), (1000, 166)])
+def test_large_images_are_made_smaller(side, shrunk):
+    """By whole factors: squares of pixels become their means, of 0 and 101 about half of 101."""
+    image = np.zeros((1, side, side, 3), np.uint8)
+    image[:, ::2, :, 1] = 101
+    (tile,) = canvas.tiles(image)
+    assert tile.shape == (shrunk, shrunk, 3)
+    assert np.all(tile[..., [0, 2]] == 0)
+    if shrunk < side:
+        assert np.all(np.abs(tile[..., 1].astype(int) - 50) <= 1 + 51 * (side // shrunk % 2))
+
+
+def test_an_image_of_a_few_rows_keeps_them():
+    assert canvas.tiles(np.zeros((1, 2, 1000, 1), np.uint8)).shape == (1, 1, 500, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tabby cat", "tabby cat"),
+        ("a class of a very long name 17", "a class of ...e 17"),
+        ("two\nlines\tand", "two?lines?and"),
+    ],
+)
+def test_names_are_short_and_on_one_line(text, expected):
+    assert canvas.short(text, 18) == expected
+
+
+NAMES = (
+    "$x^{$",
+    "_hidden",
+    "a" * 500,
+    *(f"n{i}: a class whose name goes on for a very long time" for i in range(62)),
+)
+
+
+def test_names_of_classes_may_be_long_or_mean_something_to_matplotlib(tmp_path):
+    """None of them takes the room of the drawing, is read as mathematics, or is left out."""
+    labels = np.arange(200) % len(NAMES)
+    features = RNG.normal(size=(200, 3))
+    features_pictures.feature_map(features[:9], labels[:9], NAMES, tmp_path / "features.png")
+    features_pictures.confusion(labels, labels, NAMES, tmp_path / "confusion.png")
+    assert share(read(tmp_path / "features.png"), BLUE) > 0
+    dark_blue = (0x08, 0x30, 0x6B)
+    assert share(read(tmp_path / "confusion.png"), dark_blue) > 0.01

@@ -102,6 +102,38 @@ def test_a_constant_feature_gives_no_nan():
     assert bool(jnp.isfinite(gradient).all())
 
 
+COLLAPSED = np.random.default_rng(7).uniform(-1, 1, (1, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1e-3, 0.1, 1.0, 3.7, 100.0, 1e4, 1e6])
+@pytest.mark.parametrize("rows", [128, 1000])
+def test_a_collapse_costs_all_of_the_invariance_at_every_magnitude(magnitude, rows):
+    """The same embedding for all images says nothing of them: C is 0, and the loss D = 32.
+
+    The mean over a batch is rounded; that must not pass for a deviation in which views agree.
+    """
+    z = np.repeat(magnitude * COLLAPSED, rows, axis=0)
+    assert loss(z, z) == pytest.approx(32, rel=1e-3)
+    assert loss(z, 1.5 * z) == pytest.approx(32, rel=1e-3)
+
+
+@pytest.mark.parametrize("magnitude", [0.1, 3.7, 1e6])
+def test_a_collapse_over_all_devices_is_one_too(magnitude):
+    z = jnp.asarray(np.repeat(magnitude * COLLAPSED, 128, axis=0)).reshape(4, 32, 32)
+
+    def one(z):
+        return sum(objective(correlation(z, z), 0.0051))
+
+    found = jax.pmap(one, collectives.AXIS, devices=jax.devices()[:4])(z)
+    np.testing.assert_allclose(found, 32, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3, 1e6])
+def test_the_loss_is_blind_to_scale(scale):
+    z_a, z_b = embeddings(6)
+    assert loss(scale * z_a, z_b) == pytest.approx(loss(z_a, z_b), rel=1e-4)
+
+
 @pytest.mark.parametrize("devices", [2, 4])
 def test_loss_and_gradients_are_of_the_batch_of_all_devices(devices):
     z = jnp.stack([jnp.asarray(a) for a in embeddings(5)])  # [2, 16, 5]

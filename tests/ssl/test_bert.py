@@ -1,5 +1,6 @@
 """BERT: one mean over all devices, what is hidden and counts, what is judged and left, learning."""
 
+import dataclasses
 import functools
 import json
 from collections import Counter
@@ -334,17 +335,40 @@ def test_what_is_handed_over_is_encoder_head_and_tokenizer(tmp_path):
 
 
 def test_guesses_are_written_beside_the_truth(tmp_path):
-    """Each hidden token of some rows in the order of its place, with three guesses."""
+    """A page for each of some rows: the passage, then its hidden tokens in order of place."""
     make().evaluation.pictures(params(), 0, tmp_path)
-    lines = (tmp_path / "guesses.txt").read_text().splitlines()
+    text = (tmp_path / "guesses.txt").read_text(encoding="utf-8")
+    pages = text.split("Test row ")[1:]
+    assert len(pages) == 4
     rows, masked = judge().test
     words = resources().texts.words
-    first = np.sort(np.asarray(masked.places)[0][np.asarray(masked.chosen)[0]])
-    assert lines[0] == words.decode(np.asarray(masked.tokens)[0])
-    assert "[MASK]" in lines[0]
-    found = [line.split() for line in lines[2 : 2 + len(first)]]
-    assert [said[0] for said in found] == [words.token(token) for token in rows.tokens[0, first]]
-    assert all(said[1] == "guessed:" and len(said) == 5 for said in found)
+    places = np.sort(np.asarray(masked.places)[0][np.asarray(masked.chosen)[0]])
+    passage, table = pages[0].split("hidden  ", maxsplit=1)
+    assert passage.startswith(f"1 of {len(rows.tokens):,}: ")
+    for number in range(1, len(places) + 1):
+        assert passage.count(f"[{number}]") == 1
+        assert table.count(f"  [{number}] ") == 1
+    found = [line.split() for line in table.splitlines()[1 : 1 + len(places)]]
+    assert [said[1] for said in found] == [words.token(token) for token in rows.tokens[0, places]]
+    shown = rows.tokens[0][np.setdiff1d(np.arange(32), places)]
+    assert words.decode(shown[shown >= tokenizer.SPECIALS][:2]) in " ".join(passage.split())
+
+
+def test_held_out_text_is_hidden_the_same_however_training_hides():
+    """Whole words in training leave scores comparable."""
+    model = dataclasses.replace(resources().model, whole_words=True)
+    other = MaskedTokens(resources().texts, model)
+    chex.assert_trees_all_equal(other.test, judge().test)
+    chex.assert_trees_all_equal(other.validation, judge().validation)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_text_in_which_nothing_can_be_hidden_is_refused_before_training(split):
+    texts = resources().texts
+    rows = getattr(texts, split)
+    unknown = rows._replace(tokens=np.full_like(rows.tokens, tokenizer.UNK))
+    with pytest.raises(UserError, match=f"^The {split} text has no token that could be hidden: "):
+        MaskedTokens(texts._replace(**{split: unknown}), resources().model)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from missing_bits.data.images import ImageSet, Split
 from missing_bits.data.load import Images
 from missing_bits.encoders import files
 from missing_bits.errors import UserError
+from missing_bits.metrics import Mean
 from missing_bits.ssl import ibot
 from missing_bits.ssl.ibot import IBOT, Config, Networks, distributions, moved_centers
 
@@ -221,6 +222,18 @@ def test_patches_count_as_much_as_their_weight(make, start):
         found, terms = loss(weight)
         assert terms.of_patches > 0
         assert found == pytest.approx(float(terms.of_class + weight * terms.of_patches), rel=1e-6)
+
+
+@pytest.mark.parametrize(("probability", "count"), [(0.0, 0), (1.0, 1)])
+def test_a_loss_of_patches_exists_where_patches_are_masked(make, start, probability, count):
+    """Without any it is not 0: it is absent."""
+    state, batch = start
+    step = make(mask_probability=probability).step
+    shapes = jax.eval_shape(step, state, batch, jax.random.key(0))[1]
+    assert isinstance(shapes["train/patch_loss"], Mean)
+    found = jax.jit(step)(state, batch, jax.random.key(0))[1]["train/patch_loss"]
+    assert found.count == count
+    assert (found.total > 0) == bool(count)
 
 
 def test_teacher_at_the_ends_of_its_momentum_bit_for_bit(step, start):

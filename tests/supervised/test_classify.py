@@ -80,6 +80,14 @@ def test_batches_carry_the_labels_of_their_images():
     [
         ({"label_smoothing": 1.0}, "--label-smoothing is 1.0"),
         ({"batch_size": 0}, "--batch-size is 0"),
+        (
+            {"batch_size": 1, "network": "convnet"},
+            "--batch-size is 1, but --network=convnet normalizes over the batch",
+        ),
+        (
+            {"batch_size": 1, "network": "resnet18"},
+            "--batch-size is 1, but --network=resnet18 normalizes over the batch",
+        ),
         ({"updates": 0}, "--updates is 0"),
         ({"views": {"flip": 2.0}}, "--views.flip is 2.0"),
         ({"optimizer": {"warmup": 2.0}}, "--optimizer.warmup is 2.0"),
@@ -91,6 +99,11 @@ def test_settings_that_cannot_run_are_refused_by_name(changed, named, tmp_path, 
     np.savez("plain.npz", images=np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8))
     with pytest.raises(UserError, match=named):
         make(**changed)
+
+
+def test_a_transformer_takes_one_image_at_a_time():
+    """It normalizes every token alone."""
+    Classify.check(options.make(Config, network="vit_nano", batch_size=1))
 
 
 def test_the_headline_is_the_classifiers_accuracy_on_the_test_split():

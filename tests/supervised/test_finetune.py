@@ -33,7 +33,10 @@ ENCODERS = {
     "narrow": ImageEncoder("convnet", (8, 8, 1), (0.3,), (0.35,)),
     "text": TextEncoder("bert_nano", 260, 32, tokenizer.train([], "bytes", 0).to_json()),
 }
-
+CONFIGS = {  # of files that do not tell what they have learned from
+    "silent": {},
+    "lying": {"data": ["digits"], "images": {"data": 3, "image_size": "large"}},
+}
 FAST = optimizers.Optimizer(learning_rate=1e-2, warmup=0.0)
 
 
@@ -421,6 +424,7 @@ def test_data_are_the_runs_unless_they_are_given(grouped, given, expected, tmp_p
         (None, {"init_from": "no/such/run"}, "no/such/run is no folder of a run"),
         (None, {"init_from": "another"}, "another holds no encoder: it is of another kind"),
         (None, {"init_from": "silent.safetensors"}, "does not tell what it has learned from; give"),
+        (None, {"init_from": "lying.safetensors"}, "does not tell what it has learned from; give"),
         ("convnet", {"data": "stdlib"}, "holds an encoder of images, but --data=stdlib is text"),
         ("text", {"data": "digits"}, "holds an encoder of text, but --data=digits is images"),
         ("narrow", {"data": "photos"}, "holds an encoder of images (8, 8, 1) (height, width, "
@@ -439,6 +443,7 @@ def test_data_are_the_runs_unless_they_are_given(grouped, given, expected, tmp_p
         ("convnet", {"lora_alpha": 0.0}, "--lora-alpha is 0.0"),
         ("convnet", {"updates": 0}, "--updates is 0"),
         ("convnet", {"batch_size": 0}, "--batch-size is 0"),
+        ("vit", {"batch_size": 1}, "--batch-size is 1, but features are normalized over the batch"),
         ("convnet", {"views": {"flip": 2.0}}, "--views.flip is 2.0"),
         ("convnet", {"optimizer": {"warmup": 2.0}}, "--optimizer.warmup is 2.0"),
     ],
@@ -449,7 +454,11 @@ def test_settings_that_cannot_run_are_refused_by_name(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "another").mkdir()
     (tmp_path / "another" / "config.json").write_text('{"exp": "dqn"}')
-    files.save(tmp_path / "silent.safetensors", ENCODERS["text"], Variables({}, {}), {})
+    shapes = jax.eval_shape(ENCODERS["text"].init, jax.random.key(0))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    for name, config in CONFIGS.items():
+        facts = {"config": config}
+        files.save(tmp_path / f"{name}.safetensors", ENCODERS["text"], variables, facts)
     np.savez("plain.npz", images=np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8))
     with pytest.raises(UserError) as refused:
         built(**{"init_from": starts(start) if start else ""} | changed).source([0])
