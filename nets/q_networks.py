@@ -1,6 +1,5 @@
 """Q-value networks in Haiku: observations [B, ...] to action values [B, A]."""
 
-import warnings
 from collections.abc import Sequence
 
 import gymnasium as gym
@@ -14,7 +13,6 @@ from missing_bits.nets.conv import Conv2D
 
 _UNBOUNDED = 1e6  # a bound as large is none: float32's largest number stands for infinity
 _SMALLEST_SIDE = 3  # pixels: that of the small network's kernel
-_FEW = 16  # more channels than that at the end, behind a side of at most 4 pixels, are none
 _NATURE_SIDE = 36  # pixels: with fewer the last of the Nature network's convolutions has no place
 
 
@@ -75,8 +73,7 @@ def for_observations(
     """The network for a space, as a Haiku transform without state or random keys.
 
     Images are scaled to [0, 1] by the bounds that the space declares; those with a side below 36
-    pixels get the small network. Channels that stand first, such as stacks of frames (4, 84, 84),
-    are put last; a warning says so.
+    pixels get the small network.
 
     Args:
       space: of vectors [features] or images [height, width, channels].
@@ -88,21 +85,11 @@ def for_observations(
     """
     _check(space.shape)
     is_vector = len(space.shape) == 1
-    is_turned = not is_vector and _channels_first(space.shape)
-    sides = space.shape[1:] if is_turned else space.shape[:2]
-    is_large = min(sides, default=0) >= _NATURE_SIDE
-    if is_turned:
-        warnings.warn(
-            f"Observations of shape {space.shape} are taken for images whose {space.shape[0]} "
-            "channels stand first.",
-            stacklevel=2,
-        )
+    is_large = min(space.shape[:2]) >= _NATURE_SIDE
 
     def network(observation: jax.Array) -> jax.Array:
         if is_vector:
             return mlp(hidden_sizes, num_actions, centered(space, observation))
-        if is_turned:
-            observation = jnp.moveaxis(observation, 1, -1)
         convolutional = nature if is_large else minatar
         return convolutional(hidden_sizes, num_actions, fractions(space, observation))
 
@@ -119,14 +106,3 @@ def _check(shape: tuple[int, ...]) -> None:
         f"(height, width, channels) of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} pixels. "
         "Flatten or reshape them in a wrapper of the environment.",
     )
-
-
-def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether images look like (channels, height, width), such as stacks of frames (4, 84, 84).
-
-    Either a few channels stand before two long sides, or fewer than the side of a square.
-    """
-    first, height, width = shape
-    few = first <= 4 and min(height, width) >= _FEW
-    square = height == width >= 2 * _FEW and first < height
-    return few or square

@@ -120,22 +120,3 @@ def test_observations_that_fit_no_network_are_told_in_a_line(shape):
         q_networks.for_observations(space, (8,), 2)
     assert str(error.value).startswith(f"Observations of shape {shape} fit no network")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("shape", [(3, 64, 96), (4, 84, 84), (3, 16, 16), (12, 84, 84)])
-def test_channels_that_stand_first_are_put_last(shape):
-    """A warning says so; values are those of the same images with channels last."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (1, *shape)).astype(np.uint8)
-    turned = gym.spaces.Box(0, 255, (*shape[1:], shape[0]), np.uint8)
-    last = q_networks.for_observations(turned, (8,), 2)
-    with pytest.warns(UserWarning, match=f"whose {shape[0]} channels stand first"):
-        first = q_networks.for_observations(gym.spaces.Box(0, 255, shape, np.uint8), (8,), 2)
-    params = last.init(jax.random.key(0), jnp.zeros((1, *turned.shape), jnp.uint8))
-    expected = last.apply(params, jnp.moveaxis(jnp.asarray(image), 1, -1))
-    np.testing.assert_array_equal(first.apply(params, jnp.asarray(image)), expected)
-
-
-@pytest.mark.parametrize("shape", [(10, 10, 10), (4, 12, 12), (7, 7, 20), (5, 9, 10), (84, 84, 4)])
-def test_grids_of_many_channels_are_images(shape):
-    q_networks.for_observations(gym.spaces.Box(0, 1, shape, np.float32), (8,), 2)
