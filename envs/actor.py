@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from missing_bits.envs.gymnasium_envs import Recipe, make_vector
+from missing_bits.envs.gymnasium_envs import Recipe, close, make_vector
 from missing_bits.envs.stepper import Stepper
 from missing_bits.envs.steps import EPISODE_RETURN, Acted, Steps, says_something
 from missing_bits.numeric import ceil_div
@@ -153,7 +153,7 @@ class Actor:
     def close(self) -> None:
         """Closes the environments, and what else was to be closed with them."""
         for stepper in self._steppers:
-            stepper.envs.close()
+            close(stepper.envs, self._env_id)
         if self._at_close is not None:
             self._at_close()
 

@@ -152,7 +152,8 @@ def _shown(value: Any) -> str:
 class Checked(gym.Wrapper):
     """Holds an environment to its contract, and counts actions from 0.
 
-    Whatever goes wrong in the environment is a `UserError` of one line that names it.
+    Whatever goes wrong in the environment is a `UserError` of one line that names it. Its info is
+    left out: nobody reads it, and not every one can be sent by a worker process.
 
     Args:
       env: the environment.
@@ -176,22 +177,17 @@ class Checked(gym.Wrapper):
                     f"reset returned {_shown(begun)}; it must return two values: observation, info"
                 )
             self.contract.spaces(self.env)
-            return self.contract.observation(begun[0]), begun[1]
+            return self.contract.observation(begun[0]), {}
         except Exception as error:
             raise self._told("no episode can begin", error) from error
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
         try:
-            observation, reward, terminated, truncated, info = self.env.step(
+            observation, reward, terminated, truncated, _ = self.env.step(
                 self._first_action + action
             )
-            return (
-                self.contract.observation(observation),
-                self.contract.reward(reward),
-                terminated,
-                truncated,
-                info,
-            )
+            observation = self.contract.observation(observation)
+            return observation, self.contract.reward(reward), bool(terminated), bool(truncated), {}
         except Exception as error:
             raise self._told("a step failed", error) from error
 

@@ -89,7 +89,7 @@ class HostEnvironments:
         env = make(recipe)
         check_spaces(recipe.env, env)
         _try(recipe, env)
-        close(env)
+        close(env, recipe.env)
         if vectorization == "native":
             _try_native(recipe, num_envs, env)
         self.env_id = recipe.env
@@ -243,7 +243,7 @@ class Envs:
         judging = Judging(self.eval_steps, self.eval_epsilon)
         env = make(Recipe(recipe.env, recipe.kwargs))
         if not _is_functional(env):
-            close(env)
+            close(env, self.env)
             return HostEnvironments(recipe, self.num_envs, period, self.vectorization, judging)
         require(
             self.vectorization == "serial",
@@ -307,7 +307,7 @@ def _try(recipe: Recipe, env: gym.Env) -> None:
         raise UserError(f"--env={recipe.env}: {fault} Mend the environment.")
     bare = make(Recipe(recipe.env, recipe.kwargs))
     own_fault = _fault(recipe.env, bare)
-    close(bare)
+    close(bare, recipe.env)
     if own_fault:
         raise UserError(
             f"--env={recipe.env}: {own_fault} Mend the environment; its wrappers are not to blame."

@@ -125,7 +125,7 @@ class Judge:
     def close(self) -> None:
         """Closes the environments; the next evaluation makes others."""
         for env in self._envs:
-            close(env)
+            close(env, self._recipe.env)
         self._envs = []
 
     def _explored(self, action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -156,7 +156,7 @@ def record(
     """
     silent = make(recipe)
     modes = silent.metadata.get("render_modes") or ()
-    close(silent)
+    close(silent, recipe.env)
     if "rgb_array" not in modes:
         return
     with _off_screen():
@@ -164,7 +164,7 @@ def record(
         try:
             yield from _frames(env, judging, player, learned, seed)
         finally:
-            close(env)
+            close(env, recipe.env)
 
 
 def _frames(

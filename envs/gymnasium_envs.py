@@ -229,7 +229,7 @@ class SerialVectorEnv(VectorEnv):
     and one environment it spends several times the environment's own time on bookkeeping.
     """
 
-    def __init__(self, env_fns: Sequence[Callable[[], gym.Env]]) -> None:
+    def __init__(self, env_fns: Sequence[Callable[[], Checked]]) -> None:
         self.envs = [make_one() for make_one in env_fns]
         self.num_envs = len(self.envs)
         self.single_observation_space = self.envs[0].observation_space
@@ -266,15 +266,15 @@ class SerialVectorEnv(VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         for env in self.envs:
-            close(env)
+            close(env, env.env_id)
 
 
-def close(env: gym.Env) -> None:
+def close(env: gym.Env | VectorEnv, env_id: str) -> None:
     """Closes an environment; one that refuses costs a warning, not what was done with it."""
     try:
         env.close()
     except Exception as error:
-        warnings.warn(f"{env.spec.id} could not be closed: {in_one_line(error)}", stacklevel=2)
+        warnings.warn(f"{env_id} could not be closed: {in_one_line(error)}", stacklevel=2)
 
 
 class Processes(gym.vector.AsyncVectorEnv):
@@ -359,14 +359,21 @@ class Native(gym.vector.VectorWrapper):
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         try:
-            observation, rewards, *others = self.env.step(self._first_action + actions)
-            terminated, truncated, info = others
+            observation, rewards, terminated, truncated, info = self.env.step(
+                self._first_action + actions
+            )
             rewards = np.asarray(rewards, np.float64)
+            ends = np.asarray([terminated, truncated], bool)
         except Exception as error:
             raise self._told(f"a step failed: {in_one_line(error)}") from error
         if rewards.shape != (self.num_envs,) or not np.isfinite(rewards).all():
             raise self._told(f"rewards are {rewards}; each must be a finite number")
-        return self._checked(observation), rewards, terminated, truncated, info
+        if ends.shape != (2, self.num_envs):
+            raise self._told(
+                f"terminated is {terminated} and truncated {truncated}; both must be "
+                f"{self.num_envs} booleans"
+            )
+        return self._checked(observation), rewards, *ends, info
 
     def _checked(self, observation: Any) -> np.ndarray:
         array = np.asarray(observation)

@@ -211,6 +211,16 @@ class Wide(Sound):
         return np.full(3, LARGE + self.made * 2**30)
 
 
+class Said(Sound):
+    """Says what cannot be sent by a process, and nothing at its start."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], None
+
+    def step(self, action):
+        return (*super().step(action)[:4], {"map": lambda x: x})
+
+
 class Buffer(Sound):
     """One array for all observations."""
 
@@ -405,6 +415,12 @@ class VectorNotFinite(Vector):
         return super().observe() + (np.nan if self.made == LATE else 0)
 
 
+class VectorEnds(Vector):
+    def step(self, actions):
+        observation, rewards, *_ = super().step(actions)
+        return observation, rewards, False, False, {}
+
+
 class VectorShape(Vector):
     def observe(self):
         return np.zeros((self.num_envs, 4), np.float32)
@@ -424,7 +440,15 @@ class One(Sound):
         return np.zeros(3, np.float32)
 
 
-VECTORS = (Vector, VectorRaises, VectorReward, VectorNotFinite, VectorShape, VectorSpaces)
+VECTORS = (
+    Vector,
+    VectorRaises,
+    VectorReward,
+    VectorNotFinite,
+    VectorEnds,
+    VectorShape,
+    VectorSpaces,
+)
 
 
 # JAX-native ones.

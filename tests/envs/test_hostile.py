@@ -132,10 +132,12 @@ def test_an_environment_that_does_not_close_costs_a_warning():
 COUNTED = np.arange(12) % hostile.LENGTH
 
 
-@pytest.mark.parametrize("name", ["Lists", "Doubles", "Buffer", "Negative", *hostile.DTYPES])
+@pytest.mark.parametrize(
+    "name", ["Lists", "Doubles", "Buffer", "Said", "Negative", *hostile.DTYPES]
+)
 @pytest.mark.parametrize("vectorization", ["serial", "async"])
 def test_what_can_be_converted_is(name, vectorization):
-    if vectorization == "async" and name not in ("Lists", "Negative", "Flags"):
+    if vectorization == "async" and name not in ("Lists", "Said", "Negative", "Flags"):
         return  # processes are slow to start
     s_tm1, r_t, s_t = steps_of(name, vectorization=vectorization)
     counted = COUNTED > 0 if name == "Flags" else COUNTED
@@ -197,6 +199,7 @@ VECTORS = {
     "VectorRaises": "a step failed: ValueError: lost its connection",
     "VectorReward": "rewards are [nan nan]; each must be a finite number",
     "VectorNotFinite": "an observation is not finite",
+    "VectorEnds": "terminated is False and truncated False; both must be 2 booleans",
     "VectorShape": "but 2 observations have shape (2, 4) and dtype float32",
     "VectorSpaces": "has the action_space Discrete(3), its environment Discrete(2, start=5)",
 }
