@@ -11,7 +11,7 @@ and what can only mean one thing is converted. A line says what was made of a fi
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,13 @@ class _Names(NamedTuple):
     labels: str | None
 
 
+class _Role(NamedTuple):
+    """What an array is for."""
+
+    purpose: str  # one of _TRAIN and _TEST
+    kind: str  # one of _KINDS
+
+
 def load(path: Path) -> ImageSet:
     """The images of a file; says in a line what they are.
 
@@ -48,8 +55,9 @@ def load(path: Path) -> ImageSet:
     names = npy.names(path)
     notes: list[str] = []  # what was converted
     unused: list[str] = []
-    learned = _find(path, names, _TRAIN)
-    tested = _of_test(path, names, learned, unused)
+    roles = _roles(names)
+    learned = _find(path, roles, _TRAIN)
+    tested = _of_test(path, roles, learned, unused)
     require(
         learned.images is not None,
         f"{path} holds {some(names) or 'nothing'} but no images; expected {_EXPECTED}.",
@@ -94,15 +102,32 @@ def load(path: Path) -> ImageSet:
     return loaded
 
 
-def _find(path: Path, names: Sequence[str], purposes: Sequence[str]) -> _Names:
+def _roles(names: Sequence[str]) -> dict[str, _Role]:
+    """What arrays are for by their names, such as ("train", "images") of "X_train"."""
+    if {*names} <= _BY_POSITION.keys():
+        return {name: _Role("", _BY_POSITION[name]) for name in names}
+    found = {name: _role(name.lower()) for name in names}
+    return {name: role for name, role in found.items() if role is not None}
+
+
+def _role(name: str) -> _Role | None:
+    joined = re.fullmatch(r"(x|y)(train|test|val|valid)", name)
+    words = joined.groups() if joined else [word for word in re.split(r"[^a-z0-9]+", name) if word]
+    purposes = [word for word in words if word in (*_TRAIN, *_TEST)]
+    rest = [word for word in words if word not in purposes]
+    kinds = [kind for kind, known in _KINDS.items() if rest and rest[0] in known]
+    if len(rest) != 1 or len(purposes) > 1 or not kinds:
+        return None
+    return _Role(purposes[0] if purposes else "", kinds[0])
+
+
+def _find(path: Path, roles: Mapping[str, _Role], purposes: Sequence[str]) -> _Names:
     """What images and labels for a purpose are called, which has several names."""
     found = {}
     for kind in _KINDS:
         own = kind if "" in purposes else f"test_{kind}"
         mine = [
-            name
-            for name in dict.fromkeys(names)
-            if _role(name, names) in [(purpose, kind) for purpose in purposes]
+            name for name, role in roles.items() if role.kind == kind and role.purpose in purposes
         ]
         require(
             len(mine) < 2 or own in mine,
@@ -112,29 +137,14 @@ def _find(path: Path, names: Sequence[str], purposes: Sequence[str]) -> _Names:
     return _Names(**found)
 
 
-def _role(name: str, names: Sequence[str]) -> tuple[str, str] | None:
-    """The purpose and kind of an array by its name, such as ("train", "images") of "X_train"."""
-    if {*names} <= _BY_POSITION.keys():
-        return "", _BY_POSITION[name]
-    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
-    joined = re.fullmatch(r"(x|y)(train|test|val|valid)", name.lower())
-    words = list(joined.groups()) if joined else words
-    purposes = [word for word in words if word in (*_TRAIN, *_TEST)]
-    rest = [word for word in words if word not in purposes]
-    kinds = [kind for kind, known in _KINDS.items() if rest and rest[0] in known]
-    if len(rest) != 1 or len(purposes) > 1 or not kinds:
-        return None
-    return (purposes[0] if purposes else ""), kinds[0]
-
-
-def _of_test(path: Path, names: Sequence[str], learned: _Names, unused: list[str]) -> _Names:
+def _of_test(path: Path, roles: Mapping[str, _Role], learned: _Names, unused: list[str]) -> _Names:
     """What is for testing: of several splits the first, with labels if those to train on have some.
 
     Notes names that are not used.
     """
     chosen = _Names(None, None)
     for purpose in _TEST:
-        found = _find(path, names, [purpose])
+        found = _find(path, roles, [purpose])
         require(
             found.images is not None or found.labels is None,
             f"{path} has {found.labels} but no images for them; give both or neither.",

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterable
 
+_LONGEST = 60  # characters of a name that are shown
+
 
 def say(line: str) -> None:
     """Writes a line to standard error, which may be closed: nothing depends on it."""
@@ -15,7 +17,8 @@ def say(line: str) -> None:
 def some(names: Iterable[object], most: int = 8) -> str:
     """Names one after the other, at most so many; what cannot be printed is spelled out."""
     named = [str(name) for name in names]
-    shown = [name if name.isprintable() else ascii(name) for name in named[:most]]
+    short = [name[:_LONGEST] + "..." * (len(name) > _LONGEST) for name in named[:most]]
+    shown = [name if name.isprintable() else ascii(name) for name in short]
     more = len(named) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
