@@ -1,5 +1,7 @@
 """Evaluations as values: narrowed to a part, joined, under another headline."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -55,6 +57,15 @@ def test_joined_evaluations_give_what_each_gives_alone(tmp_path):
     assert joined.baselines(KEY) == {f"baseline/{name}": expected for name in "abc"}
     joined.pictures(2, 0, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "b.txt", "c.txt"}
+
+
+def test_what_joined_evaluations_compare_with_is_told_together():
+    plain = scoring("a")
+    told = [dataclasses.replace(scoring(name), against=f"some {name}") for name in "bc"]
+    assert plain.against == ""
+    assert plain.join(scoring("d")).against == ""
+    assert plain.join(*told).against == "some b, some c"
+    assert told[0].of(lambda learned: learned).headed("eval/x").against == "some b"
 
 
 def test_two_evaluations_may_not_give_one_name():
