@@ -29,6 +29,7 @@ _KINDS = {
 }
 _TRAIN = ("", "train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation", "dev")  # the first that is there counts
+_LONGEST = 40  # characters of a name: what is between words may be anything
 _BY_POSITION = {"arr_0": "images", "arr_1": "labels"}  # as numpy.savez names what has no name
 
 
@@ -116,7 +117,7 @@ def _role(name: str) -> _Role | None:
     purposes = [word for word in words if word in (*_TRAIN, *_TEST)]
     rest = [word for word in words if word not in purposes]
     kinds = [kind for kind, known in _KINDS.items() if rest and rest[0] in known]
-    if len(rest) != 1 or len(purposes) > 1 or not kinds:
+    if len(rest) != 1 or len(purposes) > 1 or not kinds or len(name) > _LONGEST:
         return None
     return _Role(purposes[0] if purposes else "", kinds[0])
 

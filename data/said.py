@@ -5,8 +5,6 @@ import os
 import sys
 from collections.abc import Iterable
 
-_LONGEST = 60  # characters of a name that are shown
-
 
 def say(line: str) -> None:
     """Writes a line to standard error, which may be closed: nothing depends on it."""
@@ -14,13 +12,17 @@ def say(line: str) -> None:
         print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
+def short(text: str, most: int = 60) -> str:
+    """So many characters of what stands in a file, spelled out if they cannot be printed."""
+    found = " ".join(text[:most].split()) + "..." * (len(text) > most)
+    return found if found.isprintable() else ascii(found)
+
+
 def some(names: Iterable[object], most: int = 8) -> str:
-    """Names one after the other, at most so many; what cannot be printed is spelled out."""
+    """Names one after the other, at most so many."""
     named = [str(name) for name in names]
-    short = [name[:_LONGEST] + "..." * (len(name) > _LONGEST) for name in named[:most]]
-    shown = [name if name.isprintable() else ascii(name) for name in short]
-    more = len(named) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+    more = len(named) - most
+    return ", ".join(map(short, named[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def number(count: int, one: str, many: str = "") -> str:

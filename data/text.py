@@ -109,8 +109,8 @@ def check_known(data: str, what: str, ids: np.ndarray) -> None:
     require(
         bool((ids >= tokenizer.SPECIALS).any()),
         f"--data={data}: nothing in {what} is known to the tokenizer: its words are longer than "
-        f"{tokenizer.LONGEST_WORD} characters, or of letters that are rare or not in the text it "
-        "was made for; --tokenizer=bytes, where it is made, knows all text.",
+        f"{tokenizer.LONGEST_WORD} characters, or of letters that are rare or missing in the text "
+        "it was made for; pretrain with --tokenizer=bytes, which knows all, or give more text.",
     )
 
 
@@ -130,5 +130,5 @@ def tell_unknown(data: str, words: Tokenizer, texts: Iterable[str], ids: np.ndar
         say(
             f"{data}: {unknown:,} of {len(ids):,} tokens ({unknown / len(ids):.1%}) stand for "
             f"words that the tokenizer does not know{longer if too_long else ''}; "
-            "--tokenizer=bytes, where it is made, knows all text."
+            "--tokenizer=bytes in pretraining knows all text."
         )

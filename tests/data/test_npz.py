@@ -311,6 +311,7 @@ def written(path, **changed):
         ({"descr": "nonsense"}, "damaged"),
         ({"descr": "|V1000000000000"}, "expected numbers|damaged"),
         ({"order": 3}, "damaged"),
+        ({"shape": (1,) * 2_000}, r"shape \(1, 1, .*\.\.\., 1 bytes, but 729 are stored"),
     ],
 )
 def test_claims_are_checked_before_anything_is_allocated(tmp_path, packed, changed, message):
@@ -321,6 +322,17 @@ def test_claims_are_checked_before_anything_is_allocated(tmp_path, packed, chang
     with pytest.raises(UserError, match=message) as caught:
         npz.load(tmp_path / ("set.npz" if packed else "set.npy"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("letter", [b"\0", b"\1", b"(", b"e"])
+def test_headers_that_no_parser_expects_are_told(tmp_path, letter):
+    """NumPy hands some of them to Python's tokenizer, which raises errors of its own."""
+    content = written(tmp_path / "set.npy")
+    for place in (11, 20, 40, content.index(b"}")):
+        (tmp_path / "set.npy").write_bytes(content[:place] + letter + content[place + 1 :])
+        with pytest.raises(UserError, match="damaged") as caught:
+            npz.load(tmp_path / "set.npy")
+        assert "\n" not in str(caught.value)
 
 
 def test_more_than_memory_holds_is_refused(tmp_path, monkeypatch):
