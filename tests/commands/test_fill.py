@@ -140,8 +140,13 @@ def others(learned, tmp_path):
     """
     loaded = files.load(learned)
     of_text = loaded.encoder, loaded.variables
-    for name, encoder in (("mae", encoder_of_images()), ("finetune", of_text)):
-        files.save(tmp_path / name / "encoder" / "seed0.safetensors", *encoder, {"exp": name})
+    for name, exp, encoder in (
+        ("mae", "mae", encoder_of_images()),
+        ("finetune", "finetune", of_text),
+        ("lying", "bert", encoder_of_images()),
+        ("headless", "bert", of_text),
+    ):
+        files.save(tmp_path / name / "encoder" / "seed0.safetensors", *encoder, {"exp": exp})
     (tmp_path / "unfinished").mkdir()
     return tmp_path
 
@@ -161,6 +166,8 @@ WRONG = {
     "undecodable bytes": ({"text": "[MASK] \udcff"}, ["--text holds bytes that are not UTF-8"]),
     "a run of images": ({"from": "mae"}, ["mae holds no language model", "--exp=bert"]),
     "a fine-tuned run": ({"from": "finetune"}, ["finetune holds no language model", "--exp=bert"]),
+    "an encoder of images that passes for text": ({"from": "lying"}, ["lying holds no language"]),
+    "a run without its head": ({"from": "headless"}, ["headless holds another head than this"]),
     "an unfinished run": ({"from": "unfinished"}, ["unfinished holds no encoder"]),
     "no run": ({"from": "nowhere"}, ["nowhere is no folder of a run"]),
 }

@@ -17,7 +17,6 @@ from missing_bits.data import labeled, tokenizer
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
-from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError
 from missing_bits.supervised import finetune
 from missing_bits.supervised.finetune import Config, Finetune, Learned
@@ -38,6 +37,12 @@ CONFIGS = {  # of files that do not tell what they have learned from
     "lying": {"data": ["digits"], "images": {"data": 3, "image_size": "large"}},
 }
 FAST = optimizers.Optimizer(learning_rate=1e-2, warmup=0.0)
+
+
+def blank(encoder):
+    """Variables of an encoder, all of them zeros."""
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +412,7 @@ def test_data_are_the_runs_unless_they_are_given(grouped, given, expected, tmp_p
     encoder = ImageEncoder("convnet", (32, 32, 3), (0.5,) * 3, (0.2,) * 3)
     images = {"data": "cifar10", "data_dir": "there", "image_size": 0}
     facts = {"config": {"updates": 3, "images": images} if grouped else images}
-    files.save(tmp_path / "one.safetensors", encoder, Variables({}, {}), facts)
+    files.save(tmp_path / "one.safetensors", encoder, blank(encoder), facts)
     some = labeled.Examples(np.zeros((2, 32, 32, 3), np.uint8), np.arange(2, dtype=np.int32))
     asked = []
     answer = labeled.Labeled(some, some, ("a", "b"), "digest")
@@ -454,11 +459,9 @@ def test_settings_that_cannot_run_are_refused_by_name(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "another").mkdir()
     (tmp_path / "another" / "config.json").write_text('{"exp": "dqn"}')
-    shapes = jax.eval_shape(ENCODERS["text"].init, jax.random.key(0))
-    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    text = ENCODERS["text"]
     for name, config in CONFIGS.items():
-        facts = {"config": config}
-        files.save(tmp_path / f"{name}.safetensors", ENCODERS["text"], variables, facts)
+        files.save(tmp_path / f"{name}.safetensors", text, blank(text), {"config": config})
     np.savez("plain.npz", images=np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8))
     with pytest.raises(UserError) as refused:
         built(**{"init_from": starts(start) if start else ""} | changed).source([0])
