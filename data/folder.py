@@ -315,7 +315,9 @@ class _Tree:
     def _of(self, found: files.Found) -> list[Path]:
         pictures = []
         for path in found.files:
-            if path.suffix.lower() in _ENDINGS and (os.path.isfile(path) or os.path.islink(path)):
+            # Links to nothing are told as such; pipes and the like would never end.
+            can_be_read = os.path.isfile(path) or not os.path.exists(path)
+            if path.suffix.lower() in _ENDINGS and can_be_read:
                 pictures.append(path)
             else:
                 self.others.add(path)

@@ -283,6 +283,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "pets" / "cat" / "itself").symlink_to(tmp_path / "pets" / "cat" / "itself")
     save(tmp_path / "one.png", RED)
     (tmp_path / "pets" / "cat" / "one.png").symlink_to(tmp_path / "one.png")
+    os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for ever
+    (tmp_path / "pets" / "cat" / "pipe.png").symlink_to(tmp_path / "pipe")
     found = folder.load(tmp_path / "pets", 4)
     assert found.classes == ("cat", "dog")
     assert np.bincount(found.train.labels).tolist() == [5, 4]
