@@ -30,7 +30,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from missing_bits.data import files
 from missing_bits.data.images import ImageSet, Split
-from missing_bits.data.said import number, printable, say, some
+from missing_bits.data.said import lacking, number, printable, say, some
 from missing_bits.data.workers import WorkerKilled, Workers
 from missing_bits.errors import require
 
@@ -509,6 +509,7 @@ def _tell(
             f"those to train on have no labels: probes learn from {len(loaded.probe.labels):,} "
             "others that have"
         )
+    told += lacking(loaded)
     hashes = {examined[path].hash for path in loaded.train.images.paths}
     shared = sum(examined[path].hash in hashes for path in loaded.test.images.paths)
     if len(hashes) == 1:

@@ -19,7 +19,7 @@ import numpy as np
 
 from missing_bits.data import convert, npy
 from missing_bits.data.images import ImageSet, Split, divide, in_memory
-from missing_bits.data.said import number, say, some
+from missing_bits.data.said import lacking, number, say, some
 from missing_bits.errors import require
 
 _EXPECTED = "an .npz with images: uint8 [N, H, W, C] or [N, H, W], and perhaps labels: integers [N]"
@@ -278,12 +278,7 @@ def _tell(
             "those to train on have no labels: probes learn from half of each class, the other "
             f"{len(loaded.probe.images):,} of those to test"
         )
-    if loaded.test.labels is not None:
-        known = set(loaded.labeled.labels.tolist())
-        unseen = sorted(set(loaded.test.labels.tolist()) - known)
-        if unseen:
-            names = some((loaded.classes[label] for label in unseen), 5)
-            told.append(f"classes to test without any image to train on: {names}")
+    told += lacking(loaded)
     first = loaded.train.images[0]
     if all(np.array_equal(image, first) for image in loaded.train.images):
         told.append("all images to train on are the same")

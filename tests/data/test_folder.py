@@ -262,6 +262,15 @@ def said_of(root, capfd):
     return found, line
 
 
+def test_a_class_of_one_picture_is_told(tmp_path, capfd):
+    labeled(tmp_path, 5, "cat", "dog")
+    save(tmp_path / "eel" / "0.png", RED)
+    found, line = said_of(tmp_path, capfd)
+    assert found.classes == ("cat", "dog", "eel")
+    assert np.bincount(found.train.labels).tolist() == [4, 4, 1]
+    assert "; classes with nothing to test: eel" in line
+
+
 def test_an_extra_folder_around_all_changes_nothing(tmp_path):
     labeled(tmp_path / "a", 6, "cat", "dog")
     plain = folder.load(tmp_path / "a", 4)

@@ -171,12 +171,13 @@ def test_what_is_left_out_is_said(capfd, load):
     tested = {"test_images": IMAGES[:2], "val_images": IMAGES[:2], "val_labels": MANY[:2]}
     found, line = said_of(capfd, load, images=IMAGES, labels=MANY, **tested)
     assert len(found.test.labels) == 2
-    assert "2 to test (those of val_images); 2 of those to test are among those to train" in line
+    assert "2 to test (those of val_images); " in line
+    assert "; 2 of those to test are among those to train on; " in line
     assert "not used: test_images, which have no labels." in line
     tested = {"test_images": IMAGES[:2], "test_labels": np.array([0, 7])}
     _, line = said_of(capfd, load, images=IMAGES, labels=MANY, **tested)
     assert "4 classes (0, 1, 2, 7), " in line
-    assert "; classes to test without any image to train on: 7; " in line
+    assert "; classes with nothing to train on: 7; classes with nothing to test: 1, 2; " in line
 
 
 def test_without_labels_and_channels(load):
