@@ -13,7 +13,7 @@ import numpy as np
 from missing_bits.errors import UserError, require
 
 _CHUNK = 1_000  # images that are converted at once
-_SLACK = 1e-3  # by which floats may exceed 1, as resizing makes them
+_SLACK = 1e-3  # by which floats may leave [0, 1], as resizing makes them
 
 
 def images(path: Path, given: Mapping[str, np.ndarray], notes: list[str]) -> dict[str, np.ndarray]:
@@ -159,11 +159,11 @@ def _bytes(
     high = float(array.max())
     if array.dtype.kind != "f":
         highest = 255.0
-    if low >= 0 and highest <= 1 + _SLACK:
+    if low >= -_SLACK and highest <= 1 + _SLACK:
         notes.append(f"{name} from {array.dtype} in 0 to 1")
         return _scaled(array, 255)
     # Less than half of 255 may well be white on another scale.
-    if low >= 0 and highest >= 128 and high <= 255:
+    if low > -0.5 and highest >= 128 and high < 255.5:
         notes.append(f"{name} from {array.dtype} in 0 to 255")
         return _scaled(array, 1)
     if -1 <= low < 0 and high <= 1:

@@ -30,7 +30,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from missing_bits.data import files
 from missing_bits.data.images import ImageSet, Split
-from missing_bits.data.said import number, printable, say, some
+from missing_bits.data.said import lacking, number, printable, say, some
 from missing_bits.data.workers import WorkerKilled, Workers
 from missing_bits.errors import require
 
@@ -119,7 +119,7 @@ def load(root: Path, image_size: int) -> ImageSet:
     )
     if not found.test:
         found = _divided(tree, root, found, examined)
-    _check(root, found)
+    _check(root, found, _skipped(root, examined))
     found = _with_probe(root, found)
     labeled = found.probe or found.train
     names = sorted(name for name in labeled if labeled[name])
@@ -315,7 +315,9 @@ class _Tree:
     def _of(self, found: files.Found) -> list[Path]:
         pictures = []
         for path in found.files:
-            if path.suffix.lower() in _ENDINGS and (os.path.isfile(path) or os.path.islink(path)):
+            # Links to nothing are told as such; pipes and the like would never end.
+            can_be_read = os.path.isfile(path) or not os.path.exists(path)
+            if path.suffix.lower() in _ENDINGS and can_be_read:
                 pictures.append(path)
             else:
                 self.others.add(path)
@@ -428,12 +430,13 @@ def _held_out(root: Path, classes: Files, parts: int) -> tuple[Files, Files]:
     return kept, held_out
 
 
-def _check(root: Path, found: _Sets) -> None:
+def _check(root: Path, found: _Sets, skipped: str) -> None:
+    why = f" ({skipped})" if skipped else ""
     learned = {**found.train, "unlabeled": found.unlabeled}
     for what, classes in (("train", learned), ("test", found.test)):
         require(
             any(classes.values()),
-            f"{root} leaves no picture that can be decoded to {what} on; give more.",
+            f"{root} leaves no picture that can be decoded to {what} on{why}; give more.",
         )
     names = {name for name, paths in found.train.items() if paths}
     if found.train.keys() == {""}:
@@ -477,14 +480,28 @@ def _split(classes: Files, names: list[str], side: int) -> Split:
     return Split(Pictures(paths, side), labels)
 
 
+def _skipped(root: Path, examined: dict[Path, _Examined]) -> str:
+    """How many pictures cannot be used, and why; "" if all can."""
+    bad = [path for path, found in examined.items() if found.reason]
+    if not bad:
+        return ""
+    reasons = Counter(examined[path].reason for path in bad)
+    each = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    name = printable(str(bad[0].relative_to(root)))
+    return f"skipped {number(len(bad), 'picture')}: {each}, such as {name}"
+
+
 def _tell(
     root: Path, loaded: ImageSet, how: str, tree: _Tree, examined: dict[Path, _Examined]
 ) -> None:
     """Says in one line what was loaded, and what was not."""
-    classes = number(len(loaded.classes), "class", "classes") if loaded.classes else "no classes"
-    count = loaded.train.images.shape[0]
+    classes = "no classes"
+    if loaded.classes:
+        count = number(len(loaded.classes), "class", "classes")
+        classes = f"{count} ({some(loaded.classes, 5)})"
+    learned = number(loaded.train.images.shape[0], "picture")
     told = [
-        f"{printable(str(root))}: {classes}, {number(count, 'picture')} to train on, "
+        f"{printable(str(root))}: {classes}, {learned} to train on, "
         f"{loaded.test.images.shape[0]:,} to test ({how})"
     ]
     if loaded.probe is not None:
@@ -492,20 +509,16 @@ def _tell(
             f"those to train on have no labels: probes learn from {len(loaded.probe.labels):,} "
             "others that have"
         )
-    learned = {examined[path].hash for path in loaded.train.images.paths}
-    shared = sum(examined[path].hash in learned for path in loaded.test.images.paths)
-    if len(learned) == 1:
+    told += lacking(loaded)
+    hashes = {examined[path].hash for path in loaded.train.images.paths}
+    shared = sum(examined[path].hash in hashes for path in loaded.test.images.paths)
+    if len(hashes) == 1:
         told.append("all to train on are the same")
     if shared:
         told.append(f"{shared:,} of those to test are among those to train on")
-    skipped = [path for path, found in examined.items() if found.reason]
+    skipped = _skipped(root, examined)
     if skipped:
-        reasons = Counter(examined[path].reason for path in skipped)
-        each = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-        told.append(
-            f"skipped {number(len(skipped), 'picture')}: {each}, "
-            f"such as {printable(str(skipped[0].relative_to(root)))}"
-        )
+        told.append(skipped)
     if tree.unused:
         told.append(f"pictures that are not used: {', '.join(tree.unused)}")
     for paths, what in (

@@ -56,6 +56,11 @@ class ImageSet:
         """Height, width and channels."""
         return self.train.images.shape[1:]
 
+    def lacking(self, split: Split) -> list[str]:
+        """The classes of which a split with labels has no image."""
+        there = set(split.labels.tolist())
+        return [name for index, name in enumerate(self.classes) if index not in there]
+
     def moments(self) -> Moments:
         """Mean and deviation of each channel of training pixels in [0, 1].
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from missing_bits.data import convert, npy
 from missing_bits.data.images import ImageSet, Split, divide, in_memory
-from missing_bits.data.said import number, say, some
+from missing_bits.data.said import lacking, number, say, some
 from missing_bits.errors import require
 
 _EXPECTED = "an .npz with images: uint8 [N, H, W, C] or [N, H, W], and perhaps labels: integers [N]"
@@ -278,6 +278,7 @@ def _tell(
             "those to train on have no labels: probes learn from half of each class, the other "
             f"{len(loaded.probe.images):,} of those to test"
         )
+    told += lacking(loaded)
     first = loaded.train.images[0]
     if all(np.array_equal(image, first) for image in loaded.train.images):
         told.append("all images to train on are the same")

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterable
 
+from missing_bits.data.images import ImageSet
+
 
 def say(line: str) -> None:
     """Writes a line to standard error, which may be closed: nothing depends on it."""
@@ -28,6 +30,18 @@ def some(names: Iterable[object], most: int = 8) -> str:
 def number(count: int, one: str, many: str = "") -> str:
     """A count with its noun, such as "1 picture" and "2 pictures"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def lacking(loaded: ImageSet) -> list[str]:
+    """What is told of classes that are trained on and not tested, or tested and not trained on."""
+    if loaded.test.labels is None:
+        return []
+    told = []
+    for split, what in ((loaded.labeled, "to train on"), (loaded.test, "to test")):
+        names = loaded.lacking(split)
+        if names:
+            told.append(f"classes with nothing {what}: {some(names, 5)}")
+    return told
 
 
 def printable(name: str) -> str:

@@ -163,7 +163,10 @@ def test_undecodable_pictures_are_skipped_and_counted_by_reason(pictures, capfd)
     assert found.digest == clean.digest
     said = capfd.readouterr().err
     assert said.count("\n") == 1
-    assert "2 classes, 16 pictures to train on, 4 to test (a fifth of each class); " in said
+    assert (
+        "2 classes (blue, red), 16 pictures to train on, 4 to test (a fifth of each class); "
+        in said
+    )
     assert "skipped 9 pictures: " in said
     for reason in (
         "3 damaged",
@@ -233,6 +236,9 @@ def test_mistakes_are_told_in_one_line(tmp_path):
     (tmp_path / "x" / "blue").mkdir()
     (tmp_path / "x" / "blue" / "0.png").write_text("damaged")
     message("can be decoded of one class only, 'red'")
+    (tmp_path / "x" / "red" / "0.png").write_text("damaged")
+    (tmp_path / "x" / "red" / "1.png").write_bytes(b"")
+    message(r"to train on \(skipped 3 pictures: 2 no pictures, 1 empty, such as blue/0.png\); give")
     (tmp_path / "x" / "red").rename(tmp_path / "x" / "val")
     (tmp_path / "x" / "blue").rename(tmp_path / "x" / "test")
     message(r"has pictures to test on alone \(test, val\); give them a folder train")
@@ -256,6 +262,15 @@ def said_of(root, capfd):
     return found, line
 
 
+def test_a_class_of_one_picture_is_told(tmp_path, capfd):
+    labeled(tmp_path, 5, "cat", "dog")
+    save(tmp_path / "eel" / "0.png", RED)
+    found, line = said_of(tmp_path, capfd)
+    assert found.classes == ("cat", "dog", "eel")
+    assert np.bincount(found.train.labels).tolist() == [4, 4, 1]
+    assert "; classes with nothing to test: eel" in line
+
+
 def test_an_extra_folder_around_all_changes_nothing(tmp_path):
     labeled(tmp_path / "a", 6, "cat", "dog")
     plain = folder.load(tmp_path / "a", 4)
@@ -277,6 +292,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "pets" / "cat" / "itself").symlink_to(tmp_path / "pets" / "cat" / "itself")
     save(tmp_path / "one.png", RED)
     (tmp_path / "pets" / "cat" / "one.png").symlink_to(tmp_path / "one.png")
+    os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for ever
+    (tmp_path / "pets" / "cat" / "pipe.png").symlink_to(tmp_path / "pipe")
     found = folder.load(tmp_path / "pets", 4)
     assert found.classes == ("cat", "dog")
     assert np.bincount(found.train.labels).tolist() == [5, 4]
@@ -496,7 +513,7 @@ def end(process) -> None:
     """Let the process end, and insist that it does so quietly, but for what it said in loading."""
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert [line.partition(", ")[2] for line in errors.splitlines()] == [
+    assert [line.partition("), ")[2] for line in errors.splitlines()] == [
         "16 pictures to train on, 4 to test (a fifth of each class); files that are no pictures by "
         "their names: 2 (notes.txt, script.py)."
     ]

@@ -73,6 +73,8 @@ MANY = np.arange(20) % 3
     [
         ({"images": UNIT}, "images from float64 in 0 to 1"),
         ({"images": UNIT.astype(np.float32) * np.float32(1.0001)}, "images from float32 in 0 to 1"),
+        ({"images": UNIT - 1e-4}, "images from float64 in 0 to 1"),
+        ({"images": IMAGES - 0.4}, "images from float64 in 0 to 255"),
         ({"images": IMAGES.astype(np.float16)}, "images from float16 in 0 to 255"),
         ({"images": IMAGES.astype(">i8")}, "images from >i8 in 0 to 255"),
         ({"images": IMAGES.transpose(0, 3, 1, 2)}, "images from channels first"),
@@ -169,8 +171,13 @@ def test_what_is_left_out_is_said(capfd, load):
     tested = {"test_images": IMAGES[:2], "val_images": IMAGES[:2], "val_labels": MANY[:2]}
     found, line = said_of(capfd, load, images=IMAGES, labels=MANY, **tested)
     assert len(found.test.labels) == 2
-    assert "2 to test (those of val_images); 2 of those to test are among those to train" in line
+    assert "2 to test (those of val_images); " in line
+    assert "; 2 of those to test are among those to train on; " in line
     assert "not used: test_images, which have no labels." in line
+    tested = {"test_images": IMAGES[:2], "test_labels": np.array([0, 7])}
+    _, line = said_of(capfd, load, images=IMAGES, labels=MANY, **tested)
+    assert "4 classes (0, 1, 2, 7), " in line
+    assert "; classes with nothing to train on: 7; classes with nothing to test: 1, 2; " in line
 
 
 def test_without_labels_and_channels(load):
