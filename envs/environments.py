@@ -163,9 +163,15 @@ class FunctionalEnvironments:
     def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:
         """The returns [episodes] float32 of whole episodes in environments of their own."""
         returns, is_cut = self._returns(player, learned, episodes, key)
+        returns = np.asarray(returns)
+        require(
+            bool(np.isfinite(returns).all()),
+            f"--env={self.env_id}: rewards of an episode sum up to "
+            f"{returns[~np.isfinite(returns)][:1]}; each must be a finite number.",
+        )
         if is_cut:
             tell_of_cuts(self.env_id, self._judging.steps)
-        return np.asarray(returns)
+        return returns
 
     def record(self, player: Player, learned: Any, seed: int) -> Iterator[Frame]:
         """One episode, frame by frame; none where the environment draws nothing."""
