@@ -39,10 +39,10 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from missing_bits.envs import episodes, functional, wrappers
+from missing_bits.envs import functional, wrappers
 from missing_bits.envs.actor import Actor
 from missing_bits.envs.contract import Checked, as_jax_holds, in_one_line, in_words
-from missing_bits.envs.episodes import Frame, Judge, Judging
+from missing_bits.envs.episodes import Frame, Judge, Judging, record, tell_of_cuts
 from missing_bits.envs.functional import DeviceActor
 from missing_bits.envs.gymnasium_envs import (
     SET_HERE,
@@ -118,7 +118,7 @@ class HostEnvironments:
 
     def record(self, player: Player, learned: Any, seed: int) -> Iterator[Frame]:
         """One episode, frame by frame; none where the environment draws nothing."""
-        return episodes.record(self._recipe, self._judging, player, learned, seed)
+        return record(self._recipe, self._judging, player, learned, seed)
 
 
 class FunctionalEnvironments:
@@ -163,13 +163,19 @@ class FunctionalEnvironments:
     def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:
         """The returns [episodes] float32 of whole episodes in environments of their own."""
         returns, is_cut = self._returns(player, learned, episodes, key)
+        returns = np.asarray(returns)
+        require(
+            bool(np.isfinite(returns).all()),
+            f"--env={self.env_id}: rewards of an episode sum up to "
+            f"{returns[~np.isfinite(returns)][:1]}; each must be a finite number.",
+        )
         if is_cut:
-            episodes.tell_of_cuts(self.env_id, self._judging.steps)
-        return np.asarray(returns)
+            tell_of_cuts(self.env_id, self._judging.steps)
+        return returns
 
     def record(self, player: Player, learned: Any, seed: int) -> Iterator[Frame]:
         """One episode, frame by frame; none where the environment draws nothing."""
-        return episodes.record(self._recipe, self._judging, player, learned, seed)
+        return record(self._recipe, self._judging, player, learned, seed)
 
     def _play(
         self, player: Player, learned: Any, episodes: int, key: jax.Array
@@ -196,7 +202,7 @@ class Envs:
     """What the environment is made with, as a JSON object, such as '{"is_slippery": false}'."""
     wrappers: tuple[str, ...] = ()
     """Around each environment, the innermost first: flatten, one_hot, grayscale, resize:84x84,
-    frame_stack:4, or your own module:function, which maps an environment to one."""
+    channels_last, frame_stack:4, or your own module:function, which maps an environment to one."""
     eval_episodes: int = 100
     """Episodes of an evaluation, shared evenly by at most 16 environments of its own."""
     eval_steps: int = 27_000

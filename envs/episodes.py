@@ -155,7 +155,7 @@ def record(
       UserError: the environment cannot be made with rendering, or fails.
     """
     silent = make(recipe)
-    modes = silent.metadata.get("render_modes") or ()
+    modes = (silent.metadata or {}).get("render_modes") or ()
     close(silent, recipe.env)
     if "rgb_array" not in modes:
         return

@@ -138,6 +138,12 @@ def test_an_episode_is_cut_and_that_is_said():
     np.testing.assert_allclose(returns, np.concatenate(by_hand))
 
 
+def test_a_recording_is_cut_where_episodes_are():
+    left = Player(lambda n: (), lambda learned, memory, seen, reset: (np.zeros(1, int), memory))
+    frames = list(episodes.record(Recipe("CartPole-v1"), Judging(steps=3), left, None, 0))
+    assert [frame.total for frame in frames] == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_an_episode_that_ends_at_the_limit_is_not_cut():
     """No episode of this environment has more than 7 steps; a warning would be an error."""
     Judge(RECIPE, Judging(steps=7)).returns(Watched().player, None, 40, KEY)

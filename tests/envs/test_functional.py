@@ -223,6 +223,9 @@ def test_gymnasiums_own_functional_environments_are_found():
     returns = envs.returns(left, None, 8, key)
     assert returns.shape == (8,)
     assert 8 <= returns.min() <= returns.max() <= 10
+    cut = environments.Envs(env="phys2d/CartPole-v1", eval_steps=5).find(4)
+    with pytest.warns(UserWarning, match=r"phys2d/CartPole-v1: .* cut at --eval-steps=5"):
+        np.testing.assert_array_equal(cut.returns(left, None, 8, key), 5)
     frames = list(envs.record(left, None, 0))
     assert 9 <= len(frames) <= 12
     assert [frame.total for frame in frames] == [float(i) for i in range(len(frames))]

@@ -123,6 +123,14 @@ def test_what_fails_in_an_evaluation_is_named():
     assert LATE["Raises"] in said
 
 
+def test_what_fails_in_an_evaluation_on_the_device_is_named():
+    """There, a step cannot stop the program: the sums are looked at."""
+    left = LEFT._replace(act=lambda learned, memory, seen, reset: (jnp.zeros(3, int), memory))
+    envs = find("FunctionalReward", eval_steps=20)
+    said = complaint(lambda: envs.returns(left, None, 3, jax.random.key(0)))
+    assert "FunctionalReward-v0: rewards of an episode sum up to [-inf]; each must be" in said
+
+
 def test_an_environment_that_does_not_close_costs_a_warning():
     with pytest.warns(UserWarning, match=r"Stubborn-v0 could not be closed: .*it will not close"):
         s_tm1, _, _ = steps_of("Stubborn")
