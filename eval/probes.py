@@ -96,7 +96,7 @@ class Probes:
         def pictures(learned: Variables, seed: int, folder: Path) -> None:
             self.pictures(learned, folder)
 
-        against = f"{self._pixels} and a random encoder" if self.labeled else ""
+        against = f"{self._pixels}, a random encoder" if self.labeled else ""
         return Evaluation(headline, scores, self.baselines, pictures, against)
 
     def features(self, variables: Variables, split: Split) -> np.ndarray:

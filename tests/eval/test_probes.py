@@ -206,7 +206,7 @@ def test_pixels_of_large_pictures_are_shrunk_and_their_metrics_say_so(monkeypatc
     assert baselines["baseline/pixels_32x32_knn_accuracy"] == 1
     assert baselines["baseline/pixels_32x32_linear_accuracy"] == 1
     assert not any(name.startswith("baseline/pixels_knn") for name in baselines)
-    told = "32 x 32 means of pixels and a random encoder"
+    told = "32 x 32 means of pixels, a random encoder"
     assert probes.evaluation().against == told
 
 
