@@ -4,6 +4,7 @@
 reads options from a TOML file or an earlier run's config.json.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -89,7 +90,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _warn(message: Warning | str, *_: object) -> None:
     """Shows a warning as one line: where it was raised is no business of the user's."""
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # nobody need listen
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def console() -> None:

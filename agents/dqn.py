@@ -14,6 +14,7 @@ Shapes: E environments (on one device), V vector steps between two updates, B tr
 batch, A actions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -159,9 +160,6 @@ class DQN:
         network = q_networks.for_observations(
             envs.observation_space, config.hidden_sizes, envs.num_actions
         )
-        space = envs.observation_space
-        dtype = environments.stored_dtype(space.dtype)
-        uniform.tell_size(config.replay_capacity, space.shape, dtype)
 
         @jax.jit
         def greedy(params: Any, memory: Any, s: jax.Array, reset: jax.Array) -> tuple[Any, Any]:
@@ -176,7 +174,6 @@ class DQN:
         self.envs = resources.envs
         self.network = resources.network
         self.evaluation = resources.evaluation
-        self.source = self.envs.source
         self.plan = Plan(
             config.env_steps,
             unit="env_steps",
@@ -193,6 +190,13 @@ class DQN:
         clip = optax.clip_by_global_norm(config.max_gradient_norm)
         # As one long vector: many small leaves cost more than their arithmetic.
         self.optimizer = optax.flatten(optax.chain(clip, optax.adam(step_size, eps=1e-5)))
+
+    def source(self, seeds: Sequence[int]) -> Any:
+        """What makes the steps that updates learn from."""
+        space = self.envs.observation_space
+        dtype = environments.stored_dtype(space.dtype)
+        uniform.tell_size(len(seeds), self.config.replay_capacity, space.shape, dtype)
+        return self.envs.source(seeds)
 
     def init(self, key: jax.Array) -> State:
         """The state before the first step."""

@@ -32,11 +32,11 @@ _KNOWN_AS = {
     "gamma": "discount",
     "tau": "target-tau",
     "bs": "batch-size",
-    "steps": "env-steps",
-    "total-timesteps": "env-steps",
-    "num-steps": "env-steps",
-    "iterations": "updates",
-    "epochs": "updates",
+    "steps": "env-steps updates",
+    "total-timesteps": "env-steps updates",
+    "num-steps": "env-steps updates",
+    "iterations": "updates env-steps",
+    "epochs": "updates env-steps",
     "buffer-size": "replay-capacity",
     "dataset": "data",
     "model": "network",
@@ -47,7 +47,7 @@ _KNOWN_AS = {
     "logdir": "run.dir",
     "resume": "run.resume",
 }
-"""What people type, and the name of the option here."""
+"""What people type, and the names of the option here: the first that the method has."""
 
 
 class Chosen(NamedTuple):
@@ -87,6 +87,7 @@ def parse(arguments: Sequence[str]) -> Chosen | None:
     Raises:
       UserError: an unknown option, a malformed value, or one that differs from the run to resume.
     """
+    _refuse_repeated(arguments)
     name, flags = take(arguments, "--exp")
     path, flags = take(flags, "--config")
     filed: list[str] = []
@@ -106,7 +107,6 @@ def parse(arguments: Sequence[str]) -> Chosen | None:
     types = options.names(found.module.Config) | options.names(RunConfig, "run.")
     _check_names(types, filed, f"--config={path}: ")
     _check_names(types, flags)
-    _refuse_repeated(flags)
     config, run = _parse(found, _whole_numbers(types, [*filed, *flags]))
     _refuse_code_from_files(found, config, flags)
     return Chosen(found, config, run)
@@ -143,9 +143,9 @@ def _whole_numbers(types: Mapping[str, Any], arguments: Sequence[str]) -> list[s
 
 
 def _whole(value: str, kind: Any) -> str:
-    """1000000 for 1e6 where an option takes whole numbers."""
+    """1000000 for 1e6 or 1000000.0 where an option takes whole numbers."""
     wanted = kind is int or int in get_args(kind)
-    if not wanted or not re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", value):
+    if not wanted or not re.fullmatch(r"\d+(\.\d*)?([eE]\+?\d{1,2})?", value):
         return value
     number = float(value)
     return str(int(number)) if number.is_integer() else value
@@ -394,7 +394,8 @@ def _check_names(types: Mapping[str, Any], arguments: Sequence[str], where: str 
         name, equals, _ = argument[2:].partition("=")
         name = name.replace("_", "-")
         if name not in known:
-            meant = _KNOWN_AS.get(name.rpartition(".")[2], name)
+            meanings = _KNOWN_AS.get(name.rpartition(".")[2], "").split()
+            meant = next((option for option in meanings if option in known), name)
             close = max(known, key=lambda other: _likeness(meant, other))
             raise UserError(
                 f"{where}--{name} is not an option. Did you mean --{close}? --help shows all."

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from missing_bits.data import memory
+from missing_bits import memory
 from missing_bits.errors import UserError
 
 

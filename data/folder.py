@@ -30,9 +30,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from missing_bits.data import files
 from missing_bits.data.images import ImageSet, Split
-from missing_bits.data.said import lacking, number, printable, say, some
+from missing_bits.data.said import lacking, number, printable, some
 from missing_bits.data.workers import WorkerKilled, Workers
 from missing_bits.errors import require
+from missing_bits.notes import say
 
 _ENDINGS = {
     ".jpg",

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from missing_bits.data import memory
+from missing_bits import memory
 from missing_bits.data.said import short, some
 from missing_bits.errors import UserError, require
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from missing_bits.data import convert, npy
 from missing_bits.data.images import ImageSet, Split, divide, in_memory
-from missing_bits.data.said import lacking, number, say, some
+from missing_bits.data.said import lacking, number, some
 from missing_bits.errors import require
+from missing_bits.notes import say
 
 _EXPECTED = "an .npz with images: uint8 [N, H, W, C] or [N, H, W], and perhaps labels: integers [N]"
 _KINDS = {
@@ -202,6 +203,11 @@ def _divided(path: Path, given: Split, unused: list[str]) -> tuple[Split, Split,
         unused.append(f"{count - len(firsts):,} copies of other images")
     given = _taken(given, firsts)
     kept, held_out = divide(_codes(given), 5)
+    require(
+        len(held_out) > 0,
+        f"{path}: no class has two images that differ: nothing can be held out to test on. Give "
+        "more images, or none with labels.",
+    )
     how = "a fifth" if given.labels is None else "a fifth of each class"
     return _taken(given, kept), _taken(given, held_out), how
 

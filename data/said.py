@@ -1,17 +1,9 @@
 """What is told of data that a user has brought: what was made of it, and what was left out."""
 
-import contextlib
 import os
-import sys
 from collections.abc import Iterable
 
 from missing_bits.data.images import ImageSet
-
-
-def say(line: str) -> None:
-    """Writes a line to standard error, which may be closed: nothing depends on it."""
-    with contextlib.suppress(OSError, ValueError):
-        print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def short(text: str, most: int = 60) -> str:

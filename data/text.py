@@ -9,9 +9,9 @@ import numpy as np
 from missing_bits.data import tokenizer
 from missing_bits.data.load import check_text, load_text
 from missing_bits.data.packing import Packed, pack
-from missing_bits.data.said import say
 from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.errors import require
+from missing_bits.notes import say
 
 _MUCH = 0.05  # of the tokens, from which on it is said how many are unknown
 
@@ -99,7 +99,7 @@ class Text:
 
 
 def check_known(data: str, what: str, ids: np.ndarray) -> None:
-    """Raises `UserError` if none of the tokens [n] of some text is known.
+    """Raises `UserError` if there are tokens [n] of some text, and none of them is known.
 
     Args:
       data: where the text is from.
@@ -107,7 +107,7 @@ def check_known(data: str, what: str, ids: np.ndarray) -> None:
       ids: its tokens.
     """
     require(
-        bool((ids >= tokenizer.SPECIALS).any()),
+        len(ids) == 0 or bool((ids >= tokenizer.SPECIALS).any()),
         f"--data={data}: nothing in {what} is known to the tokenizer: its words are longer than "
         f"{tokenizer.LONGEST_WORD} characters, or of letters that are rare or missing in the text "
         "it was made for; pretrain with --tokenizer=bytes, which knows all, or give more text.",

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from missing_bits.data import files, memory
 from missing_bits.data.documents import Corpus, Document, dedupe, split_blocks, split_documents
-from missing_bits.data.said import number, printable, say, some
+from missing_bits.data.said import number, printable, some
 from missing_bits.errors import UserError, require
+from missing_bits.notes import say
 
 _ENDINGS = (".txt", ".md", ".rst", ".py")
 _LEAST = 3  # documents of a class: to train on, for validation and for testing

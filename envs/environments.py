@@ -56,6 +56,7 @@ from missing_bits.envs.gymnasium_envs import (
 )
 from missing_bits.envs.steps import Player
 from missing_bits.errors import UserError, require, require_between, require_positive
+from missing_bits.notes import say
 
 _NO_LIMIT = 2**31 - 1  # steps: more than an episode has
 _TRIED_STEPS = 3  # of an episode, before anything is learned from others
@@ -87,9 +88,11 @@ class HostEnvironments:
         judging: Judging,
     ) -> None:
         env = make(recipe)
-        check_spaces(recipe.env, env)
-        _try(recipe, env)
-        close(env, recipe.env)
+        try:
+            check_spaces(recipe.env, env)
+            _try(recipe, env)
+        finally:
+            close(env, recipe.env)
         if vectorization == "native":
             _try_native(recipe, num_envs, env)
         self.env_id = recipe.env
@@ -157,7 +160,7 @@ class FunctionalEnvironments:
     def source(self, seeds: Sequence[int]) -> DeviceActor:
         """What makes every update's steps, on the device; it does not depend on the seeds."""
         if self.env_id in _NOTES:
-            print(f"note: {_NOTES[self.env_id]}", flush=True)
+            say(f"note: {_NOTES[self.env_id]}")
         return DeviceActor(self._env, self._limit, self._num_envs, self._period)
 
     def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:

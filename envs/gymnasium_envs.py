@@ -152,8 +152,10 @@ def check_spaces(env_id: str, env: Any) -> None:
     is_box = isinstance(observation_space, gym.spaces.Box)
     if is_box and len(observation_space.shape) == 3:
         channels, height, width = observation_space.shape
+        few = channels <= 4 and min(height, width) >= 16
+        frames = height == width >= 32 and 2 * channels < height
         require(
-            2 * channels >= min(height, width),
+            not (few or frames),
             f"{has}images must be [height, width, channels], and these look like [channels, "
             "height, width]. --wrappers channels_last transposes them.",
         )

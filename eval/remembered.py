@@ -21,13 +21,15 @@ class Remembered(Generic[Result]):
     def __init__(self, fn: Callable[[Any], Result]) -> None:
         self._fn = fn
         self._leaves: list[Any] | None = None
-        self._result: Result
+        self._result: Result | None = None
 
     def __call__(self, learned: Any) -> Result:
         """The result for a pytree of arrays."""
         leaves = jax.tree.leaves(learned)
         known = self._leaves
         if known is None or len(known) != len(leaves) or any(map(_differ, known, leaves)):
+            self._leaves = None
+            self._result = None  # not held beside the next, which may be as large
             self._result = self._fn(learned)
             self._leaves = leaves  # they are kept, so that no other object can take their place
         return self._result

@@ -124,7 +124,8 @@ class Checkpoints:
                 if _not_its_fault(error):
                     raise UserError(
                         f"The checkpoint at step {step:,} in {self._folder} cannot be read: "
-                        f"{_reason(error)}. {remedy(_of_system(error))} Nothing was changed."
+                        f"{_reason(error)}. {remedy(_of_system(error))} Nothing was changed. "
+                        "If only this one cannot be read, move its folder away."
                     ) from error
                 damaged[step] = error
         else:

@@ -52,11 +52,12 @@ class RunFolder:
             raise UserError(f"--run.dir={str(path)!r} is no path: {error}.") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except OSError as error:
             self._lock.close()
-            raise UserError(
-                f"--run.dir={path} is in use by a live run. Wait for it, or name another folder."
-            ) from error
+            told = "is in use by a live run. Wait for it, or name another folder."
+            if not isinstance(error, BlockingIOError):
+                told = f"is on a disk that cannot lock files ({error.strerror}): name another one."
+            raise UserError(f"--run.dir={path} {told}") from error
 
     def _check(self, resume: bool) -> None:
         path = self.path
@@ -110,7 +111,7 @@ class RunFolder:
                 "The run itself goes on unharmed.",
                 stacklevel=2,
             )
-        self.rows = written
+        self.rows = len(kept)
         self._replace("metrics.jsonl", _lines(kept))
 
     def append(self, rows: list[Row]) -> None:

@@ -34,11 +34,14 @@ class Guest:
 class Owner(Guest):
     """The run's own process, from the command line to the end.
 
-    SIGINT and SIGTERM become a request to stop at the next update; a second SIGINT stops at once.
+    SIGINT, SIGTERM and SIGHUP (a terminal that closes) become a request to stop at the next update;
+    a second SIGINT stops at once.
     """
 
     def __enter__(self) -> Self:
-        stopping = (signal.SIGINT, signal.SIGTERM)
+        stopping = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            stopping.append(signal.SIGHUP)
         self._before = {number: signal.signal(number, self._note) for number in stopping}
         return self
 

@@ -104,6 +104,7 @@ class Report:
     def close(self) -> None:
         """Ends the live line."""
         if self._live:
+            self._heard = True  # its thread is to end, whether anybody sees it or not
             self._tell(self._live.stop)
 
     def _tell(self, show: Callable[[], None]) -> None:
@@ -114,6 +115,8 @@ class Report:
         if self._heard:
             try:
                 show()
+            except UnicodeEncodeError:  # a line that this terminal does not know how to show
+                pass
             except (OSError, ValueError):  # a broken pipe, a full disk, a closed file
                 self._heard = False
 

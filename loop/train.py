@@ -104,6 +104,8 @@ def train(
         try:
             return session.run_to_the_end()
         except OSError as error:
+            if not error.errno:
+                raise
             told = f"{error.filename or path} cannot be written: {error.strerror}. {remedy(error)}"
             if session.begun:
                 told += f" Nothing up to the last checkpoint is lost. {session.how_to_go_on}"
@@ -167,6 +169,7 @@ class _Session:
         self.first_update_seconds: float | None = None
         self.idle = 0.0  # seconds of this session spent on anything but training
         self.told = False  # that something is not finite
+        self.flags: list[str] = []  # without which going on would end here again
 
     def run_to_the_end(self) -> Result:
         """Sets up or restores, trains, and leaves the finished folder."""
@@ -314,10 +317,12 @@ class _Session:
                 f"{astray[0]} is {row[astray[0]]} at step {self.step:,} (seed {seed}): the run has "
                 "diverged, or its environment or data give values that are none"
             )
-            require(
-                self.asked.on_nan == "warn",
-                f"{what}. A smaller step size often helps; --run.on-nan=warn trains on.",
-            )
+            if self.asked.on_nan == "stop":
+                self.flags = ["--run.on-nan=warn"]
+                raise UserError(
+                    f"{what}. A new run with a smaller step size often helps; this one is saved as "
+                    "it was before."
+                )
             if not self.told:
                 warnings.warn(f"{what}. It goes on, as --run.on-nan=warn says.", stacklevel=2)
                 self.told = True
@@ -414,7 +419,8 @@ class _Session:
     @property
     def resume_command(self) -> str:
         """What continues this run, from any folder; code is named again, as it must be."""
-        options_of_run = [f"--run.dir={self.folder.path.absolute()}", "--run.resume"]
+        folder = self.folder.path.absolute()
+        options_of_run = [f"--run.dir={folder}", "--run.resume", *self.flags]
         arguments = [f"--exp={self.name}", *options.code_flags(self.config), *options_of_run]
         return f"python {shlex.join([str(DOOR), *arguments])}"
 
@@ -470,7 +476,9 @@ class _Session:
         beside = [f"{label} {value:.4g}" for label, value in _beside(baselines, name).items()]
         compared = f" ({', '.join(beside)})" if beside else ""
         done = f"{self.step:,} {self.plan.unit.replace('_', ' ')}"
-        self.report.say(f"{name} {result[name]:.4g}{compared} after {done}: {path}")
+        score = result.get(name)
+        shown = f"{score:.4g}" if isinstance(score, float) else "unknown"
+        self.report.say(f"{name} {shown}{compared} after {done}: {path}")
         return Result(result, path, self.learned)
 
     def _made(self, what: str, make: Callable[[], None]) -> bool:

@@ -36,11 +36,11 @@ def draw(
     for row in rows:
         if "seed" in row and isinstance(row.get(metric), int | float):
             seeds.setdefault(row["seed"], {})[row["step"]] = row[metric]
-    if not seeds:
+    steps = sorted(set.intersection(*map(set, seeds.values()))) if seeds else []
+    if not steps:
         return
     figure = canvas.figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    steps = sorted(set.intersection(*(set(curve) for curve in seeds.values())))
     curves = [[curve[step] for step in steps] for curve in seeds.values()]
     values = np.array(curves)  # [seeds, points]
     if len(seeds) > 1:

@@ -14,17 +14,16 @@ Shapes: E lanes (environments on this device), V steps inserted at once, T rows 
 transitions sampled, n steps of return.
 """
 
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from missing_bits import collectives
+from missing_bits import collectives, memory
 from missing_bits.envs.steps import Steps
-from missing_bits.errors import UserError
+from missing_bits.errors import require
+from missing_bits.notes import say
 from missing_bits.numeric import ceil_div
 
 # What a row is; FINAL holds an observation and starts no transition.
@@ -75,43 +74,32 @@ def init(lanes: int, capacity: int, observation_shape: tuple[int, ...], dtype: j
     )
 
 
-def tell_size(capacity: int, observation_shape: tuple[int, ...], dtype: jnp.dtype) -> None:
-    """Says how large a replay will be, if it is large.
+def tell_size(
+    seeds: int, capacity: int, observation_shape: tuple[int, ...], dtype: jnp.dtype
+) -> None:
+    """Says how large the replays of a run will be, if they are large.
 
     Args:
-      capacity: as of `init`.
+      seeds: how many have one.
+      capacity: of each, as of `init`.
       observation_shape: as of `init`.
       dtype: as of `init`.
 
     Raises:
-      UserError: the machine has less memory than that, and it is to hold the replay.
+      UserError: there is less memory than that, and it is to hold them.
     """
     shapes = jax.eval_shape(lambda: init(1, capacity, observation_shape, dtype))
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    there_is = _available_memory()
-    is_on_host = jax.default_backend() == "cpu"
-    if is_on_host and there_is is not None and size > there_is:
-        raise UserError(
-            f"--replay-capacity={capacity} takes {size / 1e9:.1f} GB, and {there_is / 1e9:.1f} GB "
-            "of memory are available; give a smaller one, or smaller observations (images by "
-            "--wrappers grayscale resize:84x84)."
-        )
+    size = seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    of_all = f" of {seeds} seeds" if seeds > 1 else ""
+    free = memory.available()
+    require(
+        jax.default_backend() != "cpu" or size <= free,
+        f"--replay-capacity={capacity}{of_all} takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+        "of memory are available; give a smaller one, or smaller observations (images by "
+        "--wrappers grayscale resize:84x84).",
+    )
     if size >= _LARGE:
-        print(f"replay: {capacity:,} transitions, {size / 1e9:.1f} GB", flush=True)
-
-
-def _available_memory() -> int | None:
-    """Bytes of memory that can be had without swapping; None where nobody tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kilobytes = dict(line.split(":") for line in lines)["MemAvailable"]
-        return int(kilobytes.removesuffix("kB")) * 1024
-    except (OSError, ValueError, KeyError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
+        say(f"replay: {capacity:,} transitions{of_all}, {size / 1e9:.1f} GB")
 
 
 def insert(replay: Replay, steps: Steps) -> Replay:

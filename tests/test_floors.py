@@ -22,8 +22,8 @@ FLOORS = (
     ("envs", "data"),
     ("nets",),
     ("losses", "augment", "optimizers"),
-    ("options",),
-    ("collectives", "errors", "metrics", "numeric", "plan"),
+    ("memory", "options"),
+    ("collectives", "errors", "metrics", "notes", "numeric", "plan"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 METHODS = {"agents", "ssl", "generative", "supervised"}

@@ -426,6 +426,17 @@ def test_a_warning_is_one_line_without_its_place(capsys):
     assert capsys.readouterr().err == "warning: first second\n"
 
 
+def test_a_warning_that_nobody_can_read_is_no_fault_of_the_run(monkeypatch):
+    """`2>&1 | head`, or standard error on a full disk."""
+
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    run._warn(UserWarning("first"), UserWarning, "file.py", 12)
+
+
 def test_the_console_script_is_the_door(root, capsys, monkeypatch):
     """The function that pyproject.toml names: the same status and line; warnings of one line."""
     scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]

@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from missing_bits import options
+from missing_bits import memory, options
 from missing_bits.agents import exploration
 from missing_bits.agents.dqn import DQN, TINY, Config
 from missing_bits.errors import UserError
 from missing_bits.loop.checkpoint import digest
-from missing_bits.replay import uniform
 from missing_bits.replay.uniform import Transitions
 from missing_bits.tests.agents import probes
 from missing_bits.tests.loop.drive import Drive
@@ -193,9 +192,9 @@ def test_settings_that_cannot_run_are_refused(settings, words):
 
 
 def test_a_replay_that_no_memory_holds_is_refused_before_anything_is_made(monkeypatch):
-    monkeypatch.setattr(uniform, "_available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
     with pytest.raises(UserError, match="--replay-capacity=90000 takes"):
-        make(env="phys2d/CartPole-v1", replay_capacity=90_000)
+        make(env="phys2d/CartPole-v1", replay_capacity=90_000).source([0])
 
 
 @pytest.fixture(scope="module", params=[1, 3])

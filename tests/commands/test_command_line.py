@@ -134,6 +134,16 @@ def test_an_option_given_twice_is_refused(first, second, parse):
         parse(first, second)
 
 
+def test_an_experiment_is_named_once():
+    with pytest.raises(UserError, match="--exp=dqn and --exp=mae are the same option"):
+        command_line.parse(["--exp=dqn", "--exp=mae"])
+
+
+def test_a_file_may_write_whole_numbers_with_an_exponent(parse, tmp_path):
+    (tmp_path / "mine.toml").write_text("updates = 3e1\n")
+    assert parse(f"--config={tmp_path / 'mine.toml'}")[0].beside.updates == 30
+
+
 def test_whole_numbers_may_be_written_with_an_exponent(parse):
     config, run = parse("--updates=1e3", "--run.log-period", "2.5e2", "--run.seed=7e0")
     assert config.beside.updates == 1000

@@ -5,7 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from missing_bits.data import memory, npz
+from missing_bits import memory
+from missing_bits.data import npz
 from missing_bits.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), np.uint8)

@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from missing_bits.data import memory, txt
+from missing_bits import memory
+from missing_bits.data import txt
 from missing_bits.data.images import ImageSet
 from missing_bits.data.load import Images, is_text, load_text
 from missing_bits.errors import UserError

@@ -19,7 +19,6 @@ from missing_bits.eval import episodes
 from missing_bits.tests.envs import hostile
 from missing_bits.tests.loop.drive import Drive
 
-pytestmark = pytest.mark.usefixtures("hasty")
 LEFT = Player(lambda n: (), lambda learned, memory, seen, reset: (np.zeros(len(seen), int), memory))
 
 

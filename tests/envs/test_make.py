@@ -113,7 +113,7 @@ def test_what_is_not_what_its_name_says_is_told_when_it_is_trained(capsys):
     envs = find("phys2d/CartPole-v1")
     assert capsys.readouterr().out == ""
     envs.source([0])
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.startswith("note: phys2d/CartPole-v1 is not CartPole-v1: ")
     assert said.count("\n") == 1
 

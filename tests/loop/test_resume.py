@@ -71,7 +71,7 @@ def test_a_signal_saves_and_names_the_command_that_resumes(
     assert outcome(folder) == outcome(uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_owner_hears_signals_and_a_second_interrupt_stops_at_once(number):
     before = signal.getsignal(number)
     with Owner() as owner:
@@ -80,6 +80,14 @@ def test_an_owner_hears_signals_and_a_second_interrupt_stops_at_once(number):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(number) == before
+
+
+def test_under_nohup_a_terminal_that_closes_is_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Owner() as owner:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert owner.received == 0
+    signal.signal(signal.SIGHUP, before)
 
 
 def refused_and_resumed(run, runs, folder, relieve, uninterrupted, outcome):

@@ -384,7 +384,7 @@ def test_what_is_not_finite_stops_a_run_before_it_is_saved(spoils, monkeypatch, 
     method = type("Spoiled", (Spoiled,), {"spoils": spoils, "after": 5})
     _programs[method] = {}
     with pytest.raises(
-        loop.UserError, match=r"is nan at step .*diverged.*--run\.on-nan=warn.*Contin"
+        loop.UserError, match=r"is nan at step .*diverged.*Continue .*--run\.on-nan=warn"
     ):
         run("regression", tmp_path / "run", method=method)
     saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]

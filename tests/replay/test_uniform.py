@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from missing_bits import collectives
+from missing_bits import collectives, memory
 from missing_bits.envs.steps import Steps
 from missing_bits.errors import UserError
 from missing_bits.replay import uniform
@@ -314,22 +314,19 @@ def test_insertion_and_sampling_work_in_place_when_the_replay_is_donated():
 def test_a_large_replay_is_told_before_it_is_made(monkeypatch, capsys):
     """Frames of 210 x 160 x 3 bytes, and 9 bytes beside each: 50,001 rows take 5.04 GB."""
     monkeypatch.setattr(uniform, "_available_memory", lambda: 10**10)
-    uniform.tell_size(50_000, (210, 160, 3), jnp.uint8)
-    assert capsys.readouterr().out == "replay: 50,000 transitions, 5.0 GB\n"
-    uniform.tell_size(50_000, (4,), jnp.float32)
-    assert capsys.readouterr().out == ""
+    uniform.tell_size(1, 50_000, (210, 160, 3), jnp.uint8)
+    assert capsys.readouterr().err == "replay: 50,000 transitions, 5.0 GB\n"
+    uniform.tell_size(2, 50_000, (84, 84, 3), jnp.uint8)
+    assert capsys.readouterr().err == "replay: 50,000 transitions of 2 seeds, 2.1 GB\n"
+    uniform.tell_size(1, 50_000, (4,), jnp.float32)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_replay_that_no_memory_holds_is_refused(monkeypatch):
-    monkeypatch.setattr(uniform, "_available_memory", lambda: 4 * 10**9)
+    monkeypatch.setattr(memory, "available", lambda: 4 * 10**9)
     with pytest.raises(UserError, match=r"--replay-capacity=50000 takes 5.0 GB, and 4.0 GB .*give"):
-        uniform.tell_size(50_000, (210, 160, 3), jnp.uint8)
+        uniform.tell_size(1, 50_000, (210, 160, 3), jnp.uint8)
+    with pytest.raises(UserError, match=r"--replay-capacity=50000 of 2 seeds takes"):
+        uniform.tell_size(2, 50_000, (150, 160, 3), jnp.uint8)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # it will not lie on the host
-    uniform.tell_size(50_000, (210, 160, 3), jnp.uint8)
-    monkeypatch.setattr(uniform, "_available_memory", lambda: None)  # nobody tells
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    uniform.tell_size(50_000, (210, 160, 3), jnp.uint8)
-
-
-def test_some_memory_is_available():
-    assert uniform._available_memory() > 10**6
+    uniform.tell_size(1, 50_000, (210, 160, 3), jnp.uint8)

@@ -107,7 +107,7 @@ COLLAPSED = np.random.default_rng(7).uniform(-1, 1, (1, 32)).astype(np.float32)
 
 @pytest.mark.parametrize("magnitude", [0.0, 1e-3, 0.1, 1.0, 3.7, 100.0, 1e4, 1e6])
 @pytest.mark.parametrize("rows", [128, 1000])
-def test_a_collapse_costs_all_of_the_invariance_at_every_magnitude(magnitude, rows):
+def test_a_collapse_costs_all_of_the_invariance_at_every_magnitude(magnitude, rows, optimized):
     """The same embedding for all images says nothing of them: C is 0, and the loss D = 32.
 
     The mean over a batch is rounded; that must not pass for a deviation in which views agree.
