@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from missing_bits.data import files, memory
+from missing_bits import memory
+from missing_bits.data import files
 from missing_bits.data.documents import Corpus, Document, dedupe, split_blocks, split_documents
 from missing_bits.data.said import number, printable, some
 from missing_bits.errors import UserError, require

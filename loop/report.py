@@ -46,7 +46,8 @@ class Report:
             columns = [TextColumn("{task.fields[done]}"), TimeRemainingColumn(compact=True)]
             columns[1:1] = [BarColumn(bar_width=10)] if self._wide else []
             columns += [TextColumn("{task.fields[status]}", highlighter=None)]
-            self._live = Progress(*columns, console=console)
+            # Without a thread of its own, which would meet a closed terminal alone.
+            self._live = Progress(*columns, console=console, auto_refresh=False)
             self._task = self._live.add_task(
                 "", total=plan.budget, completed=start, done="compiling", status=""
             )
@@ -75,9 +76,8 @@ class Report:
             status = "  ".join([_per_second(rate), *shown])
             done = f"{step:,} {self._unit}"
             at = min(step, self._budget)
-            self._tell(
-                lambda: self._live.update(self._task, completed=at, done=done, status=status)
-            )
+            told = {"completed": at, "done": done, "status": status}
+            self._tell(lambda: self._live.update(self._task, refresh=True, **told))
 
     def rows(self, rows: list[Row], rate: float) -> None:
         """Shows rows of metrics: those with a seed in TensorBoard, the last one on the line.
@@ -104,7 +104,6 @@ class Report:
     def close(self) -> None:
         """Ends the live line."""
         if self._live:
-            self._heard = True  # its thread is to end, whether anybody sees it or not
             self._tell(self._live.stop)
 
     def _tell(self, show: Callable[[], None]) -> None:

@@ -313,7 +313,7 @@ def test_insertion_and_sampling_work_in_place_when_the_replay_is_donated():
 
 def test_a_large_replay_is_told_before_it_is_made(monkeypatch, capsys):
     """Frames of 210 x 160 x 3 bytes, and 9 bytes beside each: 50,001 rows take 5.04 GB."""
-    monkeypatch.setattr(uniform, "_available_memory", lambda: 10**10)
+    monkeypatch.setattr(memory, "available", lambda: 10**10)
     uniform.tell_size(1, 50_000, (210, 160, 3), jnp.uint8)
     assert capsys.readouterr().err == "replay: 50,000 transitions, 5.0 GB\n"
     uniform.tell_size(2, 50_000, (84, 84, 3), jnp.uint8)
