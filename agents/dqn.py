@@ -174,14 +174,15 @@ class DQN:
         self.envs = resources.envs
         self.network = resources.network
         self.evaluation = resources.evaluation
+        sees_vectors = len(self.envs.observation_space.shape) == 1
         self.plan = Plan(
             config.env_steps,
             unit="env_steps",
             per_update=config.train_period,
             evaluations=10,
-            early=True,
+            early=sees_vectors,
             shared=("num_envs", "batch_size"),
-            small=len(self.envs.observation_space.shape) == 1,
+            small=sees_vectors,
             shown=("train/episode_return", "train/loss", "train/epsilon"),
             owned=("replay",),
         )

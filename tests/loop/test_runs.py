@@ -191,6 +191,35 @@ class Valley(Regression):
         self.evaluation = Evaluation(Headline("eval/error", False), scores)
 
 
+class Early(Regression):
+    """A regression that is also evaluated at the start."""
+
+    def __init__(self, config: RegressionConfig, resources: Any) -> None:
+        super().__init__(config, resources)
+        self.plan = dataclasses.replace(self.plan, early=True)
+
+
+def test_early_evaluations_come_where_no_period_is_given(outcome, monkeypatch, tmp_path):
+    """Before the first update and twice within the first period, whatever is killed."""
+    method = {"method": Early}
+    given = run("regression", tmp_path / "given", **method)
+    assert evaluated(given.folder) == [6, 12]
+    straight = run("regression", tmp_path / "straight", eval_period=0, **method)
+    assert evaluated(straight.folder) == [0, 1, 2, 3, 6, 9, 12]
+    killer = Killer(monkeypatch)
+    for event in range(2, 17, 3):
+        path = tmp_path / str(event)
+        begin = functools.partial(run, "regression", path, eval_period=0, **method)
+        assert killer.survives(event, begin) is None
+        again = resume("regression", path, eval_period=0, **method)
+        assert outcome(again.folder) == outcome(straight.folder), f"event {event}"
+
+
+def evaluated(path: Path) -> list[int]:
+    """The steps of a run's evaluations."""
+    return [row["step"] for row in read_rows(path).rows if "eval/error" in row]
+
+
 # Killed.
 
 
