@@ -36,15 +36,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those of a passport: they share programs."""
-    for item in items:
-        parts = getattr(item, "callspec", None)
-        passport = parts.params.get("passport") if parts else None
-        group = item.location[0] if passport is None else f"{item.location[0]} {passport}"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 APART = {"tests", "benchmarks", "docs"}  # may hold Python files, belong to no package
 WRITTEN = {"build", "dist", "runs"}  # what installing and training leave at the root

@@ -8,7 +8,8 @@ import urllib.error
 import numpy as np
 import pytest
 
-from missing_bits.data import fashion_mnist, memory
+from missing_bits import memory
+from missing_bits.data import fashion_mnist
 from missing_bits.errors import UserError
 
 
