@@ -139,13 +139,15 @@ def test_an_environment_that_does_not_close_costs_a_warning():
 COUNTED = np.arange(12) % hostile.LENGTH
 
 
+CONVERTED = ["Lists", "Doubles", "Buffer", "Said", "Negative", *hostile.DTYPES]
+IN_PROCESSES = ["Lists", "Said", "Negative", "Flags"]  # not all: processes are slow to start
+
+
 @pytest.mark.parametrize(
-    "name", ["Lists", "Doubles", "Buffer", "Said", "Negative", *hostile.DTYPES]
+    ("name", "vectorization"),
+    [*((name, "serial") for name in CONVERTED), *((name, "async") for name in IN_PROCESSES)],
 )
-@pytest.mark.parametrize("vectorization", ["serial", "async"])
 def test_what_can_be_converted_is(name, vectorization):
-    if vectorization == "async" and name not in ("Lists", "Said", "Negative", "Flags"):
-        return  # processes are slow to start
     s_tm1, r_t, s_t = steps_of(name, vectorization=vectorization)
     counted = COUNTED > 0 if name == "Flags" else COUNTED
     np.testing.assert_array_equal(s_tm1, np.tile(counted[:, None], 3))
