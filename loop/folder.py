@@ -22,6 +22,25 @@ class Rows(NamedTuple):
     """Lines that are no rows; a last one that a crash tore is not counted."""
 
 
+ENDED = "ended.json"
+
+
+class Ended(NamedTuple):
+    """Why a run ended before its budget was spent: what `ended.json` holds.
+
+    A process that is killed at once (SIGKILL, no power) leaves none.
+    """
+
+    state: str
+    """ "stopped" by a signal, or "failed"."""
+    why: str
+    """The exception or the signal."""
+    step: int
+    """Budget units done."""
+    resume: str
+    """The command that continues the run."""
+
+
 class RunFolder:
     """One run's folder, held by this process until `close`.
 
@@ -89,6 +108,10 @@ class RunFolder:
         result = self.path / "result.json"
         if result.exists():
             result.replace(self.path / "result-before.json")
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole or not at all; numbers that are not finite as null."""

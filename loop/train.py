@@ -11,7 +11,7 @@ import signal
 import textwrap
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,7 +26,7 @@ from missing_bits.loop.checkpoint import Checkpoints
 from missing_bits.loop.config import RunConfig
 from missing_bits.loop.experiment import Acting, DeviceSource, Experiment, Pretraining, Source
 from missing_bits.loop.family import Family
-from missing_bits.loop.folder import RunFolder, read_rows
+from missing_bits.loop.folder import ENDED, Ended, RunFolder, read_rows
 from missing_bits.loop.parallel import Layout
 from missing_bits.loop.process import Guest
 from missing_bits.loop.report import Report
@@ -102,7 +102,8 @@ def train(
             saved.refuse_changes(saved.read(type(config), path), config, run, path)
         session = _Session(name, config, family, layout, source, folder, run, process, began)
         try:
-            return session.run_to_the_end()
+            with session.saying_why_it_ends():
+                return session.run_to_the_end()
         except OSError as error:
             if not error.errno:
                 raise
@@ -203,12 +204,35 @@ class _Session:
                     return Result(result, path, self.learned)
             return self._finish(result)
 
+    @contextlib.contextmanager
+    def saying_why_it_ends(self) -> Iterator[None]:
+        """Leaves `ended.json` in the folder of a run that ends before its budget is spent."""
+        self.folder.remove(ENDED)
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            ended = Ended(
+                "stopped" if stopped else "failed",
+                textwrap.shorten(_reason(error), 500),
+                self.step,
+                self.resume_command,
+            )
+            with contextlib.suppress(OSError):  # the disk itself may be why
+                self.folder.write_json(ENDED, ended._asdict())
+            raise
+
     def _write_config(self) -> None:
         before = self.folder.read_json("config.json")
         config = options.to_json(self.config)
         if before.get("config") != config:  # a new run, or one whose budget has grown
             run = before.get("run", options.to_json(self.asked))
-            written = {"exp": before.get("exp", self.name), "config": config, "run": run}
+            facts = {
+                "subject": self.experiment.subject,
+                "unit": self.plan.unit,
+                "headline": self.headline._asdict(),
+            }
+            written = {"exp": before.get("exp", self.name), "config": config, "run": run, **facts}
             self.folder.write_json("config.json", written)
 
     @property
@@ -269,7 +293,7 @@ class _Session:
         self.report.say(
             f"Stopped by {name}; the run is saved. Continue with:\n  {self.resume_command}"
         )
-        raise Interrupted(128 + received)
+        raise Interrupted(128 + received)  # the status of shells
 
     def _next_event(self) -> int:
         """The first update after this one at which something is due."""
@@ -531,6 +555,17 @@ class _Session:
         for i, method in enumerate(self.family.rows):
             rows.append(method.evaluation.baselines(self.layout.evaluation_key(i, 0)))
         return _mean(rows, self.headline.name)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a run ends, in a sentence."""
+    if isinstance(error, Interrupted):
+        return f"stopped by {signal.Signals(error.code - 128).name}"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by a second Ctrl-C"
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _is_finite(leaf: np.ndarray) -> bool:
