@@ -228,12 +228,23 @@ class _Session:
         if before.get("config") != config:  # a new run, or one whose budget has grown
             run = before.get("run", options.to_json(self.asked))
             facts = {
+                "options": self._chosen(),
                 "subject": self.experiment.subject,
                 "unit": self.plan.unit,
                 "headline": self.headline._asdict(),
             }
             written = {"exp": before.get("exp", self.name), "config": config, "run": run, **facts}
             self.folder.write_json("config.json", written)
+
+    def _chosen(self) -> dict[str, Any]:
+        """The options that differ from the method's defaults for its environment or data.
+
+        With them, those who list runs need not import the method.
+        """
+        subject = options.value(self.config, self.experiment.subject)
+        module = importlib.import_module(type(self.experiment).__module__)
+        preset = getattr(module, "PRESETS", {}).get(subject, {})
+        return options.differing(self.config, options.make(type(self.config), **preset))
 
     @property
     def step(self) -> int:
