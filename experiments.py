@@ -89,6 +89,12 @@ COMMANDS = {
     "fill": Command(
         "missing_bits.commands.fill", 'python run.py fill --from=RUN --text="The [MASK] statement"'
     ),
+    "runs": Command(
+        "missing_bits.commands.runs", "python run.py runs [FOLDER] --sort=headline --filter=..."
+    ),
+    "compare": Command(
+        "missing_bits.commands.compare", "python run.py compare RUNS... --out=curves.png"
+    ),
 }
 
 
