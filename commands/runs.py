@@ -17,7 +17,7 @@ from missing_bits.results import folders, table
 @dataclass(frozen=True)
 class Config:
     """Lists the runs in a folder and below it: what each is, how far it came, what it reached, and
-    why it ended. Settings are those that differ from the defaults. Reads files, and changes none."""
+    why it ended. Settings are those that differ from the defaults. Nothing is changed."""
 
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = "runs"
     """Where to look: a run, a sweep or any folder above, or a pattern in quotes."""

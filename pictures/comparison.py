@@ -23,13 +23,8 @@ MOST = len(canvas.COLORS)  # lines in one picture
 _LONGEST = 44  # characters of a label
 _FEW = 4  # lines that are named in full
 _SIZE = (4.8, 3.6)  # inches of a picture: its letters are readable on a phone
-_WIDE = (
-    20  # the largest of an option's values over the smallest, from which its axis is logarithmic
-)
-_INK = {
-    name: canvas.INK
-    for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-}
+_WIDE = 20  # the largest value of an option over the smallest: from there its axis is logarithmic
+_COLORED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 # Names may have letters that the font has not: they are drawn as boxes, without a word.
 _STRANGE_LETTERS = {"action": "ignore", "category": UserWarning}
 
@@ -171,7 +166,7 @@ def svg(draw: Drawing) -> str:
         "font.size": 9,
         "svg.fonttype": "none",
         "svg.hashsalt": "missing_bits",
-        **_INK,
+        **dict.fromkeys(_COLORED, canvas.INK),
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings(**_STRANGE_LETTERS):
         figure = canvas.figure(figsize=_SIZE, layout="constrained", facecolor="none")

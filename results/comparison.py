@@ -1,9 +1,9 @@
 """Runs compared: grouped by their settings, with statistics over seeds, and what to know first.
 
-Only finished runs are compared. Runs of one experiment with the same settings and data are a group,
-whose seeds are put together; groups with the same environment or data set and the same headline are
-compared with each other. Seeds of agents are unpaired: nothing but a number is common to them. Seeds
-of methods that learn from the same data are paired where groups have the same ones.
+Only finished runs are compared. Runs of one experiment with the same settings and data are a
+group, whose seeds are put together; groups with the same environment or data set and the same
+headline are compared with each other. Seeds of agents are unpaired: nothing but a number is common
+to them. Seeds of methods that learn from the same data are paired where groups have the same ones.
 """
 
 import json
@@ -391,10 +391,11 @@ def _effects(runs: Sequence[Run]) -> list[Effect]:
         of_sweeps, lambda run: (run.sweep, run.task, run.headline)
     ).items():
         for option in settings.differing(members):
-            trials = sorted(members, key=lambda run: _order(run.value(option)))
-            points = _by(trials, lambda run: settings.text(run.value(option)))
-            scores = {value: [run.score for run in some] for value, some in points.items()}
-            found.append(Effect(sweep, task, headline, option, scores))
+            tried = [(run.value(option), run.score) for run in members]
+            points: dict[str, list[float]] = {}
+            for value, score in sorted(tried, key=lambda pair: _order(pair[0])):
+                points.setdefault(settings.text(value), []).append(score)
+            found.append(Effect(sweep, task, headline, option, points))
     return found
 
 

@@ -1,9 +1,9 @@
 """Runs as their folders hold them: found and read, never trusted.
 
-A folder that holds a config.json is a run, and so is one that has lost it or never got that far; what
-lies below a run is not looked at. Only small files are read, and the end of metrics.jsonl where a run
-has no result: no method is imported and nothing that a file says is executed. Whatever a file holds,
-its run is listed; one whose files make no sense is "damaged".
+A folder that holds a config.json is a run, and so is one that has lost it or never got that far;
+what lies below a run is not looked at. Only small files are read, and the end of metrics.jsonl
+where a run has no result: no method is imported and nothing that a file says is executed. Whatever
+a file holds, its run is listed; one whose files make no sense is "damaged".
 """
 
 import dataclasses
@@ -160,7 +160,7 @@ def _natural(name: str) -> list[Any]:
 def _sweep_above(folder: Path) -> Path | None:
     """The sweep that a folder lies in, if it is the sweep's `trials` or one of them."""
     above = folder.resolve().parents
-    return next((place for place in list(above)[:2] if (place / "sweep.json").is_file()), None)
+    return next((place for place in above[:2] if (place / "sweep.json").is_file()), None)
 
 
 def _below(folder: Path, sweep: Path | None, place: str) -> Iterator[Run]:
