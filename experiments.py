@@ -95,6 +95,9 @@ COMMANDS = {
     "compare": Command(
         "missing_bits.commands.compare", "python run.py compare RUNS... --out=curves.png"
     ),
+    "report": Command(
+        "missing_bits.commands.report", "python run.py report RUNS... --out=report.html"
+    ),
 }
 
 

@@ -145,7 +145,7 @@ def save(drawings: Sequence[Drawing], path: Path) -> None:
 
     columns = min(2, len(drawings))
     rows = ceil_div(len(drawings), columns)
-    settings = {"text.parse_math": False, "font.size": 9}
+    settings = {"text.parse_math": False, "font.size": 10}
     with matplotlib.rc_context(settings), warnings.catch_warnings(**_STRANGE_LETTERS):
         size = (_SIZE[0] * columns, _SIZE[1] * rows)
         figure = canvas.figure(figsize=size, layout="constrained")
@@ -163,7 +163,7 @@ def svg(draw: Drawing) -> str:
 
     settings = {
         "text.parse_math": False,
-        "font.size": 9,
+        "font.size": 10,
         "svg.fonttype": "none",
         "svg.hashsalt": "missing_bits",
         **dict.fromkeys(_COLORED, canvas.INK),
@@ -206,6 +206,6 @@ def _finish(axes: "Axes") -> None:
     axes.grid(alpha=0.25, color=canvas.INK, linewidth=0.5)
     columns = 1 if len(axes.get_legend_handles_labels()[1]) <= _FEW else 2
     below = {"loc": "upper left", "bbox_to_anchor": (0, -0.2)}
-    axes.legend(frameon=False, fontsize=8, ncols=columns, borderaxespad=0, **below)
+    axes.legend(frameon=False, fontsize=9, ncols=columns, borderaxespad=0, **below)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

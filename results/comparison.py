@@ -113,7 +113,7 @@ def compare(runs: Sequence[Run], baseline: Path | None = None) -> Comparison:
     Raises:
       UserError: none is finished, or the baseline is not among those that are.
     """
-    finished = [run for run in runs if run.state == "finished" and run.headline and run.seeds]
+    finished = comparable(runs)
     require(
         bool(finished),
         f"none of {len(runs)} runs is finished with a score: there is nothing to compare. "
@@ -135,6 +135,11 @@ def compare(runs: Sequence[Run], baseline: Path | None = None) -> Comparison:
     notes += _of_all(tasks)
     profiles, about = _profiles(tasks)
     return Comparison(tuple(notes), tuple(tasks), profiles, about, tuple(_effects(finished)))
+
+
+def comparable(runs: Sequence[Run]) -> list[Run]:
+    """The runs that are finished with a score."""
+    return [run for run in runs if run.state == "finished" and run.headline and run.seeds]
 
 
 def curve(group: Group, task: Task) -> Curve | None:
@@ -260,7 +265,7 @@ def _left_out(runs: Sequence[Run], finished: Sequence[Run]) -> list[str]:
     if not out:
         return []
     states = _counted("without a score" if run.state == "finished" else run.state for run in out)
-    return [f"{len(out)} of {len(runs)} runs are left out: {states}."]
+    return [f"Left out of {len(runs)} runs: {states}."]
 
 
 def _mixed(task: Task) -> list[str]:
