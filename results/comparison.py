@@ -246,9 +246,10 @@ def _labels(groups: Sequence[Sequence[Run]]) -> tuple[list[str], str]:
     chosen = [settings.changed(run) for run in firsts]
     common = {name: value for name, value in chosen[0].items() if name not in names}
     several = len({run.exp for run in firsts}) > 1
+    unknown = any(run.options is None for run in firsts)
     labels = []
     for run, own in zip(firsts, chosen, strict=True):
-        mine = {name: run.value(name) for name in names if name in own or run.options is None}
+        mine = {name: run.value(name) for name in names if unknown or name in own}
         said = settings.words({n: v for n, v in mine.items() if v is not None})
         labels.append(" ".join(filter(None, [run.exp if several else "", said])) or "defaults")
     if not several and len(groups) == 1:
