@@ -24,7 +24,7 @@ from missing_bits.loop.folder import read_rows
 from missing_bits.pictures import canvas
 from missing_bits.pictures.comparison import Curve
 from missing_bits.results import references, settings
-from missing_bits.results.folders import Headline, Run
+from missing_bits.results.folders import Headline, Run, number
 
 FEW = 5  # seeds, below which intervals are too narrow
 # Options that say how a run is judged, rather than how it learns.
@@ -146,11 +146,13 @@ def curve(group: Group, task: Task) -> Curve | None:
     """The learning curve of a group: mean and interval over its seeds, where all have a figure."""
     seeds: dict[int, dict[int, float]] = {}
     for run in group.runs:
-        rows = read_rows(run.folder).rows
-        for row in rows:
-            value = row.get(task.headline.name)
-            if row.get("seed") in group.seeds and type(value) in (int, float):
-                seeds.setdefault(row["seed"], {}).setdefault(row["step"], float(value))
+        if not (run.folder / "metrics.jsonl").is_file():
+            continue
+        for row in read_rows(run.folder).rows:
+            seed = row.get("seed")
+            value = number(row.get(task.headline.name))
+            if type(seed) is int and seed in group.seeds and value is not None:
+                seeds.setdefault(seed, {}).setdefault(row["step"], value)
     steps = sorted(set.intersection(*map(set, seeds.values()))) if seeds else []
     if not steps:
         return None
@@ -300,11 +302,11 @@ def _of_all(tasks: Sequence[Task]) -> list[str]:
     """What to know of versions, devices, headlines and numbers of seeds."""
     runs = [run for task in tasks for group in task.groups for run in group.runs]
     notes = []
-    for name in dict.fromkeys(name for run in runs for name in _versions(run)):
-        found = Counter(_versions(run).get(name, "unknown") for run in runs)
+    for name in dict.fromkeys(name for run in runs for name in run.versions):
+        found = Counter(run.versions.get(name, "unknown") for run in runs)
         if len(found) > 1:
             notes.append(f"versions differ: {name} {_said(found)}.")
-    devices = Counter(", ".join(map(str, run.result.get("devices") or ["unknown"])) for run in runs)
+    devices = Counter(run.devices or "unknown" for run in runs)
     if len(devices) > 1:
         notes.append(f"devices differ: {_said(devices)}.")
     for name, count in Counter(task.name for task in tasks).items():
@@ -316,11 +318,6 @@ def _of_all(tasks: Sequence[Task]) -> list[str]:
             f"{', '.join(few)}: fewer than {FEW} seeds, whose intervals are too narrow, or none."
         )
     return notes
-
-
-def _versions(run: Run) -> dict[str, str]:
-    found = run.result.get("versions")
-    return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _counted(words: Iterable[str]) -> str:

@@ -96,6 +96,20 @@ class Run:
         """Of the data that was learned from; empty where there is none."""
         return _text(self.result.get("data_digest"))
 
+    @property
+    def devices(self) -> str:
+        """What it ran on; empty if unknown."""
+        found = self.result.get("devices")
+        return ", ".join(map(str, found)) if isinstance(found, list) else ""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the libraries it ran with; empty if unknown."""
+        found = self.result.get("versions")
+        return (
+            {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+        )
+
     def value(self, option: str) -> Any:
         """The value of an option by its full name; None if there is none.
 
@@ -255,17 +269,17 @@ def _finished(run: Run, result: dict[str, Any]) -> Run:
     missing = result.get("missing")
     made_not = f"not made: {', '.join(map(str, missing))}" if isinstance(missing, list) else ""
     name = run.headline.name if run.headline else ""
-    scores = {_count(row.get("seed")): _number(row.get(name)) for row in rows}
+    scores = {_count(row.get("seed")): number(row.get(name)) for row in rows}
     return dataclasses.replace(
         run,
         state="finished",
         why=made_not,
         done=_count(result.get(run.unit)),
-        score=_number(result.get(name)),
-        low=_number(result.get(f"{name}_low")),
-        high=_number(result.get(f"{name}_high")),
+        score=number(result.get(name)),
+        low=number(result.get(f"{name}_low")),
+        high=number(result.get(f"{name}_high")),
         seeds={s: score for s, score in scores.items() if s is not None and score is not None},
-        seconds=_number(result.get("wall_seconds")),
+        seconds=number(result.get("wall_seconds")),
         result=result,
     )
 
@@ -282,13 +296,13 @@ def _unfinished(run: Run, ended: dict[str, Any], lines: list[bytes]) -> Run:
         row = _parsed(line)
         last = last or row
         if not (several and "seed" in row):
-            score = _number(row.get(name))
+            score = number(row.get(name))
         if score is not None or (last and not name):
             break
     done = _count(ended.get("step"))
     done = _count(last.get("step")) if done is None else done
     return dataclasses.replace(
-        run, done=done, score=score, seconds=_number(last.get("time/seconds"))
+        run, done=done, score=score, seconds=number(last.get("time/seconds"))
     )
 
 
@@ -382,8 +396,8 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 1 << 53 else None
 
 
-def _number(value: Any) -> float | None:
-    """A finite number."""
+def number(value: Any) -> float | None:
+    """The number that a value from a file is; None if it is no finite one."""
     if type(value) not in (int, float) or abs(value) > 1e300:
         return None
     return float(value) if math.isfinite(value) else None

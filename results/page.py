@@ -11,7 +11,7 @@ import datetime
 import importlib.metadata
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from missing_bits.pictures import canvas
 from missing_bits.pictures import comparison as pictures
 from missing_bits.results import drawings, settings, table
 from missing_bits.results.comparison import Comparison, Group, Task
-from missing_bits.results.folders import Run
+from missing_bits.results.folders import Run, number
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 # How files of these endings begin.
@@ -56,24 +56,26 @@ class Row:
     @property
     def figures(self) -> dict[str, float]:
         """Final scores and baselines by name."""
+        figures = {name: number(value) for name, value in self.run.result.items()}
         return {
             name: value
-            for name, value in self.run.result.items()
-            if name.startswith(("eval/", "baseline/")) and type(value) in (int, float)
+            for name, value in figures.items()
+            if name.startswith(("eval/", "baseline/")) and value is not None
         }
 
     @property
     def facts(self) -> dict[str, str]:
         """How the figures came about, in words."""
         result = self.run.result
+        versions = self.run.versions.items()
         found = {
             "done": table.done(self.run),
             "seeds": ", ".join(map(str, self.run.seeds)),
             "seconds": "" if self.run.seconds is None else f"{self.run.seconds:,.0f}",
-            "devices": _joined(result.get("devices")),
+            "devices": self.run.devices,
             "parameters (digest)": _text(result.get("digest"))[:16],
             "data (digest)": self.run.data_digest[:16],
-            "versions": _joined(result.get("versions")),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions),
         }
         return {name: value for name, value in found.items() if value}
 
@@ -154,8 +156,8 @@ def _title(runs: Sequence[Run]) -> str:
 def _rows(runs: Sequence[Run], with_pictures: bool) -> list[Row]:
     rows = []
     left = _MOST
-    for number, run in enumerate(runs, 1):
-        row = Row(number, run, settings.words(settings.changed(run)), settings.command(run))
+    for place, run in enumerate(runs, 1):
+        row = Row(place, run, settings.words(settings.changed(run)), settings.command(run))
         if with_pictures:
             found, left_out, left = _pictures(run.folder, left)
             row = dataclasses.replace(row, pictures=found, left_out=left_out)
@@ -219,12 +221,6 @@ def _color(place: int) -> str:
 
 def _estimate(found: Any) -> str:
     return "-" if found is None else table.estimate(*found)
-
-
-def _joined(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {version}" for name, version in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else ""
 
 
 def _text(value: Any) -> str:
