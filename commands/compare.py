@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # what is imported late, so that --help and mistakes are quic
     from missing_bits.results.comparison import Comparison, Effect, Task
 
 _MOST_SEEDS = 12  # for which each seed has a column
+_MOST_ROWS = 30  # of the tables of seeds, profiles and options
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # normalized scores above which profiles are told
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _task(task: "Task") -> list[str]:
 def _seeds(task: "Task") -> list[str]:
     """Each seed's figure, seed below seed."""
     seeds = sorted({seed for group in task.groups for seed in group.seeds})
-    if not 1 < len(seeds) <= _MOST_SEEDS:
+    if not 1 < len(seeds) <= _MOST_SEEDS or len(task.groups) > _MOST_ROWS:
         return []
     heads = ["", *(f"seed {seed}" for seed in seeds)]
     rows = []
@@ -130,22 +132,25 @@ def _seeds(task: "Task") -> list[str]:
 
 def _profiles(compared: "Comparison") -> list[str]:
     """The share of runs above some normalized scores."""
-    heads = ["settings", *(f"above {share:g}" for share in (0.25, 0.5, 0.75, 1.0))]
-    places = [int(abs(compared.thresholds - share).argmin()) for share in (0.25, 0.5, 0.75, 1.0)]
+    heads = ["settings", *(f"above {share:g}" for share in _SHARES)]
+    places = [int(abs(compared.thresholds - share).argmin()) for share in _SHARES]
     rows = [
         [table.plain(label), *(f"{profile.share[place]:.0%}" for place in places)]
         for label, profile in compared.profiles.items()
     ]
     about = "Performance profile: the share of runs above a normalized score."
-    return [
-        about,
-        table.plain(compared.about_profiles),
-        *table.aligned(heads, rows, set(heads[1:])),
-    ]
+    lines = table.aligned(heads, rows[:_MOST_ROWS], set(heads[1:]))
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"and {len(rows) - _MOST_ROWS} more")
+    return [about, table.plain(compared.about_profiles), *lines]
 
 
 def _effect(effect: "Effect") -> list[str]:
     """The headline of the trials with each value of an option."""
+    about = f"{effect.sweep.name}: {table.metric(effect.headline.name)} on {effect.task}"
+    if len(effect.points) > _MOST_ROWS:
+        drawn = f"--{effect.option} has {len(effect.points)} values: --out=FILE.png draws them."
+        return [table.plain(f"{about}: {drawn}")]
     larger = effect.headline.larger_is_better
     heads = [f"--{table.plain(effect.option)}", "trials", "mean", "best"]
     rows = []
@@ -153,8 +158,7 @@ def _effect(effect: "Effect") -> list[str]:
         best = max(scores) if larger else min(scores)
         mean = sum(scores) / len(scores)
         rows.append([table.plain(value), str(len(scores)), table.figure(mean), table.figure(best)])
-    head = f"{effect.sweep.name}: {table.metric(effect.headline.name)} on {effect.task}"
-    return [table.plain(head), *table.aligned(heads, rows, set(heads[1:]))]
+    return [table.plain(about), *table.aligned(heads, rows, set(heads[1:]))]
 
 
 def estimate(found: "Estimate | None") -> str:

@@ -103,7 +103,7 @@ def profiles(
 
 
 def effect(option: str, points: Mapping[str, Sequence[float]], metric: str, title: str) -> Drawing:
-    """A metric against the values of an option: each run, and the means of equal values.
+    """A metric against the values of an option: each run, and the means of values that recur.
 
     Args:
       option: its name.
@@ -116,11 +116,16 @@ def effect(option: str, points: Mapping[str, Sequence[float]], metric: str, titl
         places = _places(list(points))
         for place, scores in zip(places, points.values(), strict=True):
             axes.plot([place] * len(scores), scores, "o", color=canvas.COLORS[0], alpha=0.5)
-        means = [float(np.mean(scores)) for scores in points.values()]
-        axes.plot(places, means, color=canvas.COLORS[3], marker="_", markersize=12, label="mean")
+        if 2 * len(points) <= sum(map(len, points.values())):  # most values come several times
+            means = [float(np.mean(scores)) for scores in points.values()]
+            axes.plot(
+                places, means, color=canvas.COLORS[3], marker="_", markersize=12, label="mean"
+            )
         if _are_numbers(list(points)):
             if min(places) > 0 and max(places) / min(places) >= _WIDE:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(_short)
+                axes.xaxis.set_minor_formatter("")
         else:
             names = [canvas.short(value or "none", 16) for value in points]
             axes.set_xticks(places, names, rotation=20 if len(names) > 3 else 0)
@@ -201,11 +206,17 @@ def _thousands(x: float, _: int) -> str:
     return f"{x:,.0f}"
 
 
+def _short(x: float, _: int) -> str:
+    return f"{x:g}"
+
+
 def _finish(axes: "Axes") -> None:
     """What all pictures look like."""
     axes.grid(alpha=0.25, color=canvas.INK, linewidth=0.5)
-    columns = 1 if len(axes.get_legend_handles_labels()[1]) <= _FEW else 2
-    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.2)}
-    axes.legend(frameon=False, fontsize=9, ncols=columns, borderaxespad=0, **below)
+    labels = axes.get_legend_handles_labels()[1]
+    if labels:
+        columns = 1 if len(labels) <= _FEW else 2
+        below = {"loc": "upper left", "bbox_to_anchor": (0, -0.2)}
+        axes.legend(frameon=False, fontsize=9, ncols=columns, borderaxespad=0, **below)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -29,6 +29,7 @@ from missing_bits.results.folders import Headline, Run, number
 FEW = 5  # seeds, below which intervals are too narrow
 # Options that say how a run is judged, rather than how it learns.
 _PROTOCOL = re.compile(r"(.*\.)?((eval|probe)-.*|env-kwargs|wrappers)")
+_NAMED = 8  # letters or values in one note
 _THRESHOLDS = np.linspace(-0.1, 1.2, 131)
 
 
@@ -129,9 +130,9 @@ def compare(runs: Sequence[Run], baseline: Path | None = None) -> Comparison:
     notes = _left_out(runs, finished)
     tasks = []
     for (name, headline), members in by_task.items():
-        task, said = _task(name, headline, members, resolved, letters)
+        task = _task(name, headline, members, resolved, letters)
         tasks.append(task)
-        notes += said
+        notes += _mixed(task)
     notes += _of_all(tasks)
     profiles, about = _profiles(tasks)
     return Comparison(tuple(notes), tuple(tasks), profiles, about, tuple(_effects(finished)))
@@ -169,15 +170,10 @@ def _task(
     runs: Sequence[Run],
     baseline: Path | None,
     letters: Iterable[str],
-) -> tuple[Task, list[str]]:
-    """The groups of a task, and what to know of them."""
+) -> Task:
+    """The groups of a task."""
     members = list(_by(runs, _identity).values())
-    notes = []
-    scores = []
-    for group in members:
-        seeds, said = _seeds(group)
-        scores.append(seeds)
-        notes += said
+    scores = [_seeds(group) for group in members]
     is_baseline = [any(run.folder.resolve() == baseline for run in group) for group in members]
     first = is_baseline.index(True) if any(is_baseline) else 0
     sign = -1 if headline.larger_is_better else 1
@@ -193,8 +189,7 @@ def _task(
             compared = _against(scores[i], scores[first], headline, members[i], members[first])
             group = Group(letter, labels[i], tuple(members[i]), scores[i], mean, middle, *compared)
         groups.append(group)
-    task = Task(name, headline, runs[0].unit, common, tuple(groups))
-    return task, notes + _mixed(task)
+    return Task(name, headline, runs[0].unit, common, tuple(groups))
 
 
 def _against(
@@ -218,27 +213,13 @@ def _identity(run: Run) -> tuple[str, str, str]:
     return run.exp, json.dumps(run.config, sort_keys=True), run.data_digest
 
 
-def _seeds(runs: Sequence[Run]) -> tuple[dict[int, float], list[str]]:
+def _seeds(runs: Sequence[Run]) -> dict[int, float]:
     """The headline of each seed of a group; one that several runs have counts once."""
     scores: dict[int, float] = {}
-    twice = set()
-    differ = set()
     for run in runs:
         for seed, score in run.seeds.items():
-            if seed in scores:
-                twice.add(seed)
-                if not np.isclose(score, scores[seed], rtol=1e-3):
-                    differ.add(seed)
             scores.setdefault(seed, score)
-    folders = ", ".join(str(run.folder) for run in runs)
-    notes = []
-    if twice:
-        which = ", ".join(map(str, sorted(twice)))
-        notes.append(f"{folders} have seeds in common ({which}): each counts once, as first named.")
-    if differ:
-        which = ", ".join(map(str, sorted(differ)))
-        notes.append(f"{folders} have the same settings, but seeds {which} reached other figures.")
-    return dict(sorted(scores.items())), notes
+    return dict(sorted(scores.items()))
 
 
 def _labels(groups: Sequence[Sequence[Run]]) -> tuple[list[str], str]:
@@ -280,8 +261,8 @@ def _mixed(task: Task) -> list[str]:
         for group in task.groups:
             for value in dict.fromkeys(map(of, group.runs)):
                 values.setdefault(value, []).append(group.letter)
-        said = [f"{value or 'none'} ({', '.join(who)})" for value, who in values.items()]
-        return ", ".join(said) if len(said) > 1 else ""
+        said = [f"{value or 'none'} ({_some(who)})" for value, who in values.items()]
+        return _some(said) if len(said) > 1 else ""
 
     notes = []
     budgets = by_value(lambda run: f"{run.done or 0:,} {run.unit.replace('_', ' ')}")
@@ -312,12 +293,34 @@ def _of_all(tasks: Sequence[Task]) -> list[str]:
     for name, count in Counter(task.name for task in tasks).items():
         if count > 1:
             notes.append(f"{name}: headlines differ, so that there are {count} tables of it.")
-    few = [group.letter for task in tasks for group in task.groups if len(group.seeds) < FEW]
+    groups = [group for task in tasks for group in task.groups]
+    twice = [g.letter for g in groups if sum(len(run.seeds) for run in g.runs) > len(g.seeds)]
+    if twice:
+        notes.append(f"{_some(twice)}: several runs have the same seed; the first one counts.")
+    differ = [group.letter for group in groups if _disagrees(group)]
+    if differ:
+        notes.append(f"{_some(differ)}: the same settings and seed reached different figures.")
+    few = [group.letter for group in groups if len(group.seeds) < FEW]
     if few:
         notes.append(
-            f"{', '.join(few)}: fewer than {FEW} seeds, whose intervals are too narrow, or none."
+            f"{_some(few)}: fewer than {FEW} seeds, whose intervals are too narrow, or none."
         )
     return notes
+
+
+def _disagrees(group: Group) -> bool:
+    """Whether a seed that several runs have reached different figures in them."""
+    return any(
+        not np.isclose(score, group.seeds[seed], rtol=1e-3)
+        for run in group.runs
+        for seed, score in run.seeds.items()
+    )
+
+
+def _some(words: Sequence[str]) -> str:
+    """ "A, B, C", the first of many."""
+    left = len(words) - _NAMED
+    return ", ".join(words[:_NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
 def _counted(words: Iterable[str]) -> str:

@@ -52,7 +52,11 @@ def test_what_is_no_code_is_named_as_data(root, source_files):
     found = {
         ".".join(["missing_bits", *folder.parts]): files
         for folder in folders
-        if (files := [p.name for p in (root / folder).iterdir() if p.is_file() and p.suffix != ".py"])
+        if (
+            files := [
+                p.name for p in (root / folder).iterdir() if p.is_file() and p.suffix != ".py"
+            ]
+        )
     }
     assert setuptools["package-data"] == found
 

@@ -55,6 +55,18 @@ def test_profiles_are_told(place, capsys):
     assert "No performance profile: it needs reference scores" in capsys.readouterr().out
 
 
+def test_long_tables_are_cut_and_say_so(tmp_path, capsys):
+    for i in range(33):
+        write(tmp_path / "sweep" / "trials" / str(i), [float(i), i + 1.0], learning_rate=i / 100)
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    assert run.main(["compare", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "sweep: return_mean on CartPole-v1: --learning-rate has 33 values" in lines[-1]
+    assert lines[-3] == "and 3 more"  # profiles
+    assert not any("seed 0" in line for line in lines)
+    assert sum("learning-rate=" in line for line in lines) == 33 + 30
+
+
 def test_folders_and_patterns_and_a_baseline(place, capsys):
     places = [str(place / "a"), f"{place}/[bc]", f"--baseline={place / 'b'}"]
     assert run.main(["compare", *places]) == 0

@@ -102,8 +102,16 @@ def test_options_stand_at_their_numbers_or_side_by_side(values, scale, places):
     axes = drawn(comparison.effect("o", points, "eval/x", "t"))
     assert axes.get_xscale() == scale
     means = axes.lines[-1]
+    if scale == "log":
+        assert axes.xaxis.get_major_formatter()(0.001, 0) == "0.001"
     np.testing.assert_allclose(means.get_xdata(), places)
     np.testing.assert_allclose(means.get_ydata(), [i + 1 for i in range(len(values))])
+
+
+def test_means_are_drawn_of_values_that_recur():
+    once = drawn(comparison.effect("o", {"1": [1.0], "2": [3.0], "3": [2.0]}, "eval/x", "t"))
+    assert [line.get_linestyle() for line in once.lines] == ["None"] * 3
+    assert once.get_legend() is None
 
 
 @pytest.mark.parametrize("ending", [".png", ".svg", ".pdf"])

@@ -131,8 +131,8 @@ def test_a_seed_that_several_runs_have_counts_once(tmp_path):
     found = compared(tmp_path)
     assert found.tasks[0].groups[0].seeds == {0: 1.0, 1: 2.0, 2: 3.0}
     said = "\n".join(found.notes)
-    assert "have seeds in common (1): each counts once" in said
-    assert "the same settings, but seeds 1 reached other figures" in said
+    assert "A: several runs have the same seed; the first one counts." in said
+    assert "A: the same settings and seed reached different figures." in said
 
 
 def test_what_is_left_out_is_counted(tmp_path):
@@ -263,8 +263,19 @@ def test_a_headline_against_each_option_of_a_sweep(tmp_path):
     assert doubles.points == {"false": [11.0], "true": [1.0, 21.0, 31.0]}
 
 
-def test_letters_go_on_after_z(tmp_path):
+def test_of_many_groups_the_first_are_named(tmp_path):
+    """Letters go on after Z."""
     for i in range(28):
         write(tmp_path / str(i), [28.0 - i], learning_rate=i / 100)
-    (task,) = compared(tmp_path).tasks
+    found = compared(tmp_path)
+    (task,) = found.tasks
     assert [group.letter for group in task.groups][-3:] == ["Z", "AA", "AB"]
+    assert found.notes[-1].startswith("A, B, C, D, E, F, G, H and 20 more: fewer than 5 seeds")
+
+
+def test_the_same_run_twice_is_told_and_does_not_disagree(tmp_path):
+    write(tmp_path / "a", [1.0, 2.0])
+    write(tmp_path / "b", [1.0, 2.0])
+    said = notes(tmp_path)
+    assert "the first one counts" in said
+    assert "different figures" not in said
