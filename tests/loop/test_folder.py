@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import threading
 
 import numpy as np
 import pytest
@@ -149,12 +148,10 @@ def test_a_folder_is_held_from_its_start_to_its_end(tmp_path):
     RunFolder(path, resume=False).close()
 
 
-def test_who_asks_does_not_keep_a_run_from_beginning(tmp_path):
-    """The question holds the lock for a moment; a run that wants it then tries again."""
+def test_who_asks_does_not_keep_a_run_from_beginning(tmp_path, monkeypatch):
+    """The question holds the lock for a moment; a run that wants it then waits and tries again."""
     (tmp_path / "lock").touch()
     with (tmp_path / "lock").open() as asked:
         fcntl.flock(asked, fcntl.LOCK_SH)
-        answered = threading.Timer(0.03, lambda: fcntl.flock(asked, fcntl.LOCK_UN))
-        answered.start()
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(asked, fcntl.LOCK_UN))
         RunFolder(tmp_path, resume=False).close()
-        answered.join()

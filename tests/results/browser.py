@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from typing import Any
@@ -17,6 +18,13 @@ from typing import Any
 import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Brings two pipes to where a browser looks for them, 3 and 4, and becomes the browser.
+_PLACE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _PATIENCE = 60  # seconds for an answer
 
 
@@ -31,15 +39,13 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory()
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
-        # Where the browser looks for them; first out of the way of each other.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_read, to_write)]
-
-        def place() -> None:
-            os.dup2(ends[0], 3)
-            os.dup2(ends[1], 4)
-
         self._process = subprocess.Popen(
             [
+                sys.executable,
+                "-c",
+                _PLACE,
+                *map(str, ends),
                 program,
                 "--headless=new",
                 "--no-sandbox",  # which root, in a container, has not
@@ -50,8 +56,7 @@ class Browser:
                 f"--user-data-dir={self._profile.name}",
                 "about:blank",
             ],
-            preexec_fn=place,
-            pass_fds=(3, 4),
+            pass_fds=ends,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
