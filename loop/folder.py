@@ -23,6 +23,9 @@ class Rows(NamedTuple):
 
 
 ENDED = "ended.json"
+# A run that was killed before its configuration stood leaves no more than the first two; a sweep
+# puts the others there.
+_BEFORE_A_RUN = {"lock", ".config.json.partial", "trial.json", ENDED}
 
 
 class Ended(NamedTuple):
@@ -88,9 +91,8 @@ class RunFolder:
             )
         elif path.exists():
             require(path.is_dir(), f"--run.dir={path} is a file; name a folder.")
-            # A run that was killed before its configuration stood leaves no more than these.
             require(
-                {p.name for p in path.iterdir()} <= {"lock", ".config.json.partial"},
+                {p.name for p in path.iterdir()} <= _BEFORE_A_RUN,
                 f"--run.dir={path} is not empty. Continue its run with --run.resume, or name "
                 "another folder.",
             )
@@ -153,12 +155,17 @@ class RunFolder:
         self._lock.close()
 
     def _replace(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.partial"
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+        write_whole(self.path / name, text)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file whole or not at all, whatever happens meanwhile."""
+    temporary = file.with_name(f".{file.name}.partial")
+    with temporary.open("w") as partial:
+        partial.write(text)
+        partial.flush()
+        os.fsync(partial.fileno())
+    temporary.replace(file)
 
 
 def read_rows(path: Path) -> Rows:

@@ -230,6 +230,7 @@ class _Session:
             facts = {
                 "subject": self.experiment.subject,
                 "unit": self.plan.unit,
+                "budget": self.plan.budget,
                 "headline": self.headline._asdict(),
             }
             written = {"exp": before.get("exp", self.name), "config": config, "run": run, **facts}
@@ -490,9 +491,11 @@ class _Session:
         parts["baselines"] = lambda: baselines.update(self._baselines())
         parts["learning curve"] = lambda: self._draw_curve(baselines)
         parts["pictures"] = lambda: evaluation.pictures(self.learned[0], self.run.seed, path)
-        self.folder.write_json("result.json", {**result, "missing": list(parts)})
+        begun = {**result, "missing": list(parts), "finishing": True}
+        self.folder.write_json("result.json", begun)
         missing = [what for what, make in parts.items() if not self._made(what, make)]
-        result = {name: value for name, value in result.items() if name != "missing"} | baselines
+        gone = ("missing", "finishing")
+        result = {name: value for name, value in result.items() if name not in gone} | baselines
         if missing:
             result["missing"] = missing
         self.folder.write_json("result.json", result)

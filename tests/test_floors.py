@@ -13,7 +13,7 @@ import pytest
 FLOORS = (
     ("run",),
     ("commands",),
-    ("experiments",),
+    ("experiments", "sweeps"),
     ("loop",),
     ("agents", "ssl", "generative", "supervised"),
     ("eval",),
