@@ -69,6 +69,7 @@ def session(arguments: list[str], folder: Path, moment: float | None) -> bool:
         process.kill()
         said = process.communicate()[1].decode()
     killed = process.returncode == -signal.SIGKILL
+    said = "".join(line for line in said.splitlines(True) if not line.startswith("note: "))
     if said or not (killed or process.returncode == 0):
         sys.exit(f"status {process.returncode}, {said}")
     return killed

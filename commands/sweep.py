@@ -193,8 +193,8 @@ def _begin(folder: Folder, asked: Sweep | None) -> Sweep:
     ]
     require(
         not changed,
-        f"--dir={folder.path} holds another sweep: {'; '.join(changed)}. Name another folder, or give "
-        "--dir alone to go on with it.",
+        f"--dir={folder.path} holds another sweep: {'; '.join(changed)}. Name another "
+        "folder, or give --dir alone to go on with it.",
     )
     return stored
 
@@ -405,8 +405,8 @@ class _Session:
         standing = self._folder.standing(winner.name)
         self._say(
             f"Best of {self._sweep.trials}: {describe(winner)}, {headline.name} "
-            f"{standing.score:.4g} ({self._sweep.seeds} seeds, on which it was chosen). Compare all: python run.py "
-            f"compare {self._folder.path}"
+            f"{standing.score:.4g} ({self._sweep.seeds} seeds, on which it was chosen). Compare "
+            f"all: python run.py compare {self._folder.path}"
         )
 
     def _confirm(self, winner: Trial, executor: machine.Executor) -> None:

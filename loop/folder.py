@@ -97,14 +97,6 @@ class RunFolder:
                 "another folder.",
             )
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file that this suite wrote; empty where it is missing or torn."""
-        try:
-            value = json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
-            return {}
-        return value if isinstance(value, dict) else {}
-
     def set_aside_result(self) -> None:
         """Renames the result of a run that is extended, so that none stands for what is to come."""
         result = self.path / "result.json"
@@ -156,6 +148,15 @@ class RunFolder:
 
     def _replace(self, name: str, text: str) -> None:
         write_whole(self.path / name, text)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object that this suite wrote; empty where it is missing, torn or something else."""
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -17,10 +17,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from missing_bits.errors import UserError, remedy, require
-from missing_bits.loop.folder import ENDED, read_rows, write_whole
+from missing_bits.loop.folder import ENDED, read_json, read_rows, write_whole
 from missing_bits.sweeps.pruners import Curve
 from missing_bits.sweeps.space import Settings
 
@@ -214,14 +214,14 @@ class Folder:
     def headline(self) -> Headline | None:
         """The headline of the sweep's runs, once one of them has begun."""
         for file in sorted(self.path.glob("trials/*/config.json")):
-            told = _json(file).get("headline")
+            told = read_json(file).get("headline")
             if isinstance(told, dict) and told.keys() == {"name", "larger_is_better"}:
                 return Headline(**told)
         return None
 
     def budget(self, name: str) -> int | None:
         """The budget of a trial in its unit, once it has begun."""
-        told = _json(self.trial_path(name) / "config.json").get("budget")
+        told = read_json(self.trial_path(name) / "config.json").get("budget")
         return told if isinstance(told, int) else None
 
     def step(self, name: str) -> int:
@@ -234,9 +234,9 @@ class Folder:
         headline = self.headline()
         if headline is None:
             return {}
-        ended = _json(path / ENDED)
+        ended = read_json(path / ENDED)
         last = ended.get("step") if ended.get("state") == "pruned" else None
-        run = _json(path / "config.json").get("run", {})
+        run = read_json(path / "config.json").get("run", {})
         is_mean = run.get("num_seeds", 1) > 1  # then rows of means have no seed
         return {
             row["step"]: float(row[headline.name])
@@ -249,16 +249,16 @@ class Folder:
     def standing(self, name: str) -> Standing:
         """How far a trial is, from its folder."""
         path = self.trial_path(name)
-        ended = _json(path / ENDED)
+        ended = read_json(path / ENDED)
         state = ended.get("state")
-        result = _json(path / "result.json")
+        result = read_json(path / "result.json")
         if state == "pruned":
             step = ended.get("step")
             return Standing("pruned", self.curve(name).get(step), str(ended.get("why")))
         if state == "failed":
             return Standing("failed", None, str(ended.get("why")))
         if result and not result.get("finishing"):
-            headline = _json(path / "config.json").get("headline", {}).get("name")
+            headline = read_json(path / "config.json").get("headline", {}).get("name")
             ends = (result.get(f"{headline}_low"), result.get(f"{headline}_high"))
             return Standing(
                 "finished",
@@ -268,15 +268,6 @@ class Folder:
                 compile_seconds=result.get("compile_seconds"),
             )
         return Standing("stopped" if state == "stopped" else "open", None)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty where there is none or it is torn."""
-    try:
-        read = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 def cores() -> int:
