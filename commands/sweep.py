@@ -6,42 +6,37 @@ Killed and started again with the same --dir it goes on where it was; several pr
 one folder.
 """
 
+import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import jax
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from missing_bits import options
-from missing_bits.commands import command_line
+from missing_bits.commands import command_line, sweep_trials
+from missing_bits.commands.command_line import Chosen
 from missing_bits.errors import UserError, require
-from missing_bits.experiments import find
-from missing_bits.loop.config import RunConfig
-from missing_bits.loop.train import DOOR
+from missing_bits.loop.member import DOOR, Member
+from missing_bits.loop.process import Owner
+from missing_bits.loop.train import train_rows
+from missing_bits.memory import available
 from missing_bits.sweeps import machine, samplers, space
 from missing_bits.sweeps.drive import OVER, Drive, Stopped
 from missing_bits.sweeps.folder import Folder, Standing, Sweep, Trial
-from missing_bits.sweeps.proposals import Proposals, best, foreseen
+from missing_bits.sweeps.groups import Asked, groups, halving_judge
+from missing_bits.sweeps.proposals import Proposals, best
 from missing_bits.sweeps.pruners import PRUNERS, Pruner
-from missing_bits.sweeps.space import Axis
 from missing_bits.sweeps.table import describe, table
 
 _REDRAWN = 1.0  # seconds between two drawings of the live table
 _WIDE = 160  # columns of a table that goes into a file
-
-_OURS = {
-    "run.dir": "--dir",
-    "run.num-seeds": "--seeds",
-    "run.devices": "--devices-per-trial",
-    "run.resume": "--dir",
-    "run.from": "--dir",
-}
-"""Options of a run that the sweep gives itself, and its own in their place."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,9 @@ class Config:
     worse than the median of the others."""
     seed: int = 0
     """Of the sampler."""
+    pack: Literal["auto", "yes", "no"] = "auto"
+    """Train trials that differ in nothing but numbers and seeds as rows of one program; auto does
+    so on an accelerator."""
     max_parallel: int = 0
     """Trials at once; 0 for as many as the devices, or the cores, have room for."""
     devices_per_trial: int = 1
@@ -74,6 +72,8 @@ class Config:
     """Train the winner again on so many fresh seeds, and report these."""
     retry: bool = False
     """Try trials that failed again."""
+    group: int = -1
+    """Train nothing but this group of a packed sweep, in this process, as the sweep itself does."""
     dir: str = ""
     """The sweep's folder; empty for a new one under runs/sweeps/."""
 
@@ -108,18 +108,27 @@ def main(arguments: list[str]) -> int:
     if config.sampler == "tpe":
         samplers.check_tpe()
     path = Path(config.dir or f"runs/sweeps/{time.strftime('%Y%m%d-%H%M%S')}")
-    asked = _asked(config, fixed) if config.exp else None
     require(
-        asked is not None or (path.is_dir() and bool(config.dir)),
+        bool(config.exp) or (bool(config.dir) and path.is_dir()),
         "sweep needs --exp, or the --dir of a sweep to go on with: python run.py sweep --exp=dqn "
         "--over learning-rate=1e-4,1e-3 --seeds=5",
     )
-    if asked is not None:
-        _check(asked, None)
-    folder = Folder(path)
-    sweep = _begin(folder, asked)
     again = arguments if config.dir else [*arguments, f"--dir={path}"]
-    return _Session(config, sweep, folder, [*fixed, *_typed(config.over)], again).run()
+    asked = _asked(config, fixed) if config.exp else None
+    if asked is not None:
+        chosen = sweep_trials.checked(asked)
+        if not (path / "sweep.json").exists():
+            asked = dataclasses.replace(asked, groups=_groups(asked, chosen))
+        folder = Folder(path)
+        sweep = _begin(folder, asked)
+    else:
+        folder = Folder(path)
+        sweep = _begin(folder, None)
+        sweep_trials.refuse_code(sweep, path / "sweep.json")
+        sweep_trials.checked(sweep)
+    if config.group >= 0:
+        return _train_group(config, sweep, folder, again)
+    return _Session(config, sweep, folder, again).run()
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -146,12 +155,6 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return mine, fixed
 
 
-def _typed(over: Sequence[str]) -> list[str]:
-    """The values of options that are varied, as if each stood alone on the command line."""
-    pairs = [text.partition("=") for text in over]
-    return [f"--{pair[0]}={value}" for pair in pairs for value in pair[2].split(",")]
-
-
 def _asked(config: Config, fixed: list[str]) -> Sweep:
     """What the command line asks for."""
     over: dict[str, str] = {}
@@ -162,7 +165,7 @@ def _asked(config: Config, fixed: list[str]) -> Sweep:
         over[option] = values
     number = config.trials
     if config.sampler == "grid":
-        number = len(list(space.grid(_axes(config.exp[0], over))))
+        number = len(list(space.grid(sweep_trials.axes(config.exp[0], over))))
     return Sweep(
         exps=list(config.exp),
         fixed=fixed,
@@ -172,7 +175,29 @@ def _asked(config: Config, fixed: list[str]) -> Sweep:
         trials=number * len(config.exp),
         pruner=config.pruner,
         seed=config.seed,
+        pack=config.pack,
+        groups=[],
     )
+
+
+def _groups(sweep: Sweep, chosen: Sequence[Chosen]) -> list[list[int]]:
+    """Which trials are rows of one program; none where each has its own."""
+    hardware = machine.probe()
+    if sweep.pack == "no" or (sweep.pack == "auto" and hardware.platform == "cpu"):
+        return []
+    reasons = {
+        "--sampler=tpe asks how earlier trials ended": sweep.sampler == "tpe",
+        "--pruner=median compares trials that run at different times": sweep.pruner == "median",
+    }
+    jax.config.update("jax_platforms", "cpu")  # only shapes are asked for: devices are the trials'
+    trials = [Asked(one.found.method, one.config, one.run) for one in chosen]
+    found = None if any(reasons.values()) else groups(trials, hardware.memory or available())
+    reason = next((why for why, holds in reasons.items() if holds), "they act in host environments")
+    require(
+        found is not None or sweep.pack == "auto",
+        f"--pack=yes: trials cannot be rows of one program, because {reason}; leave it out.",
+    )
+    return found or []
 
 
 def _begin(folder: Folder, asked: Sweep | None) -> Sweep:
@@ -189,7 +214,7 @@ def _begin(folder: Folder, asked: Sweep | None) -> Sweep:
     changed = [
         f"{name} is {value}, was {getattr(stored, name)}"
         for name, value in vars(asked or stored).items()
-        if value != getattr(stored, name)
+        if name != "groups" and value != getattr(stored, name)
     ]
     require(
         not changed,
@@ -199,66 +224,35 @@ def _begin(folder: Folder, asked: Sweep | None) -> Sweep:
     return stored
 
 
-def _types(exp: str) -> dict[str, Any]:
-    """The options of an experiment, and of runs."""
-    return options.names(find(exp).module.Config) | options.names(RunConfig, "run.")
-
-
-def _axes(exp: str, over: Mapping[str, str]) -> list[Axis]:
-    """What is varied, as options of an experiment."""
-    types = _types(exp)
-    for option in over:
-        require(
-            option not in _OURS,
-            f"--over {option}: the sweep gives it itself; use {_OURS.get(option)}.",
+def _train_group(config: Config, sweep: Sweep, folder: Folder, again: Sequence[str]) -> int:
+    """Trains the trials of a group as rows of one program."""
+    require(
+        config.group < len(sweep.groups),
+        f"--group={config.group}: {folder.path} has {len(sweep.groups)} groups.",
+    )
+    proposals = Proposals(sweep, sweep_trials.all_axes(sweep), folder)
+    home = folder.group_path(config.group)
+    members = []
+    for trial in map(proposals.trial, sweep.groups[config.group]):
+        chosen = command_line.parse(sweep_trials.arguments(sweep, trial))
+        path = folder.trial_path(trial.name)
+        run = dataclasses.replace(
+            chosen.run,
+            dir=str(path),
+            devices=config.devices_per_trial,
+            resume=folder.has_begun(trial.name),
         )
-        command_line.check_names(types, [f"--{option}"], "--over: ")
-    return [space.parse(f"{option}={text}", types) for option, text in over.items()]
+        command = _command(again)
+        members.append(Member(chosen.found.name, chosen.config, run, path, command, home))
+    names = [member.path.name for member in members]
+    judge = halving_judge(folder, names) if sweep.pruner == "halving" else None
+    train_rows(chosen.found.method, members, home, judge, Owner())
+    return 0
 
 
-def _all_axes(sweep: Sweep) -> dict[str, list[Axis]]:
-    return {exp: _axes(exp, sweep.over) for exp in sweep.exps}
-
-
-def _arguments(sweep: Sweep, trial: Trial) -> list[str]:
-    """What `run.py` is told of a trial."""
-    varied = space.arguments(trial.settings, _types(trial.exp))
-    seeds = f"--run.num-seeds={sweep.seeds}"
-    return [f"--exp={trial.exp}", *sweep.fixed, *varied, seeds]
-
-
-def _check(sweep: Sweep, typed: Sequence[str] | None) -> None:
-    """Raises `UserError` for a trial that its experiment refuses, before any is begun.
-
-    Args:
-      sweep: what is swept.
-      typed: if `sweep` was read from a file, what stands on the command line: that alone may name
-        code.
-    """
-    for option in sweep.fixed:
-        name = option.partition("=")[0].removeprefix("--").replace("_", "-")
-        require(name not in _OURS, f"--{name}: the sweep gives it itself; use {_OURS.get(name)}.")
-        require(
-            name not in sweep.over or not option.startswith("--"),
-            f"--{name} is given, and varied by --over: one of the two.",
-        )
-    seen: dict[Any, Trial] = {}
-    for trial in foreseen(sweep, _all_axes(sweep)):
-        try:
-            chosen = command_line.parse(_arguments(sweep, trial))
-            options.check(chosen.run, "run.")
-            options.check(chosen.config)
-            chosen.found.method.check(chosen.config)
-        except UserError as error:
-            raise UserError(f"Trial {describe(trial)}: {error}") from error
-        if typed is not None:
-            command_line.refuse_code_from_files(chosen.found, chosen.config, typed)
-        whole = (trial.exp, chosen.config, chosen.run)
-        twin = seen.setdefault(whole, trial)
-        require(
-            twin is trial or sweep.sampler != "grid",
-            f"Trials {describe(twin)} and {describe(trial)} are the same.",
-        )
+def _command(arguments: Sequence[str]) -> str:
+    """What goes on with a sweep."""
+    return f"python {shlex.join([str(DOOR), 'sweep', *arguments])}"
 
 
 class _Session:
@@ -268,29 +262,14 @@ class _Session:
       config: of the command.
       sweep: what is swept.
       folder: of the sweep.
-      typed: arguments of the experiments on this command line.
       again: the arguments that go on with the sweep.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        sweep: Sweep,
-        folder: Folder,
-        typed: Sequence[str],
-        again: Sequence[str],
-    ) -> None:
-        for exp in sweep.exps:
-            require(
-                ":" not in exp or exp in config.exp,
-                f"{folder.path / 'sweep.json'} names the code {exp}: what a file names is not "
-                f"imported. Give --exp={exp} and the other options as well, if you trust it.",
-            )
+    def __init__(self, config: Config, sweep: Sweep, folder: Folder, again: Sequence[str]) -> None:
         self._config = config
         self._sweep = sweep
         self._folder = folder
-        self._proposals = Proposals(sweep, _all_axes(sweep), folder)
-        _check(sweep, typed)
+        self._proposals = Proposals(sweep, sweep_trials.all_axes(sweep), folder)
         self._again = again
         self._drawn_at = 0.0
         self._console = Console(highlight=False)
@@ -301,20 +280,16 @@ class _Session:
     def run(self) -> int:
         """Trains what is left, and tells how the trials compare; returns the exit status."""
         config = self._config
+        works = self._works()
+        hardware = machine.probe()
         executor = machine.LocalProcesses(
-            DOOR, machine.probe(), config.max_parallel, config.devices_per_trial
+            DOOR, hardware, len(works), config.max_parallel, config.devices_per_trial
         )
         if config.retry:
-            for trial in self._proposals.known():
-                if self._folder.standing(trial.name).state == "failed":
-                    self._folder.reopen(trial.name)
-        names = [f"{number:04d}" for number in range(self._sweep.trials)]
+            self._reopen()
         try:
-            pruner = PRUNERS.get(self._sweep.pruner)
-            works = {name: [name] for name in names}
-            self._drive(
-                works, lambda name: self._of_trial(name, executor.devices), executor, pruner
-            )
+            pruner = None if self._sweep.groups else PRUNERS.get(self._sweep.pruner)
+            self._drive(works, lambda work: self._of(work, executor.devices), executor, pruner)
             self._console.print(self._table())
             winner = best(self._proposals.known(), self._folder)
             if winner is None:
@@ -326,12 +301,29 @@ class _Session:
             if config.confirm:
                 self._confirm(winner, executor)
         except Stopped as stopped:
-            self._say(
-                "Stopped; all trials are saved. Continue with:\n  "
-                f"python {shlex.join([str(DOOR), 'sweep', *self._again])}"
-            )
+            self._say(f"Stopped; all trials are saved. Continue with:\n  {_command(self._again)}")
             return 128 + stopped.signal
         return 0
+
+    def _works(self) -> dict[str, list[str]]:
+        """The trials of each process."""
+        groups = self._sweep.groups
+        if not groups:
+            return {f"{number:04d}": [f"{number:04d}"] for number in range(self._sweep.trials)}
+        return {
+            f"group-{i}": [f"{number:04d}" for number in group] for i, group in enumerate(groups)
+        }
+
+    def _reopen(self) -> None:
+        """Lets trials that failed be tried again."""
+        require(
+            not self._sweep.groups,
+            f"--retry: the trials of {self._folder.path} are rows of one program, from which those "
+            "that failed were dropped. Begin a new sweep of their settings, or with --pack=no.",
+        )
+        for trial in self._proposals.known():
+            if self._folder.standing(trial.name).state == "failed":
+                self._folder.reopen(trial.name)
 
     def began(self, work: str) -> None:
         """Is told of work that begins."""
@@ -377,11 +369,12 @@ class _Session:
             finally:
                 self._live = None
 
-    def _of_trial(self, name: str, devices: int) -> list[str]:
-        """What `run.py` is told to train a trial, from its start or on."""
-        return self._in_folder(
-            name, _arguments(self._sweep, self._proposals.trial(int(name))), devices
-        )
+    def _of(self, work: str, devices: int) -> list[str]:
+        """What `run.py` is told to do a piece of work, from its start or on."""
+        if self._sweep.groups:
+            return ["sweep", *self._again, f"--group={work.partition('-')[2]}"]
+        trial = self._proposals.trial(int(work))
+        return self._in_folder(work, sweep_trials.arguments(self._sweep, trial), devices)
 
     def _in_folder(self, name: str, told: list[str], devices: int) -> list[str]:
         told = [*told, f"--run.dir={self._folder.trial_path(name)}"]
@@ -413,7 +406,7 @@ class _Session:
         """Trains the winner again on seeds that nothing was chosen on."""
         seeds = self._config.confirm
         name = self._folder.confirmation(seeds)
-        told = _arguments(self._sweep, winner)
+        told = sweep_trials.arguments(self._sweep, winner)
         chosen = command_line.parse(told)
         first = chosen.run.seed + self._sweep.seeds
         fresh = [f"--run.seed={first}", f"--run.num-seeds={seeds}"]

@@ -322,6 +322,7 @@ class _Session:
                 self.learned = self.layout.learned(self.experiment, self.running)
             else:  # killed after its last checkpoint
                 self._measure()
+            self.wall_seconds = self._seconds()
             return [self._finish(*part) for part in self.parts]
 
     def _has_result(self, member: Member) -> bool:
@@ -602,7 +603,7 @@ class _Session:
             self.plan.unit: self.step,
             **mean(scores, self.headline.name),
             "seeds": [{"seed": seed, **row} for seed, row in seeds],
-            "wall_seconds": self._seconds(),
+            "wall_seconds": self.wall_seconds,
             "compile_seconds": self.compile_seconds,
             "first_update_seconds": self.first_update_seconds,
             "steps_per_second": self._rate() if self.update > self.start_update else None,

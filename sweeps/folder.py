@@ -3,6 +3,7 @@
     sweep.json            what is swept, written once
     trials/0000/          an ordinary run folder; `trial.json` in it says which settings it has
     confirm-5/            the run that confirms the winner, on five seeds
+    groups/0/checkpoints  of trials that are rows of one program
     logs/0000.txt         what a trial's process printed
     claims/0000.lock      held by the process that works on a trial, and by the trial's own
 
@@ -26,6 +27,7 @@ from missing_bits.sweeps.space import Settings
 
 _CONFIRM = "confirm"
 _TYPES = {"exps": list, "fixed": list, "over": dict, "sampler": str, "pruner": str}
+_TYPES |= {"pack": str, "groups": list}
 _COUNTS = ("seeds", "trials", "seed")
 
 
@@ -47,6 +49,10 @@ class Sweep:
     pruner: str
     seed: int
     """Of the sampler."""
+    pack: str
+    """Whether trials are rows of one program, as it was asked for."""
+    groups: list[list[int]]
+    """The numbers of trials that are rows of one program; none where each has its own."""
 
 
 class Trial(NamedTuple):
@@ -135,7 +141,9 @@ class Folder:
             require(all(type(read[name]) is int and read[name] >= 0 for name in _COUNTS), "")
             words = [*read["exps"], *read["fixed"], *read["over"].values()]
             require(bool(read["exps"]) and all(isinstance(word, str) for word in words), "")
-        except (OSError, ValueError, RecursionError, UserError) as error:
+            numbers = sorted(number for group in read["groups"] for number in group)
+            require(numbers in ([], list(range(read["trials"]))), "")
+        except (OSError, ValueError, TypeError, RecursionError, UserError) as error:
             raise UserError(
                 f"{file} is damaged. Mend it, or begin a new sweep in another folder: its trials "
                 "are run folders of their own."
@@ -145,6 +153,10 @@ class Folder:
     def write(self, sweep: Sweep) -> None:
         """Writes what is swept."""
         write_whole(self.path / "sweep.json", json.dumps(asdict(sweep), indent=2) + "\n")
+
+    def group_path(self, number: int) -> Path:
+        """Where the checkpoints of trials that are rows of one program lie."""
+        return self.path / "groups" / str(number)
 
     def trial_path(self, name: str) -> Path:
         """The run folder of a trial, or of the confirmation."""
@@ -234,8 +246,7 @@ class Folder:
         headline = self.headline()
         if headline is None:
             return {}
-        ended = read_json(path / ENDED)
-        last = ended.get("step") if ended.get("state") == "pruned" else None
+        last = self.pruned_at(name)
         run = read_json(path / "config.json").get("run", {})
         is_mean = run.get("num_seeds", 1) > 1  # then rows of means have no seed
         return {
@@ -245,6 +256,11 @@ class Folder:
             and is_mean == ("seed" not in row)
             and (last is None or row["step"] <= last)
         }
+
+    def pruned_at(self, name: str) -> int | None:
+        """The step at which a trial was given up; None if it was not."""
+        ended = read_json(self.trial_path(name) / ENDED)
+        return ended.get("step") if ended.get("state") == "pruned" else None
 
     def standing(self, name: str) -> Standing:
         """How far a trial is, from its folder."""

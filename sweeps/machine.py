@@ -19,7 +19,8 @@ from missing_bits.sweeps.folder import cores
 _PROBE = """
 import json, jax
 here = jax.local_devices()
-print(json.dumps([here[0].platform, len(here)]))
+memory = (here[0].memory_stats() or {}).get("bytes_limit")
+print(json.dumps([here[0].platform, len(here), memory]))
 """
 _THREADS = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _COUNT = "--xla_force_host_platform_device_count"
@@ -56,6 +57,8 @@ class Hardware(NamedTuple):
     platform: str
     """ "cpu", "gpu" or "tpu"."""
     devices: int
+    memory: int | None
+    """Bytes of a device; None where it shares that of the machine."""
 
 
 def probe() -> Hardware:
@@ -66,11 +69,10 @@ def probe() -> Hardware:
     """
     asked = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
     try:
-        platform, devices = json.loads(asked.stdout.splitlines()[-1])
-    except (ValueError, IndexError) as error:
+        return Hardware(*json.loads(asked.stdout.splitlines()[-1]))
+    except (ValueError, IndexError, TypeError) as error:
         said = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"JAX finds no device: {said}") from error
-    return Hardware(platform, devices)
 
 
 class LocalProcesses:
@@ -79,6 +81,7 @@ class LocalProcesses:
     Args:
       door: `run.py`.
       hardware: what there is.
+      most: how many could run at once.
       max_parallel: trials at once; 0 for as many as there is room for: one for every share of
         devices, or one for every core without an accelerator.
       devices_per_trial: devices of each; without an accelerator the CPU is split.
@@ -88,7 +91,12 @@ class LocalProcesses:
     """
 
     def __init__(
-        self, door: Path, hardware: Hardware, max_parallel: int, devices_per_trial: int
+        self,
+        door: Path,
+        hardware: Hardware,
+        most: int,
+        max_parallel: int,
+        devices_per_trial: int,
     ) -> None:
         on_cpu = hardware.platform == "cpu"
         require(
@@ -98,7 +106,7 @@ class LocalProcesses:
         )
         room = cores() if on_cpu else hardware.devices
         self._shares = max(1, room // devices_per_trial)
-        self.slots = max_parallel or self._shares
+        self.slots = min(most, max_parallel or self._shares)
         self.devices = devices_per_trial
         self._door = door
         self._platform = hardware.platform

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from missing_bits.errors import require
 from missing_bits.sweeps import samplers, space
 from missing_bits.sweeps.folder import Folder, Sweep, Trial
 from missing_bits.sweeps.space import Axis, Settings
@@ -40,6 +41,7 @@ class Proposals:
         self._sweep = sweep
         self._axes = axes
         self._folder = folder
+        self._foreseen = foreseen(sweep, axes)
 
     def trial(self, number: int) -> Trial:
         """A trial, which is written down, once and for all, before it is used."""
@@ -48,17 +50,40 @@ class Proposals:
 
     def known(self) -> list[Trial]:
         """Those that have been written down, in order."""
-        found = [self._folder.trial(number) for number in range(self._sweep.trials)]
+        found = [self._known(number) for number in range(self._sweep.trials)]
         return [trial for trial in found if trial is not None]
 
+    def _known(self, number: int) -> Trial | None:
+        """A trial that has been written down: what stands in its file must follow from the sweep.
+
+        Raises:
+          UserError: it does not.
+        """
+        trial = self._folder.trial(number)
+        if trial is None:
+            return None
+        if self._sweep.sampler == "tpe":
+            axes = self._axes[self._sweep.exps[0]]
+            follows = trial.exp == self._sweep.exps[0] and list(trial.settings) == [
+                axis.option for axis in axes if axis.allows(trial.settings.get(axis.option, ""))
+            ]
+        else:
+            follows = trial == self._foreseen[number]
+        require(
+            follows,
+            f"{self._folder.trial_path(trial.name) / 'trial.json'} is of another sweep, or was "
+            "changed. Remove the folder to have the trial made again.",
+        )
+        return trial
+
     def _trial(self, number: int) -> Trial:
-        known = self._folder.trial(number)
+        known = self._known(number)
         if known is not None:
             return known
         if self._sweep.sampler == "tpe":
             trial = Trial(number, self._sweep.exps[0], self._ask_tpe(number))
         else:
-            trial = foreseen(self._sweep, self._axes)[number]
+            trial = self._foreseen[number]
         self._folder.propose(trial)
         return trial
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 Curve = dict[int, float]
 Pruner = Callable[[Curve, Sequence[Curve], int, bool], int | None]
 
-_FACTOR = 3  # of successive halving: a third goes on to a rung three times as far
-_RUNGS = 2  # before the end
+FACTOR = 3  # of successive halving: a third goes on to a rung three times as far
+RUNGS = 2  # before the end
 _FIRST = 0.1  # of the budget, before which the median rule asks nothing
 _OTHERS = 4  # that must have come as far before the median rule speaks
 
@@ -33,15 +33,15 @@ def halving(
     Returns:
       The step at which the trial is given up; None if it goes on.
     """
-    for power in range(_RUNGS, 0, -1):
-        rung = budget / _FACTOR**power
+    for power in range(RUNGS, 0, -1):
+        rung = budget / FACTOR**power
         step = _first_at(mine, rung)
         if step is None:
             return None
         reached = [other[at] for other in others if (at := _first_at(other, rung)) is not None]
         sign = 1 if larger_is_better else -1
         better = sum(sign * score > sign * mine[step] for score in reached)
-        kept = -(-(len(reached) + 1) // _FACTOR)  # rounded up
+        kept = -(-(len(reached) + 1) // FACTOR)  # rounded up
         if better >= kept and step < budget:
             return step
     return None

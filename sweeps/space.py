@@ -61,6 +61,13 @@ class Axis(NamedTuple):
             return self.values[int(generator.integers(len(self.values)))]
         return self.range.at(float(generator.random()))
 
+    def allows(self, value: str) -> bool:
+        """Whether the axis has this value."""
+        if self.range is None:
+            return value in self.values
+        number = float(value) if re.fullmatch(_NUMBER, value) else math.nan
+        return self.range.low <= number <= self.range.high
+
     def ends(self) -> tuple[str, ...]:
         """Values that must be possible if all are: every one, or both ends of a range."""
         if self.range is None:
