@@ -270,6 +270,7 @@ class _Session:
         self._sweep = sweep
         self._folder = folder
         self._proposals = Proposals(sweep, sweep_trials.all_axes(sweep), folder)
+        self._proposals.known()  # all that stand in the folder must follow from the sweep
         self._again = again
         self._drawn_at = 0.0
         self._console = Console(highlight=False)

@@ -19,9 +19,12 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
       confidence: the probability with which the interval covers the mean, in (0, 1).
 
     Returns:
-      The lower and the upper end; both the value itself for a single seed or equal values.
+      The lower and the upper end; both the value itself for a single seed or equal values; NaN
+      where a figure is not finite.
     """
     values = np.asarray(values, float)
+    if not np.isfinite(values).all():
+        return float("nan"), float("nan")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     result = scipy.stats.bootstrap(

@@ -1,5 +1,6 @@
 """One run's folder as the loop writes it: alone, or beside others that are rows of one program."""
 
+import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from missing_bits import options
-from missing_bits.errors import require
+from missing_bits.errors import UserError, require
 from missing_bits.eval import statistics
 from missing_bits.eval.evaluation import Headline
 from missing_bits.loop import saved
@@ -64,16 +65,23 @@ class Member:
           UserError: it cannot be used, or holds another run.
         """
         self.folder = RunFolder(self.path, self.run.resume)
-        before = read_json(self.path / "config.json")
-        if self.run.resume:
-            require(
-                self._home is not None or "checkpoints" not in before,
-                f"--run.resume: {self.path} is a row of a program that others share; go on with "
-                "its sweep: python run.py sweep --dir=FOLDER",
-            )
-            read = saved.read(type(self.config), self.path)
-            saved.refuse_changes(read, self.config, self.run, self.path)
         self.over = self._home is not None and self.has_ended
+        try:
+            if self.run.resume:
+                self._check_what_it_holds()
+        except UserError:
+            self.folder.close()
+            raise
+
+    def _check_what_it_holds(self) -> None:
+        shared = "checkpoints" in read_json(self.path / "config.json")
+        require(
+            self._home is not None or not shared,
+            f"--run.resume: {self.path} is a row of a program that others share; go on with its "
+            "sweep: python run.py sweep --dir=FOLDER",
+        )
+        read = saved.read(type(self.config), self.path)
+        saved.refuse_changes(read, self.config, self.run, self.path)
 
     @property
     def has_ended(self) -> bool:
@@ -81,8 +89,9 @@ class Member:
         return read_json(self.path / ENDED).get("state") in ("failed", "pruned")
 
     def close(self) -> None:
-        """Lets go of the folder."""
+        """Lets go of the folder; when it is opened again, the run goes on."""
         self.folder.close()
+        self.run = dataclasses.replace(self.run, resume=True)
 
     def write_config(self, experiment: Experiment) -> None:
         """Writes config.json, for a new run or one whose budget has grown."""

@@ -466,7 +466,8 @@ class _Session:
         for member, mine in self.parts:
             if not member.over:
                 member.write(self.step, rows[mine], facts, self.headline)
-        self.report.row(self.step, mean(rows, self.headline.name), self._rate())
+        seen = [row for member, mine in self.parts if not member.over for row in rows[mine]]
+        self.report.row(self.step, mean(seen, self.headline.name), self._rate())
 
     def _evaluate(self) -> None:
         jax.block_until_ready(self.running)

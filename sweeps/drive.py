@@ -85,16 +85,20 @@ class Drive:
           Stopped: a signal came; all trials are saved.
         """
         with _Signals() as signals:
-            try:
-                while self._open or self._running:
-                    self._look()
-                    self._watcher.looked()
-                    if signals.received:
-                        raise Stopped(signals.received)
-                    self._start()
-                    time.sleep(_PAUSE)
-            finally:
-                self._stop_all()
+            self.drive(signals)
+
+    def drive(self, signals: "_Signals") -> None:
+        """As `run`, for who takes signals elsewhere."""
+        try:
+            while self._open or self._running:
+                self._look()
+                self._watcher.looked()
+                if signals.received:
+                    raise Stopped(signals.received)
+                self._start()
+                time.sleep(_PAUSE)
+        finally:
+            self._stop_all()
 
     def _start(self) -> None:
         """Takes up work that nobody does, in order, while there is room."""
@@ -114,11 +118,15 @@ class Drive:
                 continue
             taken = {one.slot for one in self._running.values()}
             slot = min(set(range(self._executor.slots)) - taken)
-            arguments = self._arguments(name)
             self._began.setdefault(name, time.perf_counter())
             self._attempts[name] += 1
-            self._watcher.began(name)
-            job = self._executor.start(arguments, slot, self._folder.log_path(name), claim)
+            try:
+                arguments = self._arguments(name)
+                self._watcher.began(name)
+                job = self._executor.start(arguments, slot, self._folder.log_path(name), claim)
+            except BaseException:
+                claim.close()
+                raise
             self._running[name] = _Running(job, claim, slot, arguments)
 
     def _look(self) -> None:

@@ -45,3 +45,9 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
 @pytest.mark.parametrize("values", [[3.0], [500.0, 500.0, 500.0]])
 def test_a_single_seed_and_equal_values_have_an_interval_of_no_width(values):
     assert statistics.interval(values) == (values[0], values[0])
+
+
+def test_no_interval_of_what_is_not_finite():
+    low, high = statistics.interval([1.0, float("inf"), 2.0])
+    assert np.isnan(low)
+    assert np.isnan(high)
