@@ -103,7 +103,7 @@ def train_rows(
     home: Path,
     judge: Judge | None = None,
     process: Guest | None = None,
-) -> None:
+) -> list[Result]:
     """Trains several runs as rows of one program, or goes on with them.
 
     They may differ in numbers that are arguments of the program (`options.row`) and in seeds. They
@@ -116,6 +116,9 @@ def train_rows(
       home: the folder of their checkpoints.
       judge: says which of them to give up; None for none.
       process: the process they are in, as of `train`.
+
+    Returns:
+      What each leaves that was not given up, in order.
 
     Raises:
       UserError, Interrupted: as `train`.
@@ -142,8 +145,10 @@ def train_rows(
                 with session.saying_why_it_ends():
                     session.write_new_configs()
                     session.judge = judge
-                    if session.run_to_the_end(checkpoints, found):
-                        return
+                    results = session.run_to_the_end(checkpoints, found)
+                    if results:
+                        return results
+    return []
 
 
 def _left(members: Sequence[Member], found: Saved | None) -> list[Member]:
