@@ -36,6 +36,7 @@ from missing_bits.sweeps.pruners import PRUNERS, Pruner
 from missing_bits.sweeps.table import describe, table
 
 _REDRAWN = 1.0  # seconds between two drawings of the live table
+_SHOWN = 15  # trials in the live table
 _WIDE = 160  # columns of a table that goes into a file
 
 
@@ -292,6 +293,7 @@ class _Session:
             pruner = None if self._sweep.groups else PRUNERS.get(self._sweep.pruner)
             self._drive(works, lambda work: self._of(work, executor.devices), executor, pruner)
             self._console.print(self._table())
+            self._tell_rates()
             winner = best(self._proposals.known(), self._folder)
             if winner is None:
                 self._say(
@@ -345,7 +347,7 @@ class _Session:
         """Is told after every look at what runs."""
         if self._live is not None and time.perf_counter() - self._drawn_at > _REDRAWN:
             self._drawn_at = time.perf_counter()
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self._table(_SHOWN), refresh=True)
 
     def _say(self, message: str) -> None:
         self._console.print(message, markup=False, soft_wrap=True)
@@ -362,7 +364,7 @@ class _Session:
         if not self._console.is_terminal:
             drive.run()
             return
-        live = Live(self._table(), console=self._console, auto_refresh=False, transient=True)
+        live = Live(self._table(_SHOWN), console=self._console, auto_refresh=False, transient=True)
         with live:
             self._live = live
             try:
@@ -382,8 +384,9 @@ class _Session:
         told += [f"--run.devices={devices}"] if devices > 1 else []
         return [*told, "--run.resume"] if self._folder.has_begun(name) else told
 
-    def _table(self) -> Table:
-        trials = self._proposals.known()
+    def _table(self, most: int = 0) -> Table:
+        """All trials that have begun, or the last ones of them."""
+        trials = self._proposals.known()[-most:]
         standings = {trial.name: self._folder.standing(trial.name) for trial in trials}
         steps = {
             trial.name: self._folder.step(trial.name)
@@ -393,6 +396,18 @@ class _Session:
         headline = self._folder.headline()
         name = headline.name.partition("/")[2] if headline else "score"
         return table(trials, standings, steps, list(self._sweep.over), name)
+
+    def _tell_rates(self) -> None:
+        """Says how fast trials that were rows of one program were together."""
+        for number, group in enumerate(self._sweep.groups):
+            rates = [self._folder.rate(f"{trial:04d}") for trial in group]
+            known = [rate for rate in rates if rate]
+            rows = len(group) * self._sweep.seeds
+            if known:
+                self._say(
+                    f"group-{number}: {rows} rows in one program, {known[0]:,.0f} steps/s in all, "
+                    f"{known[0] / rows:,.0f} each"
+                )
 
     def _tell_winner(self, winner: Trial) -> None:
         headline = self._folder.headline()

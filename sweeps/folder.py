@@ -257,6 +257,10 @@ class Folder:
             and (last is None or row["step"] <= last)
         }
 
+    def rate(self, name: str) -> float | None:
+        """Steps per second of all rows of a trial's program, once it has finished."""
+        return read_json(self.trial_path(name) / "result.json").get("steps_per_second")
+
     def pruned_at(self, name: str) -> int | None:
         """The step at which a trial was given up; None if it was not."""
         ended = read_json(self.trial_path(name) / ENDED)

@@ -26,8 +26,9 @@ def table(
     """
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     several = len({trial.exp for trial in trials}) > 1
-    columns = ["trial", *(["exp"] if several else []), *options, "state", headline, "95 %"]
-    for name in [*columns, "seconds", "compiling"]:
+    ranged = any(one.interval is not None for one in standings.values())
+    columns = ["trial", *(["exp"] if several else []), *options, "state", headline]
+    for name in [*columns, *(["95 %"] if ranged else []), "seconds", "compiling"]:
         drawn.add_column(Text(name), justify="left" if name in ("exp", "state") else "right")
     for trial in trials:
         one = standings[trial.name]
@@ -39,12 +40,16 @@ def table(
             *(trial.settings.get(option, "") for option in options),
             one.why if one.state == "failed" else state,
             _number(one.score),
-            "" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}",
+            *([_interval(one.interval)] if ranged else []),
             "" if one.seconds is None else f"{one.seconds:,.0f}",
             "" if one.compile_seconds is None else f"{one.compile_seconds:.1f}",
         ]
         drawn.add_row(*(Text(cell) for cell in cells))
     return drawn
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
 
 
 def _number(score: float | None) -> str:
