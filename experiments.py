@@ -86,6 +86,10 @@ EXPERIMENTS = {
 ALIASES = {"masked_image": "mae", "masked_language": "bert", "supervised": "classify"}
 
 COMMANDS = {
+    "sweep": Command(
+        "missing_bits.commands.sweep",
+        "python run.py sweep --exp=dqn --over learning-rate=1e-4,1e-3 --over n-step=1,3 --seeds=5",
+    ),
     "fill": Command(
         "missing_bits.commands.fill", 'python run.py fill --from=RUN --text="The [MASK] statement"'
     ),

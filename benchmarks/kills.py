@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
+_COMPLAINTS = ("warning", "error", "Traceback")  # notes on what is trained on are none
 SHORT = ["--run.log-period=10", "--run.checkpoint-period=10"]
 EXPERIMENTS = {
     "dqn, host environments": [
@@ -69,7 +70,8 @@ def session(arguments: list[str], folder: Path, moment: float | None) -> bool:
         process.kill()
         said = process.communicate()[1].decode()
     killed = process.returncode == -signal.SIGKILL
-    if said or not (killed or process.returncode == 0):
+    complains = any(line.startswith(_COMPLAINTS) for line in said.splitlines())
+    if complains or not (killed or process.returncode == 0):
         sys.exit(f"status {process.returncode}, {said}")
     return killed
 

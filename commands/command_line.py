@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str]) -> Chosen | None:
     Raises:
       UserError: an unknown option, a malformed value, or one that differs from the run to resume.
     """
-    _refuse_repeated(arguments)
+    refuse_repeated(arguments)
     name, flags = take(arguments, "--exp")
     path, flags = take(flags, "--config")
     filed: list[str] = []
@@ -105,14 +105,14 @@ def parse(arguments: Sequence[str]) -> Chosen | None:
         )
     found = find(name)
     types = options.names(found.module.Config) | options.names(RunConfig, "run.")
-    _check_names(types, filed, f"--config={path}: ")
-    _check_names(types, flags)
+    check_names(types, filed, f"--config={path}: ")
+    check_names(types, flags)
     config, run = _parse(found, _whole_numbers(types, [*filed, *flags]))
-    _refuse_code_from_files(found, config, flags)
+    refuse_code_from_files(found, config, flags)
     return Chosen(found, config, run)
 
 
-def _refuse_repeated(flags: Sequence[str]) -> None:
+def refuse_repeated(flags: Sequence[str]) -> None:
     """Raises `UserError` for an option that is given twice: one of the two would be lost."""
     given: dict[str, str] = {}
     for flag in flags:
@@ -151,7 +151,7 @@ def _whole(value: str, kind: Any) -> str:
     return str(int(number)) if number.is_integer() else value
 
 
-def _refuse_code_from_files(found: Found, config: Any, flags: Sequence[str]) -> None:
+def refuse_code_from_files(found: Found, config: Any, flags: Sequence[str]) -> None:
     """Only the method itself and flags may name code that is then imported, each for its option."""
     default = _default(found, options.value(config, found.method.subject))
     for option, code in options.code(config).items():
@@ -189,7 +189,7 @@ def of_command(name: str, config_class: type[T], arguments: Sequence[str]) -> T:
     Raises:
       UserError: an unknown option, one that is missing, or a malformed value.
     """
-    _check_names(options.names(config_class), arguments)
+    check_names(options.names(config_class), arguments)
     if not {"--help", "-h"} & set(arguments):
         needed = [f"--{option}" for option in _required(config_class)]
         given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
@@ -197,7 +197,7 @@ def of_command(name: str, config_class: type[T], arguments: Sequence[str]) -> T:
             given.issuperset(needed),
             f"{name} needs {' and '.join(needed)}: {COMMANDS[name].usage}",
         )
-    _refuse_repeated(arguments)
+    refuse_repeated(arguments)
     arguments = _whole_numbers(options.names(config_class), arguments)
     found = _values(config_class, {}, arguments, f"python run.py {name}", config_class.__doc__)
     options.check(found)
@@ -378,7 +378,7 @@ def _arguments(read: Mapping[str, Any], path: Path, prefix: str = "") -> list[st
     return found
 
 
-def _check_names(types: Mapping[str, Any], arguments: Sequence[str], where: str = "") -> None:
+def check_names(types: Mapping[str, Any], arguments: Sequence[str], where: str = "") -> None:
     """Raises `UserError` for an option that does not exist, or a switch with a value.
 
     Args:

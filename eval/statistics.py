@@ -59,9 +59,12 @@ def interval(
       statistic: maps (values, axis) to figures.
 
     Returns:
-      The lower and the upper end; both the value itself for a single seed or equal values.
+      The lower and the upper end; both the value itself for a single seed or equal values; NaN
+      where a figure is not finite.
     """
     values = np.asarray(values, float)
+    if not np.isfinite(values).all():
+        return float("nan"), float("nan")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     return _bootstrap((values,), statistic, confidence)

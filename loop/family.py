@@ -7,7 +7,32 @@ import jax
 import numpy as np
 
 from missing_bits import options
-from missing_bits.loop.experiment import Experiment
+from missing_bits.loop.experiment import Acting, DeviceSource, Experiment
+
+
+def row_bytes(method: Any, config: Any, seed: int) -> int | None:
+    """The bytes of one row's state; None where rows are tied to environments on the host.
+
+    Args:
+      method: the method's class.
+      config: of the row.
+      seed: of the row.
+    """
+    experiment = method(config, method.resources(config))
+    source = experiment.source([seed])
+    if source is not None and not isinstance(source, DeviceSource):
+        source.close()
+        if isinstance(experiment, Acting):
+            return None
+
+    def init(key: jax.Array) -> Any:
+        feed = ()
+        if isinstance(source, DeviceSource):
+            feed = source.init(experiment.memory, key)
+        return experiment.init(key), feed
+
+    shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(seed)))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
 
 
 class Family:

@@ -25,6 +25,9 @@ class Rows(NamedTuple):
 
 ENDED = "ended.json"
 _ASKING = 0.1  # seconds: far more than `is_held` holds a lock
+# A run that was killed before its configuration stood leaves no more than the first two; a sweep
+# puts the others there.
+_BEFORE_A_RUN = {"lock", ".config.json.partial", "trial.json", ENDED}
 
 
 class Ended(NamedTuple):
@@ -98,20 +101,11 @@ class RunFolder:
             )
         elif path.exists():
             require(path.is_dir(), f"--run.dir={path} is a file; name a folder.")
-            # A run that was killed before its configuration stood leaves no more than these.
             require(
-                {p.name for p in path.iterdir()} <= {"lock", ".config.json.partial"},
+                {p.name for p in path.iterdir()} <= _BEFORE_A_RUN,
                 f"--run.dir={path} is not empty. Continue its run with --run.resume, or name "
                 "another folder.",
             )
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file that this suite wrote; empty where it is missing or torn."""
-        try:
-            value = json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
-            return {}
-        return value if isinstance(value, dict) else {}
 
     def set_aside_result(self) -> None:
         """Renames the result of a run that is extended, so that none stands for what is to come."""
@@ -163,12 +157,26 @@ class RunFolder:
         self._lock.close()
 
     def _replace(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.partial"
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+        write_whole(self.path / name, text)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object that this suite wrote; empty where it is missing, torn or something else."""
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file whole or not at all, whatever happens meanwhile."""
+    temporary = file.with_name(f".{file.name}.partial")
+    with temporary.open("w") as partial:
+        partial.write(text)
+        partial.flush()
+        os.fsync(partial.fileno())
+    temporary.replace(file)
 
 
 def is_held(path: Path) -> bool:

@@ -167,18 +167,28 @@ class Layout:
 
     def rows(self, tree: Any) -> list[Any]:
         """A laid-out tree, without a batch axis, as one tree of host arrays per row."""
+        if self.shares_row:
+            return [jax.tree.map(lambda x: x[0], jax.device_get(tree))]
+        tree = self.by_row(tree)
+        return [jax.tree.map(lambda x, s=s: x[s], tree) for s in range(len(self.seeds))]
+
+    def by_row(self, tree: Any) -> Any:
+        """A laid-out tree as host arrays [rows, ...]; [devices, ...] where these share a row."""
         tree = jax.device_get(tree)
         if not self._mapped:
-            return [tree]
+            return jax.tree.map(lambda x: x[None], tree)
         if self.shares_row:
-            return [jax.tree.map(lambda x: x[0], tree)]
-        tree = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
-        return [jax.tree.map(lambda x, s=s: x[s], tree) for s in range(len(self.seeds))]
+            return tree
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+    def of_rows(self, tree: Any) -> Any:
+        """What `by_row` returned, laid out on the devices again."""
+        return self.put_all(tree if self.shares_row else self._per_row(tree))
 
     def fetch(self, experiment: Experiment, running: Running) -> Running:
         """A copy on the host, in which what devices that share a row have in common stands once."""
         if not self.shares_row:
-            return jax.device_get(running)
+            return self.by_row(running)
         shared = {
             name: part
             if name in experiment.plan.owned
@@ -189,15 +199,15 @@ class Layout:
 
     def put(self, experiment: Experiment, running: Running) -> Running:
         """What `fetch` returned, laid out on the devices again."""
-        if self.shares_row:
-            repeated = {
-                name: part
-                if name in experiment.plan.owned
-                else jax.tree.map(lambda x: np.broadcast_to(x, (self.num_devices, *x.shape)), part)
-                for name, part in running.state._asdict().items()
-            }
-            running = Running(running.state._replace(**repeated), running.feed)
-        return self.put_all(running)
+        if not self.shares_row:
+            return self.of_rows(running)
+        repeated = {
+            name: part
+            if name in experiment.plan.owned
+            else jax.tree.map(lambda x: np.broadcast_to(x, (self.num_devices, *x.shape)), part)
+            for name, part in running.state._asdict().items()
+        }
+        return self.put_all(Running(running.state._replace(**repeated), running.feed))
 
     def put_all(self, tree: Any) -> Any:
         """A laid-out tree of host arrays, on the devices."""

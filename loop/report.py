@@ -4,7 +4,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,30 +13,21 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from missing_bits.plan import Plan
 
-Row = dict[str, Any]
-
 
 class Report:
-    """Shows a run's progress and sends its rows to TensorBoard.
+    """Shows a run's progress.
 
     Args:
-      folder: the run folder; events go to its `tensorboard/`.
       plan: budget, unit and what the line shows after the headline.
       headline: the metric that stands for the run.
       start: units done before this session.
-      seeds: the run's seeds.
     """
 
-    def __init__(
-        self, folder: Path, plan: Plan, headline: str, start: int, seeds: list[int]
-    ) -> None:
+    def __init__(self, plan: Plan, headline: str, start: int) -> None:
         self._unit = plan.unit.replace("_", " ")
         self._budget = plan.budget
         self._names = (headline, *(name for name in plan.shown if name != headline))
         self._shown_at = 0.0
-        self._events = {
-            seed: _Events(folder / "tensorboard" / f"seed{seed}", start + 1) for seed in seeds
-        }
         self._latest: dict[str, float] = {}
         self._heard = True  # until nobody reads what is printed
         self._live = None
@@ -79,21 +70,8 @@ class Report:
             told = {"completed": at, "done": done, "status": status}
             self._tell(lambda: self._live.update(self._task, refresh=True, **told))
 
-    def rows(self, rows: list[Row], rate: float) -> None:
-        """Shows rows of metrics: those with a seed in TensorBoard, the last one on the line.
-
-        Evaluations leave a line of their own.
-        """
-        for row in rows:
-            if "seed" in row:
-                figures = {name: value for name, value in row.items() if "/" in name}
-                self._events[row["seed"]].add(row["step"], figures)
-        step = rows[-1]["step"]
-        figures = {
-            name: value
-            for name, value in rows[-1].items()
-            if "/" in name and not name.startswith("time/")
-        }
+    def row(self, step: int, figures: Mapping[str, float], rate: float) -> None:
+        """Shows the metrics of a step; evaluations leave a line of their own."""
         shown = _shown(self._names, figures)
         if not self._live or self._names[0] in figures:
             rate_now = f"{_per_second(rate):>11}" if step else " " * 11
@@ -125,7 +103,7 @@ def _is_terminal() -> bool:
     return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
 
 
-class _Events:
+class Events:
     """A TensorBoard event file, on disk at every moment.
 
     tensorboardX's own writer hands events to a thread; on a full disk that thread dies, and the run
@@ -189,7 +167,7 @@ def _tensorboardx() -> _TensorBoardX:
     return _TensorBoardX(event_pb2, masked_crc32c)
 
 
-def _shown(names: Sequence[str], metrics: dict[str, float]) -> list[str]:
+def _shown(names: Sequence[str], metrics: Mapping[str, float]) -> list[str]:
     return [f"{name.split('/')[1]} {metrics[name]:.4g}" for name in names if name in metrics]
 
 

@@ -6,12 +6,11 @@ import importlib
 import importlib.metadata
 import math
 import platform
-import shlex
 import signal
 import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,12 +20,12 @@ import numpy as np
 from missing_bits import options
 from missing_bits.errors import UserError, remedy, require
 from missing_bits.eval import statistics
-from missing_bits.loop import saved
-from missing_bits.loop.checkpoint import Checkpoints
+from missing_bits.loop.checkpoint import Checkpoints, Saved
 from missing_bits.loop.config import RunConfig
-from missing_bits.loop.experiment import Acting, DeviceSource, Experiment, Pretraining, Source
+from missing_bits.loop.experiment import Acting, DeviceSource, Experiment, Pretraining
 from missing_bits.loop.family import Family
-from missing_bits.loop.folder import ENDED, Ended, RunFolder, read_rows
+from missing_bits.loop.folder import ENDED, read_json, read_rows
+from missing_bits.loop.member import Member, mean
 from missing_bits.loop.parallel import Layout
 from missing_bits.loop.process import Guest
 from missing_bits.loop.report import Report
@@ -34,7 +33,8 @@ from missing_bits.numeric import ceil_div
 from missing_bits.pictures import curves
 
 _VERSIONS = ("jax", "dm-haiku", "optax", "rlax", "gymnasium", "numpy", "scikit-learn")
-DOOR = Path(__file__).resolve().parents[1] / "run.py"
+Judge = Callable[[int, Mapping[str, float]], dict[str, str]]
+"""(step, headline of each run, by the name of its folder) -> why some are given up."""
 _MOST_INNER_STEPS = 1_000  # updates per call where no source limits them
 
 
@@ -75,176 +75,265 @@ def train(
       UserError: a mistake in the options, an unusable folder, or a disk that refused.
       Interrupted: the process was told to stop, and the run was saved.
     """
-    began = time.perf_counter()
     process = process or Guest()
     name = name or f"{method.__module__}:{method.__qualname__}"
     run = run or RunConfig()
     if config is None:
         config = importlib.import_module(method.__module__).Config()
-    options.check(run, "run.")
-    options.check(config)
-    method.check(config)
+    member = Member(name, config, run, Path(run.dir) if run.dir else _new_path(name, run))
+    _check(method, member)
+    began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         stack.enter_context(process)
         process.before_computing(run.devices, run.compilation_cache)
-        seeds = list(range(run.seed, run.seed + run.num_seeds))
-        family = Family(method, [config] * len(seeds), method.resources(config))
-        experiment = family.first
-        process.knows_size(experiment.plan.small)
-        layout = Layout(seeds, run.devices)
-        layout.check_split(experiment, config)
-        path = Path(run.dir) if run.dir else _new_path(name, run)
-        source = experiment.source(seeds)
-        if source is not None and not isinstance(source, DeviceSource):
-            stack.callback(source.close)
-        folder = stack.enter_context(contextlib.closing(RunFolder(path, run.resume)))
-        if run.resume:
-            saved.refuse_changes(saved.read(type(config), path), config, run, path)
-        session = _Session(name, config, family, layout, source, folder, run, process, began)
-        try:
-            with session.saying_why_it_ends():
-                return session.run_to_the_end()
-        except OSError as error:
-            if not error.errno:
-                raise
-            told = f"{error.filename or path} cannot be written: {error.strerror}. {remedy(error)}"
-            if session.begun:
-                told += f" Nothing up to the last checkpoint is lost. {session.how_to_go_on}"
-            raise UserError(told) from error
-        except UserError as error:
-            if not session.begun:
-                raise
-            raise UserError(f"{error} {session.how_to_go_on}") from error
+        resources = method.resources(config)
+        session = _Session(method, [member], resources, run.devices, process, stack, began)
+        with session.saying_why_it_ends():
+            session.write_new_configs()
+            better = session.headline.larger_is_better
+            checkpoints = Checkpoints(member.path / "checkpoints", better)
+            stack.enter_context(contextlib.closing(checkpoints))
+            found = checkpoints.load(run.start) if run.resume else None
+            return session.run_to_the_end(checkpoints, found)[0]
+
+
+def train_rows(
+    method: type[Experiment],
+    members: Sequence[Member],
+    home: Path,
+    judge: Judge | None = None,
+    process: Guest | None = None,
+) -> list[Result]:
+    """Trains several runs as rows of one program, or goes on with them.
+
+    They may differ in numbers that are arguments of the program (`options.row`) and in seeds. They
+    share checkpoints; each has a folder of its own for all else. A run that is not finite or is
+    given up stops, and says so in its folder; the rows of those given up are dropped.
+
+    Args:
+      method: the class of all.
+      members: the runs.
+      home: the folder of their checkpoints.
+      judge: says which of them to give up; None for none.
+      process: the process they are in, as of `train`.
+
+    Returns:
+      What each leaves that was not given up, in order.
+
+    Raises:
+      UserError, Interrupted: as `train`.
+    """
+    for member in members:
+        _check(method, member)
+    process = process or Guest()
+    run = members[0].run
+    with process:
+        process.before_computing(run.devices, run.compilation_cache)
+        resources = method.resources(members[0].config)
+        better = method(members[0].config, resources).evaluation.headline.larger_is_better
+        left = list(members)
+        while left:
+            began = time.perf_counter()
+            with contextlib.ExitStack() as stack:
+                checkpoints = Checkpoints(home / "checkpoints", better)
+                stack.enter_context(contextlib.closing(checkpoints))
+                found = checkpoints.load("last")
+                left = _left(left, found)
+                count = sum(len(member.seeds) for member in left)
+                devices = max(n for n in range(1, run.devices + 1) if count % n == 0)
+                session = _Session(method, left, resources, devices, process, stack, began)
+                with session.saying_why_it_ends():
+                    session.write_new_configs()
+                    session.judge = judge
+                    results = session.run_to_the_end(checkpoints, found)
+                    if results:
+                        return results
+    return []
+
+
+def _left(members: Sequence[Member], found: Saved | None) -> list[Member]:
+    """Those whose rows go on after a checkpoint; the others are told so, if they were not yet."""
+    if found is None:
+        return list(members)
+    kept = {label for label, _ in found.facts["members"]}
+    left = [member for member in members if member.path.name in kept]
+    for member in left:
+        why = found.facts["dropped"].get(member.path.name)
+        if why is not None and not member.has_ended:
+            member.open()
+            member.end("pruned", why, found.step)
+            member.close()
+    return [member for member in left if member.path.name not in found.facts["dropped"]]
+
+
+def _check(method: type[Experiment], member: Member) -> None:
+    options.check(member.run, "run.")
+    options.check(member.config)
+    method.check(member.config)
 
 
 class _Session:
-    """One process's part of a run: its state, and what is done with it when something is due."""
+    """One process's part of a run, or of several: their state, and what is done when it is due.
+
+    Args:
+      method: the class.
+      members: the runs, each with as many rows as seeds.
+      resources: of the method.
+      devices: to use.
+      process: the process it is in.
+      stack: closes what is opened here.
+      began: when the clock was started.
+
+    Raises:
+      UserError: a folder, or what it holds, cannot be used.
+    """
 
     def __init__(
         self,
-        name: str,
-        config: Any,
-        family: Family,
-        layout: Layout,
-        source: Source | DeviceSource | None,
-        folder: RunFolder,
-        run: RunConfig,
+        method: type[Experiment],
+        members: Sequence[Member],
+        resources: Any,
+        devices: int,
         process: Guest,
+        stack: contextlib.ExitStack,
         began: float,
     ) -> None:
-        self.name = name
-        self.config = config
-        self.family = family
-        self.experiment = family.first
+        configs = [member.config for member in members for _ in member.seeds]
+        seeds = [seed for member in members for seed in member.seeds]
+        self.family = Family(method, configs, resources)
+        self.experiment = self.family.first
         self.plan = self.experiment.plan
         self.headline = self.experiment.evaluation.headline
-        self.layout = layout
-        self.source = source
-        self.host_source = None if isinstance(source, DeviceSource) else source
-        self.folder = folder
-        self.asked = run
-        self.run = run.with_periods(self.plan.budget, self.plan.evaluations)
+        process.knows_size(self.plan.small)
+        self.layout = Layout(seeds, devices)
+        self.layout.check_split(self.experiment, configs[0])
+        self.source = self.experiment.source(seeds)
+        self.host_source = None if isinstance(self.source, DeviceSource) else self.source
+        if self.host_source is not None:
+            stack.callback(self.host_source.close)
+        for member in members:
+            member.open()
+            stack.callback(member.close)
+        self.members = members
+        self.judge: Judge | None = None
+        self.asked = members[0].run
+        self.run = self.asked.with_periods(self.plan.budget, self.plan.evaluations)
         self.process = process
         self.began = began
 
         self.quantum = self.plan.per_update
         period = self.run.eval_period
         # Steps of further evaluations, where curves are steep; none where periods are given.
-        early = self.plan.early and not run.eval_period
+        early = self.plan.early and not self.asked.eval_period
         self.early = [0, ceil_div(period, 4), ceil_div(period, 2)] if early else []
         self.end = ceil_div(self.plan.budget, self.quantum)
         most = self.host_source.inner_steps if self.host_source else _MOST_INNER_STEPS
         require(
-            run.inner_steps <= most,
-            f"--run.inner-steps={run.inner_steps}; this method allows at most {most} updates per "
-            "call.",
+            self.asked.inner_steps <= most,
+            f"--run.inner-steps={self.asked.inner_steps}; this method allows at most {most} "
+            "updates per call.",
         )
-        self.inner_steps = min(run.inner_steps or most, self.end)
+        self.inner_steps = min(self.asked.inner_steps or most, self.end)
 
         self.update = 0  # updates made
         self.window: Any = None  # of metrics, once their names are known
-        self.acting = layout.acting(family) if isinstance(self.experiment, Acting) else None
+        is_acting = isinstance(self.experiment, Acting)
+        self.acting = self.layout.acting(self.family) if is_acting else None
         self.begun = False  # whether anything has been trained or restored in this session
         self.before = 0.0  # seconds spent by earlier sessions
         self.compile_seconds = 0.0
         self.first_update_seconds: float | None = None
         self.idle = 0.0  # seconds of this session spent on anything but training
         self.told = False  # that something is not finite
-        self.flags: list[str] = []  # without which going on would end here again
+        self.dropped: dict[
+            str, str
+        ] = {}  # why members were given up, by the names of their folders
 
-    def run_to_the_end(self) -> Result:
-        """Sets up or restores, trains, and leaves the finished folder."""
-        path = self.folder.path
-        if not self.asked.resume:  # first: a run that is killed at any later moment can be resumed
-            self._write_config()
-        with contextlib.ExitStack() as stack:
-            checkpoints = Checkpoints(path / "checkpoints", self.headline.larger_is_better)
-            self.checkpoints = stack.enter_context(contextlib.closing(checkpoints))
-            self.running = self.layout.init(self.family, self.source)
-            if self.asked.resume:
-                self._restore()
-                self._write_config()
-            self.start_update = self.update
-            self.clock = time.perf_counter()
-            report = Report(path, self.plan, self.headline.name, self.step, list(self.layout.seeds))
-            self.report = stack.enter_context(contextlib.closing(report))
-            result = self.folder.read_json("result.json")
-            if self.update < self.end:
-                self.folder.set_aside_result()
-                self.begun = True
-                self._train()
-                result = self._facts()
-            elif result.get(self.plan.unit) != self.step:  # killed after its last checkpoint
-                self._measure()
-                result = self._facts()
-            else:
-                self.learned = self.layout.learned(self.experiment, self.running)
-                if not result.get("missing"):
-                    self.report.say(f"{path} holds a finished run: nothing is left to do.")
-                    return Result(result, path, self.learned)
-            return self._finish(result)
+    @property
+    def parts(self) -> list[tuple[Member, slice]]:
+        """The members, each with its rows."""
+        found = []
+        first = 0
+        for member in self.members:
+            found.append((member, slice(first, first + len(member.seeds))))
+            first += len(member.seeds)
+        return found
 
     @contextlib.contextmanager
     def saying_why_it_ends(self) -> Iterator[None]:
-        """Leaves `ended.json` in the folder of a run that ends before its budget is spent."""
-        self.folder.remove(ENDED)
+        """Leaves `ended.json` where training ends before its budget is spent.
+
+        What the user can mend becomes a `UserError` with the command that goes on.
+        """
+        for member in self.members:
+            if not member.over:
+                member.folder.remove(ENDED)
         try:
             yield
         except BaseException as error:
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            ended = Ended(
-                "stopped" if stopped else "failed",
-                textwrap.shorten(_reason(error), 500),
-                self.step,
-                self.resume_command,
-            )
-            with contextlib.suppress(OSError):  # the disk itself may be why
-                self.folder.write_json(ENDED, ended._asdict())
-            raise
+            for member in self.members:
+                with contextlib.suppress(OSError):  # the disk itself may be why
+                    if not member.over:
+                        state = "stopped" if stopped else "failed"
+                        member.end(state, textwrap.shorten(_reason(error), 500), self.step)
+            told = str(error)
+            if isinstance(error, OSError) and error.errno:
+                place = error.filename or self.members[0].path
+                told = f"{place} cannot be written: {error.strerror}. {remedy(error)}"
+                if self.begun:
+                    told += " Nothing up to the last checkpoint is lost."
+            elif not isinstance(error, UserError) or not self.begun:
+                raise
+            if self.begun:
+                told += f" {self.how_to_go_on}"
+            raise UserError(told) from error
 
-    def _write_config(self) -> None:
-        before = self.folder.read_json("config.json")
-        config = options.to_json(self.config)
-        if before.get("config") != config:  # a new run, or one whose budget has grown
-            run = before.get("run", options.to_json(self.asked))
-            facts = {
-                "options": self._chosen(),
-                "subject": self.experiment.subject,
-                "unit": self.plan.unit,
-                "headline": self.headline._asdict(),
-            }
-            written = {"exp": before.get("exp", self.name), "config": config, "run": run, **facts}
-            self.folder.write_json("config.json", written)
+    def write_new_configs(self) -> None:
+        """First: a run that is killed at any later moment can be resumed."""
+        for member in self.members:
+            if not member.run.resume:
+                member.write_config(self.experiment)
 
-    def _chosen(self) -> dict[str, Any]:
-        """The options that differ from the method's defaults for its environment or data.
+    def run_to_the_end(self, checkpoints: Checkpoints, found: Saved | None) -> list[Result]:
+        """Sets up or restores, trains, and leaves finished folders.
 
-        With them, those who list runs need not import the method.
+        Args:
+          checkpoints: where to save.
+          found: what to go on from; None for the start.
+
+        Returns:
+          What each member leaves; nothing if it ended at a step where some were given up.
         """
-        subject = options.value(self.config, self.experiment.subject)
-        module = importlib.import_module(type(self.experiment).__module__)
-        preset = getattr(module, "PRESETS", {}).get(subject, {})
-        return options.differing(self.config, options.make(type(self.config), **preset))
+        with contextlib.ExitStack() as stack:
+            self.checkpoints = checkpoints
+            self.running = self.layout.init(self.family, self.source)
+            self._restore(found)
+            for member in self.members:
+                member.write_config(self.experiment)
+                member.begin(self.step)
+            self.start_update = self.update
+            self.clock = time.perf_counter()
+            self.report = Report(self.plan, self.headline.name, self.step)
+            stack.enter_context(contextlib.closing(self.report))
+            if self.update < self.end:
+                for member in self.members:
+                    member.folder.set_aside_result()
+                self.begun = True
+                self._train()
+                if self.dropped:
+                    return []
+            elif all(self._has_result(member) for member in self.members):
+                self.learned = self.layout.learned(self.experiment, self.running)
+            else:  # killed after its last checkpoint
+                self._measure()
+            self.wall_seconds = self._seconds()
+            return [self._finish(*part) for part in self.parts]
+
+    def _has_result(self, member: Member) -> bool:
+        """Whether the scores of a finished run stand in its folder."""
+        result = read_json(member.path / "result.json")
+        return member.over or result.get(self.plan.unit) == self.step
 
     @property
     def step(self) -> int:
@@ -291,9 +380,14 @@ class _Session:
                 self._log()
             if self._to_be_evaluated():
                 self._evaluate()
+                self._judge()
             received = self.process.received
-            if self._due(self.run.checkpoint_period) or self.update == self.end or received:
+            is_last = self.update == self.end or self.dropped
+            if self._due(self.run.checkpoint_period) or is_last or received:
                 self._save()
+            if self.dropped:
+                self._drop()
+                return
             if received and self.update < self.end:
                 self._stop(received)
             self.report.progress(self.step, self._rate())
@@ -301,9 +395,8 @@ class _Session:
     def _stop(self, received: int) -> NoReturn:
         """Names the command that resumes; leaves with the status shells use for the signal."""
         name = signal.Signals(received).name
-        self.report.say(
-            f"Stopped by {name}; the run is saved. Continue with:\n  {self.resume_command}"
-        )
+        command = self.members[0].resume_command
+        self.report.say(f"Stopped by {name}; the run is saved. Continue with:\n  {command}")
         raise Interrupted(128 + received)  # the status of shells
 
     def _next_event(self) -> int:
@@ -343,39 +436,43 @@ class _Session:
         return rows
 
     def _check_finite(self, rows: list[dict[str, float]]) -> None:
-        """Stops, or warns once, where a row's figure is not finite: such a run learns no more."""
-        for seed, row in zip(self.layout.seeds, rows, strict=True):
-            astray = [name for name, value in row.items() if not math.isfinite(value)]
-            if not astray:
-                continue
-            what = (
-                f"{astray[0]} is {row[astray[0]]} at step {self.step:,} (seed {seed}): the run has "
-                "diverged, or its environment or data give values that are none"
-            )
-            if self.asked.on_nan == "stop":
-                self.flags = ["--run.on-nan=warn"]
-                raise UserError(
-                    f"{what}. A new run with a smaller step size often helps; this one is saved as "
-                    "it was before."
-                )
+        """Ends the run of which a figure is not finite, or warns once: it learns no more."""
+        for member, mine in self.parts:
+            for seed, row in zip(member.seeds, rows[mine], strict=True):
+                astray = [name for name, value in row.items() if not math.isfinite(value)]
+                if astray and not member.over:
+                    self._went_astray(member, seed, astray[0], row[astray[0]])
+
+    def _went_astray(self, member: Member, seed: int, name: str, value: float) -> None:
+        what = (
+            f"{name} is {value} at step {self.step:,} (seed {seed}): the run has diverged, or its "
+            "environment or data give values that are none"
+        )
+        if member.run.on_nan == "warn":
             if not self.told:
                 warnings.warn(f"{what}. It goes on, as --run.on-nan=warn says.", stacklevel=2)
                 self.told = True
+            return
+        others = [other for other in self.members if other is not member and not other.over]
+        if others:  # rows of one program share a clock: its row goes on, unseen
+            member.end("failed", what, self.step)
+            return
+        member.flags = ["--run.on-nan=warn"]
+        raise UserError(
+            f"{what}. A new run with a smaller step size often helps; this one is saved as it was "
+            "before."
+        )
 
     def _known(self, count: int) -> list[dict[str, float]]:
         return self.host_source.metrics() if self.host_source else [{}] * count
 
     def _write(self, rows: list[dict[str, float]]) -> None:
-        """Writes a row per seed, and one of their means where there are several seeds."""
         facts = {"time/seconds": self._seconds(), "time/steps_per_second": self._rate()}
-        written: list[dict[str, Any]] = [
-            {"step": self.step, "seed": seed, **row, **facts}
-            for seed, row in zip(self.layout.seeds, rows, strict=True)
-        ]
-        if len(rows) > 1:
-            written.append({"step": self.step, **_mean(rows, self.headline.name), **facts})
-        self.folder.append(written)
-        self.report.rows(written, self._rate())
+        for member, mine in self.parts:
+            if not member.over:
+                member.write(self.step, rows[mine], facts, self.headline)
+        seen = [row for member, mine in self.parts if not member.over for row in rows[mine]]
+        self.report.row(self.step, mean(seen, self.headline.name), self._rate())
 
     def _evaluate(self) -> None:
         jax.block_until_ready(self.running)
@@ -388,6 +485,26 @@ class _Session:
         parameters = [{"a parameter": 0.0 if good else math.nan} for good in finite]
         self._check_finite(parameters)
         self._check_finite(self.scores)
+
+    def _judge(self) -> None:
+        """Asks which members are to be given up."""
+        if self.judge is None or self.update == self.end:
+            return
+        scores = {
+            member.path.name: float(np.mean([row[self.headline.name] for row in self.scores[mine]]))
+            for member, mine in self.parts
+            if not member.over
+        }
+        dropped = self.judge(self.step, scores)
+        if dropped:
+            over = {member.path.name: "" for member in self.members if member.over}
+            self.dropped = {**over, **dropped}
+
+    def _drop(self) -> None:
+        """Tells members that they were given up."""
+        for member in self.members:
+            if member.path.name in self.dropped and not member.over:
+                member.end("pruned", self.dropped[member.path.name], self.step)
 
     def _measure(self) -> None:
         self.learned = self.layout.learned(self.experiment, self.running)
@@ -406,76 +523,93 @@ class _Session:
         paused = time.perf_counter()
         self._check_finite(self._means())  # rather the checkpoint before than one that is spoiled
         source = self.host_source.save() if self.host_source else {}
-        memory = jax.device_get(self.acting.memory) if self.acting else None
+        remembers = self.acting is not None and self.acting.memory is not None
         everything = {
             "running": self.layout.fetch(self.experiment, self.running),
-            "window": jax.device_get(self.window),
-            "memory": memory,
+            "window": self.layout.by_row(self.window),
+            "memory": self.layout.by_row(self.acting.memory) if remembers else None,
             "source": source,
         }
-        self.folder.sync()
+        for member in self.members:
+            member.folder.sync()
         facts = {
             "update": self.update,
-            "rows": self.folder.rows,
+            "members": [[member.path.name, len(member.seeds)] for member in self.members],
+            "dropped": self.dropped,
+            "written": [member.folder.rows for member in self.members],
             "seconds": self._seconds(),
             "source": sorted(source),
             "window": sorted(self.window),
-            "remembers": memory is not None,
+            "remembers": remembers,
         }
         score = self.score if self._to_be_evaluated() else None
         self.digest = self.checkpoints.save(self.step, everything, facts, score)
         self.idle += time.perf_counter() - paused
 
-    def _restore(self) -> None:
-        found = self.checkpoints.load(self.asked.start)
+    def _restore(self, found: Saved | None) -> None:
+        """Goes on from a checkpoint, of these members or of more; without one, from the start."""
         if found is None:
-            self.folder.keep_rows(-1, 0)
-        else:
-            _, leaves, facts = found
-            self.update = facts["update"]
-            self.begun = True
-            like = {
-                "running": self.running,
-                "window": self.layout.empty_window(facts["window"]),
-                "memory": self.experiment.memory(1) if facts["remembers"] else None,
-                "source": dict.fromkeys(facts["source"], 0),
-            }
-            saved = jax.tree.unflatten(jax.tree.structure(like), leaves)
-            self.running = self.layout.put(self.experiment, saved["running"])
-            self.window = self.layout.put_all(saved["window"])
-            self.before = facts["seconds"]
-            self.digest = facts["digest"]
-            if facts["remembers"]:
-                self.acting.memory = self.layout.put_all(saved["memory"])
-            if self.host_source:
-                self.host_source.restore(saved["source"])
-            self.folder.keep_rows(self.step, facts["rows"])
+            for member in self.members:
+                if member.run.resume:
+                    member.folder.keep_rows(-1, 0)
+            return
+        facts = found.facts
+        self.update = facts["update"]
+        self.begun = True
+        like = {
+            "running": self.running,
+            "window": self.layout.empty_window(facts["window"]),
+            "memory": self.experiment.memory(1) if facts["remembers"] else None,
+            "source": dict.fromkeys(facts["source"], 0),
+        }
+        saved = jax.tree.unflatten(jax.tree.structure(like), found.leaves)
+        if len(self.members) > 1 or len(facts["members"]) > 1:
+            mine = self._rows_in(facts["members"])
+            saved = jax.tree.map(lambda x: x[mine], saved)
+        self.running = self.layout.put(self.experiment, saved["running"])
+        self.window = self.layout.of_rows(saved["window"])
+        self.before = facts["seconds"]
+        self.digest = facts["digest"]
+        if facts["remembers"]:
+            self.acting.memory = self.layout.of_rows(saved["memory"])
+        if self.host_source:
+            self.host_source.restore(saved["source"])
+        written = facts["written"]
+        if len(facts["members"]) > 1:
+            labels = [label for label, _ in facts["members"]]
+            written = [written[labels.index(member.path.name)] for member in self.members]
+        for member, rows in zip(self.members, written, strict=True):
+            member.folder.keep_rows(self.step, rows)
 
-    @property
-    def resume_command(self) -> str:
-        """What continues this run, from any folder; code is named again, as it must be."""
-        folder = self.folder.path.absolute()
-        options_of_run = [f"--run.dir={folder}", "--run.resume", *self.flags]
-        arguments = [f"--exp={self.name}", *options.code_flags(self.config), *options_of_run]
-        return f"python {shlex.join([str(DOOR), *arguments])}"
+    def _rows_in(self, members: Sequence[tuple[str, int]]) -> list[int]:
+        """Where the rows of these members stand among those of more."""
+        first: dict[str, int] = {}
+        count = 0
+        for label, rows in members:
+            first[label] = count
+            count += rows
+        return [
+            first[member.path.name] + i for member in self.members for i in range(len(member.seeds))
+        ]
 
     @property
     def how_to_go_on(self) -> str:
         """A sentence with the command that continues this run."""
-        return f"Continue with: {self.resume_command}"
+        return f"Continue with: {self.members[0].resume_command}"
 
-    def _facts(self) -> dict[str, Any]:
-        """Scores, and how they came about."""
-        seeds = zip(self.layout.seeds, self.scores, strict=True)
+    def _facts(self, member: Member, mine: slice) -> dict[str, Any]:
+        """Scores of a member, and how they came about."""
+        scores = self.scores[mine]
+        seeds = zip(member.seeds, scores, strict=True)
         versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
         facts = {
-            "exp": self.name,
-            "seed": self.run.seed,
-            "num_seeds": self.run.num_seeds,
+            "exp": member.name,
+            "seed": member.run.seed,
+            "num_seeds": member.run.num_seeds,
             self.plan.unit: self.step,
-            **_mean(self.scores, self.headline.name),
+            **mean(scores, self.headline.name),
             "seeds": [{"seed": seed, **row} for seed, row in seeds],
-            "wall_seconds": self._seconds(),
+            "wall_seconds": self.wall_seconds,
             "compile_seconds": self.compile_seconds,
             "first_update_seconds": self.first_update_seconds,
             "steps_per_second": self._rate() if self.update > self.start_update else None,
@@ -487,26 +621,37 @@ class _Session:
             facts["data_digest"] = self.experiment.data_digest
         return facts
 
-    def _finish(self, result: dict[str, Any]) -> Result:
-        """Writes the result, and then what may fail without costing it.
+    def _finish(self, member: Member, mine: slice) -> Result:
+        """Writes the result of a member, and then what may fail without costing it.
 
         What failed is named in it, and made when the run is resumed.
         """
-        path = self.folder.path
+        path = member.path
+        learned = self.learned[mine]
+        result = read_json(path / "result.json")
+        if member.over:
+            return Result(result, path, learned)
+        if not self._has_result(member):
+            result = self._facts(member, mine)
+        elif not result.get("missing"):
+            self.report.say(f"{path} holds a finished run: nothing is left to do.")
+            return Result(result, path, learned)
         evaluation = self.experiment.evaluation
         baselines: dict[str, float] = {}
         parts: dict[str, Callable[[], None]] = {}
         if isinstance(self.experiment, Pretraining):
-            parts["encoder"] = lambda: self._hand_over(result["seeds"])
-        parts["baselines"] = lambda: baselines.update(self._baselines())
-        parts["learning curve"] = lambda: self._draw_curve(baselines)
-        parts["pictures"] = lambda: evaluation.pictures(self.learned[0], self.run.seed, path)
-        self.folder.write_json("result.json", {**result, "missing": list(parts)})
-        missing = [what for what, make in parts.items() if not self._made(what, make)]
-        result = {name: value for name, value in result.items() if name != "missing"} | baselines
+            parts["encoder"] = lambda: self._hand_over(member, learned, result["seeds"])
+        parts["baselines"] = lambda: baselines.update(self._baselines(mine))
+        parts["learning curve"] = lambda: self._draw_curve(member, baselines)
+        parts["pictures"] = lambda: evaluation.pictures(learned[0], member.run.seed, path)
+        begun = {**result, "missing": list(parts), "finishing": True}
+        member.folder.write_json("result.json", begun)
+        missing = [what for what, make in parts.items() if not self._made(member, what, make)]
+        gone = ("missing", "finishing")
+        result = {name: value for name, value in result.items() if name not in gone} | baselines
         if missing:
             result["missing"] = missing
-        self.folder.write_json("result.json", result)
+        member.folder.write_json("result.json", result)
         name = self.headline.name
         beside = [f"{label} {value:.4g}" for label, value in _beside(baselines, name).items()]
         compared = f" ({', '.join(beside)})" if beside else ""
@@ -514,9 +659,9 @@ class _Session:
         score = result.get(name)
         shown = f"{score:.4g}" if isinstance(score, float) else "unknown"
         self.report.say(f"{name} {shown}{compared} after {done}: {path}")
-        return Result(result, path, self.learned)
+        return Result(result, path, learned)
 
-    def _made(self, what: str, make: Callable[[], None]) -> bool:
+    def _made(self, member: Member, what: str, make: Callable[[], None]) -> bool:
         """Whether a part of what a finished run leaves could be made; warns with the reason."""
         if self.process.received:
             self._stop(self.process.received)
@@ -527,45 +672,48 @@ class _Session:
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
             warnings.warn(
                 f"{what}: could not be made ({reason}). The scores stand in "
-                f"{self.folder.path / 'result.json'}; to try again: {self.resume_command}",
+                f"{member.path / 'result.json'}; to try again: {member.resume_command}",
                 stacklevel=2,
             )
             return False
         return True
 
-    def _draw_curve(self, baselines: dict[str, float]) -> None:
+    def _draw_curve(self, member: Member, baselines: dict[str, float]) -> None:
         name = self.headline.name
         curves.draw(
-            read_rows(self.folder.path).rows,
+            read_rows(member.path).rows,
             name,
             self.plan.unit,
-            f"{self.name} on {options.value(self.config, self.experiment.subject)}",
-            self.folder.path / "learning_curve.png",
+            f"{member.name} on {options.value(member.config, self.experiment.subject)}",
+            member.path / "learning_curve.png",
             statistics.interval,
             _beside(baselines, name),
         )
 
-    def _hand_over(self, scores: Sequence[dict[str, float]]) -> None:
-        """Writes each seed's encoder."""
+    def _hand_over(
+        self, member: Member, learned: Sequence[Any], scores: Sequence[dict[str, float]]
+    ) -> None:
+        """Writes the encoder of each seed of a member."""
         facts = {
-            "exp": self.name,
-            "config": options.to_json(self.config),
+            "exp": member.name,
+            "config": options.to_json(member.config),
             "step": self.step,
             "data_digest": self.experiment.data_digest,
         }
-        for seed, learned, row in zip(self.layout.seeds, self.learned, scores, strict=True):
-            file = self.folder.path / "encoder" / f"seed{seed}.safetensors"
-            self.experiment.hand_over(learned, file, {**facts, "scores": row})
+        for seed, mine, row in zip(member.seeds, learned, scores, strict=True):
+            file = member.path / "encoder" / f"seed{seed}.safetensors"
+            self.experiment.hand_over(mine, file, {**facts, "scores": row})
 
-    def _baselines(self) -> dict[str, float]:
+    def _baselines(self, mine: slice) -> dict[str, float]:
         """What simpler methods reach in the same evaluation."""
         against = self.experiment.evaluation.against
         if against:
             self.report.say(f"Comparing with {against}.")
         rows = []
-        for i, method in enumerate(self.family.rows):
-            rows.append(method.evaluation.baselines(self.layout.evaluation_key(i, 0)))
-        return _mean(rows, self.headline.name)
+        for i in range(mine.start, mine.stop):
+            key = self.layout.evaluation_key(i, 0)
+            rows.append(self.family.rows[i].evaluation.baselines(key))
+        return mean(rows, self.headline.name)
 
 
 def _reason(error: BaseException) -> str:
@@ -599,20 +747,6 @@ def _stacked(batches: list[Any], length: int) -> Any:
         return jax.tree.map(lambda x: x[None], batches[0])
     batches = batches + [batches[-1]] * (length - len(batches))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-
-
-def _mean(rows: Sequence[dict[str, float]], headline: str) -> dict[str, float]:
-    """Means over seeds of what all have, and the 95 % interval of the headline of several."""
-    names = [
-        name
-        for name in rows[0]
-        if "/" in name and not name.startswith("time/") and all(name in row for row in rows)
-    ]
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in names}
-    if headline in mean and len(rows) > 1:
-        low, high = statistics.interval([row[headline] for row in rows])
-        mean |= {f"{headline}_low": low, f"{headline}_high": high}
-    return mean
 
 
 def _new_path(name: str, run: RunConfig) -> Path:

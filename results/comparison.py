@@ -208,9 +208,12 @@ def _against(
     return statistics.difference(values, against, paired), better, paired
 
 
-def _identity(run: Run) -> tuple[str, str, str]:
-    """What runs of a group have in common."""
-    return run.exp, json.dumps(run.config, sort_keys=True), run.data_digest
+def _identity(run: Run) -> tuple[str, str, str, bool]:
+    """What runs of a group have in common.
+
+    Seeds on which a sweep chose its winner are not put together with those that confirm it.
+    """
+    return run.exp, json.dumps(run.config, sort_keys=True), run.data_digest, run.confirms
 
 
 def _seeds(runs: Sequence[Run]) -> dict[int, float]:
@@ -234,7 +237,8 @@ def _labels(groups: Sequence[Sequence[Run]]) -> tuple[list[str], str]:
     for run, own in zip(firsts, chosen, strict=True):
         mine = {name: run.value(name) for name in names if unknown or name in own}
         said = settings.words({n: v for n, v in mine.items() if v is not None})
-        labels.append(" ".join(filter(None, [run.exp if several else "", said])) or "defaults")
+        words = [run.exp if several else "", said or "defaults", "confirmed" * run.confirms]
+        labels.append(" ".join(filter(None, words)))
     if not several and len(groups) == 1:
         labels = [firsts[0].exp]
     return labels, settings.words(common)

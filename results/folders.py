@@ -77,8 +77,12 @@ class Run:
     seconds: float | None = None
     result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What result.json holds; empty for a run that is not finished."""
+    resume: str = ""
+    """The command that goes on with a run that ended early, as its folder says."""
     sweep: Path | None = None
-    """The folder of the sweep that the run belongs to."""
+    """The folder of the sweep whose trial the run is."""
+    confirms: bool = False
+    """Whether it trains the winner of a sweep again, on seeds that nothing was chosen on."""
 
     @property
     def task(self) -> str:
@@ -141,7 +145,7 @@ def find(places: Sequence[str]) -> list[Run]:
     found: dict[Path, Run] = {}
     for place in places:
         for folder in _folders(place):
-            for run in _below(folder, _sweep_above(folder), place):
+            for run in _below(folder, place):
                 found.setdefault(run.folder.resolve(), run)
     require(
         bool(found),
@@ -171,13 +175,14 @@ def _natural(name: str) -> list[Any]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
-def _sweep_above(folder: Path) -> Path | None:
-    """The sweep that a folder lies in, if it is the sweep's `trials` or one of them."""
-    above = folder.resolve().parents
-    return next((place for place in above[:2] if (place / "sweep.json").is_file()), None)
+def _sweep_of(folder: Path) -> Path | None:
+    """The sweep that a run is a trial of."""
+    trials = folder.resolve().parent
+    is_trial = trials.name == "trials" and (trials.parent / "sweep.json").is_file()
+    return trials.parent if is_trial else None
 
 
-def _below(folder: Path, sweep: Path | None, place: str) -> Iterator[Run]:
+def _below(folder: Path, place: str) -> Iterator[Run]:
     """The runs in a folder and below it. Links to folders are not followed: they may lead back."""
     files = set()
     folders = []
@@ -192,24 +197,22 @@ def _below(folder: Path, sweep: Path | None, place: str) -> Iterator[Run]:
         if folder == Path(place):
             raise UserError(f"{place} cannot be read: {error.strerror}. {remedy(error)}") from error
         return
-    if "sweep.json" in files:
-        sweep = folder.resolve()
-    elif "config.json" in files or files & _TRACES:
-        yield read(folder, files, sweep)
+    if "sweep.json" not in files and ("config.json" in files or files & _TRACES):
+        yield read(folder, files)
         return
     for name in sorted(folders, key=_natural):
         if not name.startswith("."):
-            yield from _below(folder / name, sweep, place)
+            yield from _below(folder / name, place)
 
 
-def read(folder: Path, files: set[str], sweep: Path | None = None) -> Run:
+def read(folder: Path, files: set[str]) -> Run:
     """What is known of the run in a folder.
 
     Args:
       folder: of the run.
       files: the names of the files in it.
-      sweep: the sweep it belongs to.
     """
+    sweep = _sweep_of(folder)
     result = _json(folder / "result.json") if "result.json" in files else None
     ended = _json(folder / ENDED) if ENDED in files else None
     if "config.json" not in files:
@@ -234,6 +237,7 @@ def read(folder: Path, files: set[str], sweep: Path | None = None) -> Run:
         _text(said.get("unit")) or ("env_steps" if "env_steps" in names else "updates"),
         headline=_headline(said.get("headline")) or _headline_of(result or {}),
         sweep=sweep,
+        confirms=folder.name.startswith("confirm-") and (folder.parent / "sweep.json").is_file(),
     )
     if result is not None:
         return _finished(known, result)
@@ -256,10 +260,11 @@ def _without_config(
     if not exp:
         return Run(folder, "damaged", "config.json is missing", sweep=sweep)
     state, why = ("not started", "") if ended is None else _end(ended)
-    chosen = _options(trial.get("options")) or {}
+    resume = _text((ended or {}).get("resume"))
+    chosen = _options(trial.get("settings")) or {}
     named = {name.replace("_", "-"): value for name, value in chosen.items()}
     subject = "env" if "env" in named else "data"
-    return Run(folder, state, why, exp, subject, options=named, sweep=sweep)
+    return Run(folder, state, why, exp, subject, options=named, resume=resume, sweep=sweep)
 
 
 def _finished(run: Run, result: dict[str, Any]) -> Run:
@@ -302,7 +307,11 @@ def _unfinished(run: Run, ended: dict[str, Any], lines: list[bytes]) -> Run:
     done = _count(ended.get("step"))
     done = _count(last.get("step")) if done is None else done
     return dataclasses.replace(
-        run, done=done, score=score, seconds=number(last.get("time/seconds"))
+        run,
+        done=done,
+        score=score,
+        seconds=number(last.get("time/seconds")),
+        resume=_text(ended.get("resume")),
     )
 
 

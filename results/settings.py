@@ -73,9 +73,9 @@ def command(run: Run) -> str:
     """The command that repeats a run in a new folder; empty if too little is known of it.
 
     It holds every option that differs from the defaults. Of a run that does not say which they are,
-    it reads all from its config.json.
+    it reads all from its config.json. A trial of a sweep that never got a configuration has none.
     """
-    if not run.exp or run.state == "damaged":
+    if not run.config or run.state == "damaged":
         return ""
     door = ["python", "run.py"]
     if run.options is None:

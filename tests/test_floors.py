@@ -14,7 +14,7 @@ FLOORS = (
     ("run",),
     ("commands",),
     ("results",),
-    ("experiments",),
+    ("experiments", "sweeps"),
     ("loop",),
     ("agents", "ssl", "generative", "supervised"),
     ("eval",),

@@ -127,3 +127,9 @@ def test_performance_profile_by_hand():
     assert np.all(profile.share <= profile.high)
     assert profile.low[2] < profile.high[2]
     assert profile.low[0] == profile.high[0] == 1
+
+
+def test_no_interval_of_what_is_not_finite():
+    low, high = statistics.interval([1.0, float("inf"), 2.0])
+    assert np.isnan(low)
+    assert np.isnan(high)

@@ -263,6 +263,22 @@ def test_a_headline_against_each_option_of_a_sweep(tmp_path):
     assert doubles.points == {"false": [11.0], "true": [1.0, 21.0, 31.0]}
 
 
+def test_what_confirms_a_winner_stands_apart(tmp_path):
+    """Its seeds are fresh; those of the trial are what it was chosen on."""
+    sweep = tmp_path / "sweep"
+    write(sweep / "trials" / "0", [9.0, 9.0], learning_rate=0.1)
+    write(sweep / "trials" / "1", [1.0, 1.0], learning_rate=0.2)
+    write(sweep / "confirm-2", [7.0, 7.0], seed=2, learning_rate=0.1)
+    (sweep / "sweep.json").write_text("{}")
+    found = compared(sweep)
+    assert [(group.label, group.mean.value) for group in found.tasks[0].groups] == [
+        ("learning-rate=0.1", 9.0),
+        ("learning-rate=0.1 confirmed", 7.0),
+        ("learning-rate=0.2", 1.0),
+    ]
+    assert found.effects[0].points == {"0.1": [9.0], "0.2": [1.0]}
+
+
 def test_of_many_groups_the_first_are_named(tmp_path):
     """Letters go on after Z."""
     for i in range(28):

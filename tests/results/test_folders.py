@@ -102,18 +102,23 @@ def test_a_sweeps_trials_are_its_runs(tmp_path):
     (sweep / "lock").touch()
     failed = sweep / "trials" / "0002"
     failed.mkdir()
-    options = {"env": "Acrobot-v1", "n_step": 0}
-    (failed / "trial.json").write_text(json.dumps({"number": 2, "exp": "dqn", "options": options}))
-    (failed / "ended.json").write_text('{"state": "failed", "why": "--n-step is 0"}')
+    chosen = {"env": "Acrobot-v1", "n-step": "0"}
+    (failed / "trial.json").write_text(json.dumps({"number": 2, "exp": "dqn", "settings": chosen}))
+    ended = {"state": "failed", "why": "--n-step is 0", "step": 0, "resume": "python run.py sweep"}
+    (failed / "ended.json").write_text(json.dumps(ended))
     waiting = sweep / "trials" / "0003"
     waiting.mkdir()
-    (waiting / "trial.json").write_text('{"number": 3, "exp": "dqn", "options": {}}')
-    runs = folders.find([str(tmp_path)])
+    (waiting / "trial.json").write_text('{"number": 3, "exp": "dqn", "settings": {}}')
+    write(sweep / "confirm-5")
+    confirmation, *runs = folders.find([str(tmp_path)])
+    assert (confirmation.sweep, confirmation.confirms) == (None, True)
     assert [run.folder.name for run in runs] == ["0000", "0001", "0002", "0003"]
     assert {run.sweep for run in runs} == {sweep}
+    assert not any(run.confirms for run in runs)
     assert (runs[2].state, runs[2].why, runs[2].exp) == ("failed", "--n-step is 0", "dqn")
     assert runs[2].task == "Acrobot-v1"
-    assert settings.changed(runs[2]) == {"n-step": 0}
+    assert settings.changed(runs[2]) == {"n-step": "0"}
+    assert (settings.command(runs[2]), runs[2].resume) == ("", "python run.py sweep")
     assert runs[3].state == "not started"
     # Named by itself, a trial is still of its sweep.
     assert only(sweep / "trials" / "0001").sweep == sweep
