@@ -369,7 +369,8 @@ def _profiles(tasks: Sequence[Task]) -> tuple[dict[str, Profile], str]:
             if reference is None:
                 continue
             own = {n: value for n, value in settings.changed(run).items() if n not in common}
-            label = " ".join(filter(None, [run.exp, settings.words(own)]))
+            words = [run.exp, settings.words(own), "confirmed" * run.confirms]
+            label = " ".join(filter(None, words))
             mine = [references.normalized(score, reference) for score in group.seeds.values()]
             scores.setdefault(label, {}).setdefault(task.name, []).extend(mine)
     everywhere = {

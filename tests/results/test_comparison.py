@@ -277,6 +277,8 @@ def test_what_confirms_a_winner_stands_apart(tmp_path):
         ("learning-rate=0.2", 1.0),
     ]
     assert found.effects[0].points == {"0.1": [9.0], "0.2": [1.0]}
+    assert "dqn learning-rate=0.1 confirmed" in found.profiles
+    assert len(found.profiles) == 3
 
 
 def test_of_many_groups_the_first_are_named(tmp_path):
