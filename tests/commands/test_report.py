@@ -1,5 +1,7 @@
 """The report at the door: the file that it writes. Mistakes it shares with compare are there."""
 
+import pytest
+
 from missing_bits import run
 from missing_bits.tests.results.written import PNG, write
 
@@ -33,3 +35,21 @@ def test_names_that_are_no_utf8(tmp_path, capsys):
     out = tmp_path / "report.html"
     assert run.main(["report", str(tmp_path), f"--out={out}"]) == 0
     assert "a?" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("runs", ["FOLDER", "--sort", "--filter", "--csv"]),
+        ("compare", ["RUNS...", "--baseline", "--out"]),
+        ("report", ["RUNS...", "--out", "--baseline", "--pictures"]),
+    ],
+)
+def test_help_names_every_option(command, options, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run.main([command, "--help"])
+    assert not stopped.value.code
+    said = capsys.readouterr().out
+    assert f"python run.py {command}" in said
+    for option in options:
+        assert option in said
