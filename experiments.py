@@ -125,6 +125,15 @@ COMMANDS = {
     "fill": Command(
         "missing_bits.commands.fill", 'python run.py fill --from=RUN --text="The [MASK] statement"'
     ),
+    "runs": Command(
+        "missing_bits.commands.runs", "python run.py runs [FOLDER] --sort=headline --filter=..."
+    ),
+    "compare": Command(
+        "missing_bits.commands.compare", "python run.py compare RUNS... --out=curves.png"
+    ),
+    "report": Command(
+        "missing_bits.commands.report", "python run.py report RUNS... --out=report.html"
+    ),
 }
 
 

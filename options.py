@@ -273,3 +273,28 @@ def flat(values: Mapping[str, Any], config_class: type, prefix: str = "") -> dic
         else:
             found[prefix + field.option] = mine
     return found
+
+
+def differing(config: T, default: T) -> dict[str, Any]:
+    """The options of a configuration that another one of its class has otherwise, as JSON."""
+    before = flat(to_json(default), type(default))
+    after = flat(to_json(config), type(config))
+    return {name: mine for name, mine in after.items() if mine != before[name]}
+
+
+def arguments(values: Mapping[str, Any]) -> list[str]:
+    """Options as arguments of a command line, not quoted.
+
+    Args:
+      values: JSON under the full names of options: text, numbers, switches or lists of these.
+    """
+    found = []
+    for name, mine in values.items():
+        if isinstance(mine, bool):
+            group, dot, last = name.rpartition(".")
+            found.append(f"--{name}" if mine else f"--{group}{dot}no-{last}")
+        elif isinstance(mine, list):
+            found += [f"--{name}", *map(str, mine)]
+        else:
+            found.append(f"--{name}={mine}")
+    return found

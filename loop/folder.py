@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +24,7 @@ class Rows(NamedTuple):
 
 
 ENDED = "ended.json"
+_ASKING = 0.1  # seconds: far more than `is_held` holds a lock
 # A run that was killed before its configuration stood leaves no more than the first two; a sweep
 # puts the others there.
 _BEFORE_A_RUN = {"lock", ".config.json.partial", "trial.json", ENDED}
@@ -73,13 +75,21 @@ class RunFolder:
         except ValueError as error:  # a NUL within
             raise UserError(f"--run.dir={str(path)!r} is no path: {error}.") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._hold()
         except OSError as error:
             self._lock.close()
             told = "is in use by a live run. Wait for it, or name another folder."
             if not isinstance(error, BlockingIOError):
                 told = f"is on a disk that cannot lock files ({error.strerror}): name another one."
             raise UserError(f"--run.dir={path} {told}") from error
+
+    def _hold(self) -> None:
+        """Takes the lock, at the second attempt where somebody was just asking who holds it."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_ASKING)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _check(self, resume: bool) -> None:
         path = self.path
@@ -167,6 +177,21 @@ def write_whole(file: Path, text: str) -> None:
         partial.flush()
         os.fsync(partial.fileno())
     temporary.replace(file)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live run holds a folder. Nothing in it is changed."""
+    try:
+        lock = os.open(path / "lock", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:  # there is none
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)  # otherwise a disk without locks
+    finally:
+        os.close(lock)
+    return False
 
 
 def read_rows(path: Path) -> Rows:

@@ -103,6 +103,7 @@ class Member:
             "exp": before.get("exp", self.name),
             "config": config,
             "run": before.get("run", options.to_json(self.run)),
+            "options": saved.chosen(self.config, experiment),
             "subject": experiment.subject,
             "unit": experiment.plan.unit,
             "budget": experiment.plan.budget,

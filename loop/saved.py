@@ -1,12 +1,16 @@
 """The configuration of a run as its folder holds it: read back, compared with what is asked for."""
 
+import importlib
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from missing_bits import options
 from missing_bits.errors import UserError, require
 from missing_bits.loop.config import BUDGETS, FREE, RunConfig
+
+if TYPE_CHECKING:  # it brings JAX along, which reading needs not
+    from missing_bits.loop.experiment import Experiment
 
 
 class Saved(NamedTuple):
@@ -66,6 +70,17 @@ def refuse_changes(saved: Saved, config: Any, run: RunConfig, folder: Path) -> N
         f"--run.resume continues {folder} as it was begun, but {'; '.join(changed)}. Leave "
         "these out, or begin a new run; only the budget may grow.",
     )
+
+
+def chosen(config: Any, experiment: "Experiment") -> dict[str, Any]:
+    """The options that differ from the method's defaults for its environment or data.
+
+    With them in config.json, those who list runs need not import the method.
+    """
+    subject = options.value(config, experiment.subject)
+    module = importlib.import_module(type(experiment).__module__)
+    preset = getattr(module, "PRESETS", {}).get(subject, {})
+    return options.differing(config, options.make(type(config), **preset))
 
 
 def kept(config: Any, run: RunConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 FLOORS = (
     ("run",),
     ("commands",),
+    ("results",),
     ("experiments", "sweeps"),
     ("loop",),
     ("agents", "ssl", "generative", "supervised"),

@@ -230,3 +230,31 @@ def test_json_under_the_full_names_of_options():
     assert flat["x.ends"] == [0.0, 1.0]
     assert flat["x.deep.flip"] == 0.5
     assert flat["x.from"] == "last"
+
+
+def test_what_differs_stands_under_its_full_name():
+    config = options.make(
+        dqn.Config, env="Acrobot-v1", learning_rate=1e-3, double=False, hidden_sizes=(8,)
+    )
+    assert options.differing(config, dqn.Config()) == {
+        "env": "Acrobot-v1",
+        "learning-rate": 1e-3,
+        "double": False,
+        "hidden-sizes": [8],
+    }
+    views = options.make(barlow_twins.Config, views={"flip": 0.0})
+    assert options.differing(views, barlow_twins.Config()) == {"views.flip": 0.0}
+    assert options.differing(config, config) == {}
+
+
+def test_options_as_arguments():
+    values = {"env": "a b", "double": False, "views.flip": True, "views.on": False, "sizes": [1, 2]}
+    assert options.arguments(values) == [
+        "--env=a b",
+        "--no-double",
+        "--views.flip",
+        "--views.no-on",
+        "--sizes",
+        "1",
+        "2",
+    ]

@@ -45,6 +45,22 @@ def test_packages_are_the_folders_that_hold_code(root, source_files):
     assert setuptools["package-dir"] == {"missing_bits": "."}
 
 
+def test_what_is_no_code_is_named_as_data(root, source_files):
+    """A template that is not named is found in an editable install and lost from a wheel."""
+    setuptools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {file.parent for file in source_files if file.parent != pathlib.Path()}
+    found = {
+        ".".join(["missing_bits", *folder.parts]): files
+        for folder in folders
+        if (
+            files := [
+                p.name for p in (root / folder).iterdir() if p.is_file() and p.suffix != ".py"
+            ]
+        )
+    }
+    assert setuptools["package-data"] == found
+
+
 def test_only_the_root_has_an_init(all_files):
     """One in ssl/ would hide the standard library's ssl; elsewhere none is needed, so there is none."""
     assert [file for file in all_files if file.name == "__init__.py"] == [

@@ -1,12 +1,13 @@
 """The run folder: readable at any moment, held by one process, rows neither lost nor doubled."""
 
+import fcntl
 import json
 
 import numpy as np
 import pytest
 
 from missing_bits.errors import UserError
-from missing_bits.loop.folder import RunFolder, read_rows
+from missing_bits.loop.folder import RunFolder, is_held, read_rows
 
 
 @pytest.fixture
@@ -133,3 +134,24 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be used: Not a directory\. Something else"):
         RunFolder(tmp_path / "file" / "run", resume=False)
+
+
+def test_a_folder_is_held_from_its_start_to_its_end(tmp_path):
+    """Asking changes nothing, and does not hold it."""
+    path = tmp_path / "run"
+    assert not is_held(path)
+    folder = RunFolder(path, resume=False)
+    assert is_held(path)
+    assert is_held(path)
+    folder.close()
+    assert not is_held(path)
+    RunFolder(path, resume=False).close()
+
+
+def test_who_asks_does_not_keep_a_run_from_beginning(tmp_path, monkeypatch):
+    """The question holds the lock for a moment; a run that wants it then waits and tries again."""
+    (tmp_path / "lock").touch()
+    with (tmp_path / "lock").open() as asked:
+        fcntl.flock(asked, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(asked, fcntl.LOCK_UN))
+        RunFolder(tmp_path, resume=False).close()

@@ -44,6 +44,10 @@ def test_config_json_says_every_setting(uninterrupted, tiny):
     for option in [option for option in tiny[1:] if "=" in option]:
         name, value = option[2:].split("=")
         assert settings[name.replace("-", "_")] == int(value)
+    # And which differ from the defaults: this environment has no preset.
+    given = {option[2:].partition("=")[0] for option in tiny if not option.startswith("--run.")}
+    assert set(config["options"]) == given - {"exp", ""}
+    assert config["options"]["hidden-sizes"] == [8]
 
 
 def test_result_json_says_the_facts(uninterrupted):
