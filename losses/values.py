@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import rlax
 
+from missing_bits import collectives
 from missing_bits.errors import require
 
 
@@ -35,7 +36,7 @@ class Head(NamedTuple):
     """How many a network gives for each action: K, or 1 for each quantile that it is asked for."""
     taus: Callable[[jax.Array | None, int], jax.Array | None]
     """(key, B) -> the quantiles [B, K] to ask a network for, drawn, or evenly spread without a key;
-    None where it is not asked."""
+    None where it is not asked. The key is the same on every device, B this device's share."""
     mean: Callable[[jax.Array], jax.Array]
     """raw [B, A, K] -> values [B, A]."""
     mix: Callable[[jax.Array, jax.Array], jax.Array]
@@ -145,7 +146,8 @@ def implicit(count: int) -> Head:
     def taus(key: jax.Array | None, batch: int) -> jax.Array:
         if key is None:
             return jnp.broadcast_to(_midpoints(count)[None], (batch, count))
-        return jax.random.uniform(key, (batch, count))
+        drawn = jax.random.uniform(key, (batch * collectives.size(), count))
+        return collectives.shard(drawn)
 
     return Head(1, taus, lambda raw: jnp.mean(raw, axis=-1), _average, _quantile_errors)
 

@@ -85,7 +85,7 @@ CASES = {
     "iqn": Case("iqn", {"env": "phys2d/CartPole-v1"}, marked=("learning-rate",), inert=_OF_OTHERS),
     "munchausen_dqn": Case(
         "munchausen_dqn",
-        {"env": "phys2d/CartPole-v1"},
+        {"env": "phys2d/CartPole-v1", "n_step": 1},
         marked=("learning-rate", "munchausen-temperature", "munchausen-scale"),
         inert=(*_UNMET, "priority-exponent", "priority-correction"),
     ),
