@@ -38,6 +38,11 @@ def total(tree: T) -> T:
     return jax.lax.psum(tree, AXIS) if bound() else tree
 
 
+def largest(tree: T) -> T:
+    """The largest over devices of every leaf."""
+    return jax.lax.pmax(tree, AXIS) if bound() else tree
+
+
 def shard(x: jax.Array) -> jax.Array:
     """This device's rows of an array that every device computed whole.
 

@@ -33,11 +33,43 @@ class Command(NamedTuple):
     usage: str
 
 
+_NOISY = {"noisy": 0.5, "epsilon_final": 0.0, "epsilon_decay_steps": 1}
+
+
+def _dqn(summary: str, **settings: Any) -> Row:
+    """A member of the DQN family."""
+    return Row("missing_bits.agents.dqn:DQN", summary, "CartPole-v1", settings)
+
+
 EXPERIMENTS = {
     "dqn": Row(
         "missing_bits.agents.dqn:DQN",
         "Deep Q-network, optionally double (Mnih 2015, van Hasselt 2016)",
         "CartPole-v1",
+    ),
+    "double_dqn": _dqn(
+        "Double DQN: one network chooses, the other values (van Hasselt 2016)", double=True
+    ),
+    "dueling_dqn": _dqn("Dueling DQN: streams for value and advantage (Wang 2016)", dueling=True),
+    "prioritized_dqn": _dqn("DQN with prioritized replay (Schaul 2016)", prioritized=True),
+    "noisy_dqn": _dqn("NoisyNet-DQN: explores by noise in its layers (Fortunato 2018)", **_NOISY),
+    "c51": _dqn("C51: the distribution over fixed returns (Bellemare 2017)", head="categorical"),
+    "qr_dqn": _dqn("QR-DQN: returns at fixed quantiles (Dabney 2018)", head="quantile"),
+    "iqn": _dqn(
+        "IQN: returns at quantiles that are drawn (Dabney 2018)", head="implicit", quantiles=8
+    ),
+    "rainbow": _dqn(
+        "Rainbow: all of these in one (Hessel 2018)",
+        head="categorical",
+        dueling=True,
+        prioritized=True,
+        **_NOISY,
+    ),
+    "munchausen_dqn": _dqn(
+        "Munchausen DQN: a soft policy that rewards itself (Vieillard 2020)",
+        munchausen=True,
+        double=False,
+        n_step=1,
     ),
     "barlow_twins": Row(
         "missing_bits.ssl.barlow_twins:BarlowTwins",

@@ -69,7 +69,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if "--list" in arguments:
         for name, row in EXPERIMENTS.items():
-            print(f"{name:<14}{row.summary:<68}{row.default}")
+            print(f"{name:<17}{row.summary:<71}{row.default}")
         return 0
     if arguments and arguments[0] in COMMANDS:
         return importlib.import_module(COMMANDS[arguments[0]].where).main(arguments[1:])

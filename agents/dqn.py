@@ -1,24 +1,30 @@
-"""DQN: deep Q-networks, with the double estimator as an option.
+"""DQN and its family: deep Q-networks whose parts switch on one by one.
 
 Mnih et al. 2015; van Hasselt et al. 2016. On two cores the default run takes under a minute and
 ends above 475, of 500 (docs/results/).
 
     python run.py --exp=dqn
+    python run.py --exp=rainbow --no-prioritized
 
 Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly updated copy of the
 network (Mnih et al. 2015, algorithm 1). The double estimator lets the online network choose the
 action that the target values (van Hasselt et al. 2016, equation 4). Deviations from the paper, all
 but the last of them settings: Adam for RMSProp, n-step returns, soft target updates, a linear
 learning-rate decay; bounded features are scaled to [-1, 1].
+
+The other parts: two streams (Wang et al. 2016), layers with noise (Fortunato et al. 2018), a
+distribution in place of the value (losses/values.py), prioritized replay (replay/prioritized.py),
+a soft policy that also rewards itself (Vieillard et al. 2020), random actions that last (Dabney et
+al. 2021). Rainbow (Hessel et al. 2018) is all of the first four, double and n-step. Keys: where a
+network draws noise or quantiles, prediction, target and choice each draw their own.
 Shapes: E environments (on one device), V vector steps between two updates, B transitions in a
 batch, A actions.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -30,15 +36,19 @@ from missing_bits.agents import exploration
 from missing_bits.envs import environments
 from missing_bits.envs.environments import Environments, Envs
 from missing_bits.envs.steps import Acted, Player, Steps
-from missing_bits.errors import require_between, require_positive
+from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import episodes
 from missing_bits.eval.evaluation import Evaluation
+from missing_bits.losses import values
 from missing_bits.metrics import Metrics
 from missing_bits.nets import q_networks
 from missing_bits.numeric import ceil_div
 from missing_bits.options import Flat, row
 from missing_bits.plan import Plan
-from missing_bits.replay import uniform
+from missing_bits.replay import kinds, uniform
+from missing_bits.replay.prioritized import Sample
+
+_LOWEST_LOG = -1.0  # of Munchausen's reward (Vieillard et al. 2020, section 4)
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,37 @@ class Config:
     double: bool = True
     """Choose the bootstrap action with the online network (double DQN)."""
     huber: bool = False
-    """Huber loss with threshold 1; otherwise the squared loss."""
+    """Huber loss with threshold 1; otherwise the squared loss. For the scalar head."""
+    head: Literal["scalar", "categorical", "quantile", "implicit"] = "scalar"
+    """What is predicted: the value, or its distribution (C51, QR-DQN, IQN)."""
+    quantiles: int = 32
+    """Quantiles of the quantile and the implicit head."""
+    atoms: int = 51
+    """Returns of the categorical head, evenly spread from the lowest to the highest."""
+    value_low: float = -100.0
+    """Lowest return of the categorical head."""
+    value_high: float = 100.0
+    """Highest return of the categorical head."""
+    dueling: bool = False
+    """Streams for the state's value and the actions' advantages."""
+    noisy: float = 0.0
+    """Noise in the network's last layers, as a share of their weights' bound (0.5 in the paper); 0
+    for none."""
+    prioritized: bool = False
+    """Replay by priority."""
+    priority_exponent: float = row(0.5)
+    """How much priorities differ, from 0 for not at all."""
+    priority_correction: float = row(0.4)
+    """How much of the bias of priorities is undone at the start; all of it at the end."""
+    munchausen: bool = False
+    """A soft policy whose log probability is added to the reward."""
+    munchausen_temperature: float = row(0.03)
+    """Temperature of the soft policy."""
+    munchausen_scale: float = row(0.9)
+    """Share of the scaled log probability that is added to the reward."""
+    explore_exponent: float = 0.0
+    """Random actions last n steps with probability proportional to n to minus this (2 in the
+    paper, above 1); 0 for one step."""
     batch_size: int = 128
     """Transitions per update, over all devices."""
     replay_capacity: int = 50_000
@@ -119,7 +159,7 @@ class State(NamedTuple):
     params: Any
     target_params: Any
     opt_state: optax.OptState
-    replay: uniform.Replay
+    replay: Any  # uniform or prioritized
     updates: jax.Array  # int32: calls of `step` so far
 
 
@@ -129,6 +169,33 @@ class Resources(NamedTuple):
     envs: Environments
     network: hk.Transformed
     evaluation: Evaluation  # of parameters
+    head: values.Head
+
+
+class Judged(NamedTuple):
+    """What a network says of observations."""
+
+    raw: jax.Array  # [B, A, K]
+    taus: jax.Array | None  # [B, K], the quantiles that it was asked for
+    q: jax.Array  # [B, A]
+
+
+class Seen(NamedTuple):
+    """What the loss tells of a batch besides."""
+
+    q_value: jax.Array  # scalar: the mean value of the actions taken
+    surprise: jax.Array  # [B]
+
+
+def head_of(config: Config) -> values.Head:
+    """The head that a configuration names."""
+    if config.head == "categorical":
+        return values.categorical(config.value_low, config.value_high, config.atoms)
+    if config.head == "quantile":
+        return values.quantile(config.quantiles)
+    if config.head == "implicit":
+        return values.implicit(config.quantiles)
+    return values.scalar(config.huber)
 
 
 class DQN:
@@ -140,10 +207,34 @@ class DQN:
     def check(config: Config) -> None:
         """Raises `UserError` for settings that cannot run."""
         free = ("envs", "double", "huber", "learning_rate_end", "discount", "epsilon_final")
+        free += ("head", "value_low", "value_high", "dueling", "noisy", "prioritized")
+        free += ("priority_exponent", "priority_correction", "munchausen", "munchausen_scale")
+        free += ("explore_exponent",)
         positive = [field.name for field in fields(config) if field.name not in free]
         require_positive(config, *positive)
         require_between(config, 0, 1, "discount", "target_tau", "epsilon_final")
-        require_between(config, 0, float("inf"), "learning_rate_end")
+        require_between(config, 0, 1, "priority_correction", "munchausen_scale")
+        not_negative = ("learning_rate_end", "noisy", "priority_exponent", "explore_exponent")
+        require_between(config, 0, float("inf"), *not_negative)
+        require(
+            config.explore_exponent == 0 or config.explore_exponent > 1,
+            f"--explore-exponent is {config.explore_exponent}; it must be 0 or above 1.",
+        )
+        values.check_categorical(config.value_low, config.value_high, config.atoms)
+        astray = [
+            told
+            for told, holds in {
+                "--head=categorical": config.head == "categorical",
+                "--double": config.double,
+                f"--n-step={config.n_step}": config.n_step > 1,
+            }.items()
+            if holds
+        ]
+        require(
+            not (config.munchausen and astray),
+            f"--munchausen values actions by the target's own soft policy, one step ahead: it does "
+            f"not go with {' or '.join(astray)}. Use --no-double --n-step=1 and another head.",
+        )
         require_between(config, 0, 2**31 - 1, "env_steps")
         require_between(config, 1, config.replay_capacity, "batch_size")
         lanes = config.envs.num_envs
@@ -157,23 +248,36 @@ class DQN:
     def resources(config: Config) -> Resources:
         """Environments, the network, and greedy episodes."""
         envs = config.envs.find(config.train_period)
-        network = q_networks.for_observations(
-            envs.observation_space, config.hidden_sizes, envs.num_actions
+        head = head_of(config)
+        shape = q_networks.Shape(
+            config.hidden_sizes, envs.num_actions, head.outputs, config.dueling, config.noisy
         )
+        network = q_networks.for_observations(envs.observation_space, shape)
 
         @jax.jit
         def greedy(params: Any, memory: Any, s: jax.Array, reset: jax.Array) -> tuple[Any, Any]:
-            return jnp.argmax(network.apply(params, s), axis=-1), memory
+            q = head.mean(network.apply(params, None, s, head.taus(None, len(s))))
+            return jnp.argmax(q, axis=-1), memory
 
         player = Player(lambda num_envs: (), greedy)
         evaluation = episodes.evaluation(envs, player, config.envs.eval_episodes)
-        return Resources(envs, network, evaluation)
+        return Resources(envs, network, evaluation, head)
 
     def __init__(self, config: Config, resources: Resources) -> None:
         self.config = config
         self.envs = resources.envs
         self.network = resources.network
         self.evaluation = resources.evaluation
+        self.head = resources.head
+        self.replay = kinds.uniformly(config.n_step, config.discount)
+        if config.prioritized:
+            self.replay = kinds.by_priority(
+                config.n_step,
+                config.discount,
+                config.priority_exponent,
+                config.priority_correction,
+            )
+        self.draws = config.noisy > 0 or config.head == "implicit"
         sees_vectors = len(self.envs.observation_space.shape) == 1
         self.plan = Plan(
             config.env_steps,
@@ -203,7 +307,8 @@ class DQN:
         """The state before the first step."""
         space = self.envs.observation_space
         dtype = environments.stored_dtype(space.dtype)
-        params = self.network.init(key, jnp.zeros((1, *space.shape), dtype))
+        taus = self.head.taus(None, 1)
+        params = self.network.init(key, jnp.zeros((1, *space.shape), dtype), taus)
         num_envs = self.config.envs.num_envs
         lanes = num_envs // collectives.size()
         capacity = lanes * ceil_div(self.config.replay_capacity, num_envs)
@@ -211,7 +316,7 @@ class DQN:
             params=params,
             target_params=jax.tree.map(jnp.copy, params),
             opt_state=self.optimizer.init(params),
-            replay=uniform.init(lanes, capacity, space.shape, dtype),
+            replay=self.replay.init(lanes, capacity, space.shape, dtype),
             updates=jnp.int32(0),
         )
 
@@ -220,58 +325,102 @@ class DQN:
         config = self.config
         return exploration.linear_decay(env_steps, config.epsilon_decay_steps, config.epsilon_final)
 
-    def memory(self, envs: int) -> tuple[()]:
-        """Nothing: the agent acts on what it sees."""
-        return ()
+    def memory(self, envs: int) -> Any:
+        """The random actions that last; nothing where none do."""
+        return exploration.no_persisting(envs) if self.config.explore_exponent else ()
 
     def act(
         self,
         learned: Any,
-        memory: tuple[()],
+        memory: Any,
         observation: jax.Array,
         reset: jax.Array,
         env_steps: jax.Array,
         key: jax.Array,
     ) -> Acted:
         """Epsilon-greedy actions [E] for observations [E, ...]."""
-        greedy = jnp.argmax(self.network.apply(learned, observation), axis=-1)
+        explore_key, network_key = self._keys(key, 2)
+        greedy = jnp.argmax(self._judge(learned, network_key, observation).q, axis=-1)
         epsilon = self.epsilon(env_steps)
-        return Acted(exploration.epsilon_greedy(key, greedy, self.envs.num_actions, epsilon))
+        exponent = self.config.explore_exponent
+        if not exponent:
+            actions = exploration.epsilon_greedy(
+                explore_key, greedy, self.envs.num_actions, epsilon
+            )
+            return Acted(actions)
+        return Acted(
+            *exploration.persistent_epsilon_greedy(
+                explore_key, greedy, self.envs.num_actions, epsilon, memory, reset, exponent
+            )
+        )
 
     def loss(
-        self, params: Any, target_params: Any, batch: uniform.Transitions
-    ) -> tuple[jax.Array, jax.Array]:
-        """The mean loss over a batch, and the mean value of the actions taken."""
-        q_tm1 = self.network.apply(params, batch.s_tm1)  # [B, A]
-        target_q_t = self.network.apply(target_params, batch.s_t)  # [B, A]
-        selector = self.network.apply(params, batch.s_t) if self.config.double else target_q_t
-        chex.assert_equal_shape([q_tm1, target_q_t, selector])
-        # With the target as its own selector this is plain Q-learning.
-        td_error = jax.vmap(rlax.double_q_learning)(
-            q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, target_q_t, selector
-        )  # [B]
-        loss = rlax.huber_loss(td_error) if self.config.huber else rlax.l2_loss(td_error)
-        return jnp.mean(loss), jnp.mean(rlax.batched_index(q_tm1, batch.a_tm1))
+        self, params: Any, target_params: Any, keys: Sequence[jax.Array], drawn: Sample
+    ) -> tuple[jax.Array, Seen]:
+        """The mean loss over a batch; keys are for prediction, target and choice."""
+        config = self.config
+        batch = drawn.transitions
+        predicted = self._judge(params, keys[0], batch.s_tm1)
+        target = self._judge(target_params, keys[1], batch.s_t)
+        r_t = batch.r_t
+        if config.munchausen:
+            before = self._judge(target_params, keys[2], batch.s_tm1)
+            soft = values.munchausen(
+                before.q,
+                batch.a_tm1,
+                target.q,
+                config.munchausen_temperature,
+                config.munchausen_scale,
+                _LOWEST_LOG,
+            )
+            policy = soft.policy
+            bonus = soft.bonus
+            r_t = r_t + soft.reward
+        else:
+            # With the target as its own chooser this is plain Q-learning.
+            chooser = self._judge(params if config.double else target_params, keys[2], batch.s_t)
+            policy = jax.nn.one_hot(jnp.argmax(chooser.q, axis=-1), self.envs.num_actions)
+            bonus = jnp.zeros_like(r_t)
+        chosen = jax.vmap(lambda raw, a: raw[a])(predicted.raw, batch.a_tm1)  # [B, K]
+        mixed = self.head.mix(target.raw, policy)
+        errors = self.head.errors(chosen, predicted.taus, mixed, bonus, r_t, batch.discount_t)
+        q_value = jnp.mean(rlax.batched_index(predicted.q, batch.a_tm1))
+        return jnp.mean(drawn.weights * errors.loss), Seen(q_value, errors.surprise)
+
+    def _judge(self, params: Any, key: jax.Array, observation: jax.Array) -> Judged:
+        """What a network says of observations [B, ...], with noise and quantiles of its own."""
+        noise_key, taus_key = jax.random.split(key) if self.draws else (None, None)
+        taus = self.head.taus(taus_key, len(observation))
+        raw = self.network.apply(params, noise_key, observation, taus)
+        return Judged(raw, taus, self.head.mean(raw))
+
+    def _keys(self, key: jax.Array, count: int) -> Sequence[jax.Array]:
+        """Keys for several draws; if no network draws, the first one has the key for itself."""
+        return jax.random.split(key, count) if self.draws else [key] * count
 
     def step(self, state: State, batch: Steps, key: jax.Array) -> tuple[State, Metrics]:
         """Stores steps, learns from a sample, and moves the target when its period has passed."""
         config = self.config
-        replay = uniform.insert(state.replay, batch)
-        transitions = uniform.sample(replay, key, config.batch_size, config.n_step, config.discount)
         env_steps = (state.updates + 1) * config.train_period
+        sample_key, *network_keys = self._keys(key, 4)
+        replay = self.replay.insert(state.replay, batch)
+        share = jnp.minimum(env_steps / config.env_steps, 1.0)
+        drawn = self.replay.sample(replay, sample_key, config.batch_size, share)
 
         def learn(params: Any, opt_state: optax.OptState) -> optimizers.Descent:
-            descent = optimizers.descend(
-                self.loss, self.optimizer, params, opt_state, state.target_params, transitions
-            )
-            return descent._replace(aux=collectives.mean(descent.aux))
+            inputs = state.target_params, network_keys, drawn
+            descent = optimizers.descend(self.loss, self.optimizer, params, opt_state, *inputs)
+            seen = descent.aux
+            return descent._replace(aux=seen._replace(q_value=collectives.mean(seen.q_value)))
 
         def wait(params: Any, opt_state: optax.OptState) -> optimizers.Descent:
             nothing = jnp.float32(0)
-            return optimizers.Descent(params, opt_state, nothing, nothing, nothing)
+            seen = Seen(nothing, jnp.zeros_like(drawn.weights))
+            return optimizers.Descent(params, opt_state, nothing, seen, nothing)
 
         learning = env_steps >= config.learning_starts
         descent = jax.lax.cond(learning, learn, wait, state.params, state.opt_state)
+        replay = self.replay.reprioritize(replay, drawn, descent.aux.surprise, learning)
         moves_before = state.updates * config.train_period // config.target_period
         moves = env_steps // config.target_period - moves_before
         # Several periods may have passed since the last update: as many moves, at once.
@@ -280,7 +429,7 @@ class DQN:
         target_params = optax.incremental_update(descent.params, state.target_params, share)
         logged = {
             "train/loss": metrics.where(learning, descent.loss),
-            "train/q_value": metrics.where(learning, descent.aux),
+            "train/q_value": metrics.where(learning, descent.aux.q_value),
             "train/gradient_norm": metrics.where(learning, descent.gradient_norm),
             "train/epsilon": self.epsilon(env_steps),
         }

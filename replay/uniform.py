@@ -186,6 +186,27 @@ def transitions(
     )
 
 
+def lanes_of_batch(key: jax.Array, batch_size: int, lanes: int) -> jax.Array:
+    """The lanes [B / devices] from which a batch is drawn, every one equally often.
+
+    The b-th of B samples comes from the b-th B-th part of all lanes, on whichever device that lies.
+
+    Args:
+      key: the same key on every device.
+      batch_size: B over all devices, a multiple of their number.
+      lanes: of each device.
+    """
+    devices = collectives.size()
+    bits = collectives.shard(jax.random.bits(key, (batch_size,)))
+    return _lanes(bits, batch_size, lanes, devices)
+
+
+def _lanes(bits: jax.Array, batch_size: int, lanes: int, devices: int) -> jax.Array:
+    index = jnp.arange(batch_size // devices)
+    jitter = (bits % (lanes * devices)).astype(jnp.int32)
+    return (index * lanes * devices + jitter) // batch_size  # uniform, in integers
+
+
 class _Draw(NamedTuple):
     """The rows of a batch, some of which may have to be drawn again."""
 
@@ -217,9 +238,7 @@ def sample(replay: Replay, key: jax.Array, batch_size: int, n: int, discount: fl
     lanes, rows = replay.kind.shape
     first_key, again_key = jax.random.split(key)
     bits = collectives.shard(jax.random.bits(first_key, (batch_size, 1 + _CANDIDATES)))
-    index = jnp.arange(batch_size // devices)
-    jitter = (bits[:, 0] % (lanes * devices)).astype(jnp.int32)
-    lane = (index * lanes * devices + jitter) // batch_size  # [B] uniform, in integers
+    lane = _lanes(bits[:, 0], batch_size, lanes, devices)
     stored = jnp.maximum(jnp.minimum(replay.head, rows - 1), 1)[lane].astype(jnp.uint32)
 
     def pick(row: jax.Array, missing: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -54,15 +54,40 @@ class Case:
     """Numbers that rows must be able to differ in: the step size, weights in the loss."""
 
 
+_UNMET = ("max-gradient-norm",)
+_OF_OTHERS = (
+    *_UNMET,
+    *("priority-exponent", "priority-correction", "munchausen-temperature", "munchausen-scale"),
+)
+SHARED = {
+    "double_dqn": "dqn",
+    "dueling_dqn": "rainbow",
+    "prioritized_dqn": "rainbow",
+    "noisy_dqn": "rainbow",
+    "c51": "rainbow",
+    "qr_dqn": "iqn",
+}
+"""Rows that are parts of another: that one's passport is theirs."""
 CASES = {
-    "dqn": Case(
-        "dqn", marked=("learning-rate", "discount", "target-tau"), inert=("max-gradient-norm",)
-    ),
+    "dqn": Case("dqn", marked=("learning-rate", "discount", "target-tau"), inert=_OF_OTHERS),
     "dqn on the device": Case(
         "dqn",
         {"env": "phys2d/CartPole-v1"},
         marked=("learning-rate", "discount", "target-tau"),
-        inert=("max-gradient-norm",),
+        inert=_OF_OTHERS,
+    ),
+    "rainbow": Case(
+        "rainbow",
+        {"env": "phys2d/CartPole-v1", "explore_exponent": 2.0},
+        marked=("learning-rate", "discount", "priority-exponent", "priority-correction"),
+        inert=(*_UNMET, "munchausen-temperature", "munchausen-scale"),
+    ),
+    "iqn": Case("iqn", {"env": "phys2d/CartPole-v1"}, marked=("learning-rate",), inert=_OF_OTHERS),
+    "munchausen_dqn": Case(
+        "munchausen_dqn",
+        {"env": "phys2d/CartPole-v1", "n_step": 1},
+        marked=("learning-rate", "munchausen-temperature", "munchausen-scale"),
+        inert=(*_UNMET, "priority-exponent", "priority-correction"),
     ),
     "barlow_twins": Case(
         "barlow_twins", marked=("optimizer.learning-rate", "off-diagonal", "loss-scale")
@@ -276,7 +301,8 @@ def assert_same_sums(here: Any, there: Any) -> None:
 
 
 def test_every_experiment_has_a_passport():
-    assert {case.exp for case in CASES.values()} == set(experiments.EXPERIMENTS)
+    assert {case.exp for case in CASES.values()} | SHARED.keys() == set(experiments.EXPERIMENTS)
+    assert set(SHARED.values()) <= CASES.keys()
 
 
 def test_updates_are_finite_and_move_everything_that_is_learned(passport):
