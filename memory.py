@@ -10,7 +10,7 @@ _UNKNOWN = 8 << 30  # bytes that are taken to be there where the system does not
 
 
 def available() -> int:
-    """The bytes that this process can still take: the system's, or its groups' if these are fewer."""
+    """The bytes that this process can still take: of the system, or what its groups leave it."""
     return min(_of_system(), _of_groups())
 
 

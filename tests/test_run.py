@@ -142,7 +142,11 @@ WRONG = {
     ),
     "learning before there is data": (
         "--exp=dqn --learning-starts=5",
-        ["--learning-starts is 5", "between 7"],
+        ["--learning-starts is 5", "at least 7"],
+    ),
+    "learning after the last step": (
+        "--exp=dqn --env-steps=300",
+        ["--learning-starts is 500", "at most --env-steps=300."],
     ),
     "more devices than there are": (
         "--exp=dqn --run.devices=99",

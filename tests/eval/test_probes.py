@@ -180,7 +180,7 @@ def test_features_to_learn_from_are_held_for_pictures_alone(data, variables):
     of = Probes.features.__get__(probes)
     probes.scores(variables)
     gc.collect()
-    of_test, of_train = made
+    _, of_train = made
     assert of_train() is None
     probes.scores(variables, last=True)
     assert made[-1]() is not None
