@@ -5,12 +5,13 @@ from pathlib import Path
 
 from missing_bits.errors import require
 
+_GROUPS = Path("/sys/fs/cgroup")  # control groups, each a folder in the one around it
 _UNKNOWN = 8 << 30  # bytes that are taken to be there where the system does not tell
 
 
 def available() -> int:
-    """The bytes that a process can still take: the system's, or its group's if these are fewer."""
-    return min(_of_system(), _of_group())
+    """The bytes that this process can still take: of the system, or what its groups leave it."""
+    return min(_of_system(), _of_groups())
 
 
 def check(needed: int, what: str) -> None:
@@ -35,9 +36,19 @@ def _of_system() -> int:
         return _UNKNOWN
 
 
-def _of_group() -> int:
-    """What the control group of a container or a batch job leaves, copies of files not counted."""
-    group = Path("/sys/fs/cgroup")
+def _of_groups() -> int:
+    """What this process's control group, and those around it, leave."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    group = _GROUPS / own
+    return min(map(_of_group, [group, *group.parents]))
+
+
+def _of_group(group: Path) -> int:
+    """What a container or a batch job may still take, copies of files not counted."""
     try:
         most = int((group / "memory.max").read_text())  # "max" is no limit
         taken = int((group / "memory.current").read_text())

@@ -76,11 +76,19 @@ def _dispatch(arguments: list[str]) -> int:
     from missing_bits.commands import command_line
 
     chosen = command_line.parse(arguments)
+    asks_for_help = not {"--help", "-h"}.isdisjoint(arguments)
+    if chosen is None and arguments and not asks_for_help:
+        known = [f"--exp={name}" for name in EXPERIMENTS]
+        return _fail(
+            f"{arguments[0]} names no experiment. Give one ({', '.join(known)}) or a command "
+            f"({', '.join(COMMANDS)}) first; --help says more.",
+            2,
+        )
     if chosen is None:
         usages = "\n".join(f"  {command.usage}" for command in COMMANDS.values())
         print(f"{__doc__}\nExperiments: {', '.join(EXPERIMENTS)}.")
         print(f"Options of one: python run.py --exp=NAME --help\nBesides training:\n{usages}")
-        return 0 if {"--help", "-h"} & set(arguments) else 2
+        return 0 if asks_for_help else 2
     from missing_bits.loop.process import Owner
     from missing_bits.loop.train import train
 

@@ -240,7 +240,11 @@ class DQN:
         lanes = config.envs.num_envs
         rows = ceil_div(config.train_period, lanes)
         first = lanes * config.n_step + config.train_period
-        require_between(config, first, config.env_steps, "learning_starts")
+        require(
+            first <= config.learning_starts <= config.env_steps,
+            f"--learning-starts is {config.learning_starts}; it must be at least {first}, and at "
+            f"most --env-steps={config.env_steps}.",
+        )
         least = lanes * (2 * config.n_step + 4 * rows + 2)
         require_between(config, least, 2**31 - 1, "replay_capacity")
 

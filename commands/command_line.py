@@ -237,12 +237,13 @@ def _parse(found: Found, arguments: Sequence[str]) -> tuple[Any, RunConfig]:
 
 
 def _saved(found: Found, folder: Path) -> saved.Saved:
-    before = saved.read(found.module.Config, folder)
+    exp = saved.experiment(folder)  # first: another experiment has other options
     require(
-        before.exp in _names_of(found),
-        f"--run.resume: {folder} holds a run of --exp={before.exp}, not {found.name}.",
+        exp in _names_of(found),
+        f"--run.resume: {folder} holds a run of --exp={exp}, not {found.name}. Name that, or "
+        "another folder.",
     )
-    return before
+    return saved.read(found.module.Config, folder)
 
 
 def _names_of(found: Found) -> tuple[str, str]:
@@ -318,6 +319,10 @@ def _from_file(path: Path, given: str | None) -> tuple[str, list[str]]:
       given: what the command line says of the experiment, which wins; the file alone may name one
         of the table, and no code.
     """
+    require(
+        not path.is_dir(),
+        f"--config={path} is a folder; give a file, such as the config.json of a run.",
+    )
     require(path.is_file(), f"--config={path}: there is no such file.")
     is_toml = path.suffix == ".toml"
     try:

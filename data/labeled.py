@@ -88,8 +88,10 @@ def few(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -
       per_class: how many of each; 0 for all examples.
       seed: another draw for each.
 
+    Classes without any, which are tested alone, are left out.
+
     Raises:
-      UserError: a class has fewer.
+      UserError: another class has fewer.
     """
     if per_class == 0:
         return np.arange(len(labels))
@@ -97,6 +99,8 @@ def few(labels: np.ndarray, classes: Sequence[str], per_class: int, seed: int) -
     drawn = []
     for number, name in enumerate(classes):
         mine = np.flatnonzero(labels == number)
+        if len(mine) == 0:
+            continue
         require(
             len(mine) >= per_class,
             f"--labels-per-class={per_class}, but class {name} has {len(mine)} examples to train "

@@ -7,7 +7,7 @@ is. Python objects are never made of a file: that could run any code.
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,7 +21,6 @@ from missing_bits.errors import UserError, require
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
 _MAGIC = b"\x93NUMPY"
 _ALONE = "images"  # the name of an array that a file holds alone
-_COPIES = 3  # of an array, at least of a byte for each of its elements, that are made at once
 
 
 class _Header(NamedTuple):
@@ -54,8 +53,13 @@ def names(path: Path) -> list[str]:
     return [name.removesuffix(".npy") for name in members]
 
 
-def read(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+def read(path: Path, wanted: Sequence[str], copied: Collection[str] = ()) -> dict[str, np.ndarray]:
     """Some of a file's arrays.
+
+    Args:
+      path: the file.
+      wanted: names of arrays.
+      copied: those of which the caller makes a copy as bytes; there must be room for it too.
 
     Raises:
       UserError: one of them is damaged, holds Python objects, is encrypted or compressed in another
@@ -65,17 +69,17 @@ def read(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
         if _is_one_array(path):
             with path.open("rb") as file:
                 header = _header(path, _ALONE, file, path.stat().st_size)
-                _check_memory(path, [header])
+                _check_memory(path, {_ALONE: header}, copied)
                 file.seek(0)
                 return {_ALONE: _array(file)}
         with zipfile.ZipFile(path) as archive:
             members = {name: archive.getinfo(f"{name}.npy") for name in wanted}
-            headers = []
+            headers = {}
             for name, member in members.items():
                 _check_member(path, name, member)
                 with archive.open(member) as file:
-                    headers.append(_header(path, name, file, member.file_size))
-            _check_memory(path, headers)
+                    headers[name] = _header(path, name, file, member.file_size)
+            _check_memory(path, headers, copied)
             found = {}
             for name, member in members.items():
                 with archive.open(member) as file:
@@ -144,12 +148,15 @@ def _header(path: Path, name: str, file: BinaryIO, stored: int) -> _Header:
     return _Header(shape, dtype)
 
 
-def _check_memory(path: Path, headers: Sequence[_Header]) -> None:
-    """Raises `UserError` if there is no room for the arrays and for images as bytes beside them."""
+def _check_memory(path: Path, headers: Mapping[str, _Header], copied: Collection[str]) -> None:
+    """Raises `UserError` if there is no room for arrays by their names, and copies beside them.
+
+    What does not hold bytes is converted to them first, which is one more copy.
+    """
     needed = 0
-    for header in headers:
-        count = math.prod(header.shape)
-        needed += count * (header.dtype.itemsize + _COPIES - 1)
+    for name, header in headers.items():
+        copies = int(header.dtype != np.uint8) + int(name in copied)
+        needed += math.prod(header.shape) * (header.dtype.itemsize + copies)
     memory.check(needed, f"Reading {path}")
 
 

@@ -65,7 +65,12 @@ def load(path: Path) -> ImageSet:
         f"{path} holds {some(names) or 'nothing'} but no images; expected {_EXPECTED}.",
     )
     wanted = [name for name in (*learned, *tested) if name is not None]
-    arrays = npy.read(path, wanted)
+    divided = []
+    if tested.images is None:
+        divided.append(learned.images)
+    elif learned.labels is None:
+        divided.append(tested.images)
+    arrays = npy.read(path, wanted, divided)
     of_images = [name for name in (learned.images, tested.images) if name is not None]
     images = convert.images(path, {name: arrays[name] for name in of_images}, notes)
 
@@ -201,8 +206,9 @@ def _divided(path: Path, given: Split, unused: list[str]) -> tuple[Split, Split,
         firsts = np.arange(count)  # one could not be divided
     if len(firsts) < count:
         unused.append(f"{count - len(firsts):,} copies of other images")
-    given = _taken(given, firsts)
-    kept, held_out = divide(_codes(given), 5)
+    parts = divide(_codes(given)[firsts], 5)
+    kept = firsts[parts.kept]
+    held_out = firsts[parts.held_out]
     require(
         len(held_out) > 0,
         f"{path}: no class has two images that differ: nothing can be held out to test on. Give "

@@ -31,7 +31,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import jax
@@ -330,26 +330,66 @@ def _try(recipe: Recipe, env: gym.Env) -> None:
 def _fault(env_id: str, env: gym.Env) -> str:
     """What is wrong with the first steps of two episodes, as a sentence; empty if nothing is.
 
-    An observation out of bounds is a warning: many an environment leaves its own.
+    What many an environment does is a warning: an observation out of bounds, or episodes that are
+    others when they are tried again.
     """
     trial = Checked(env, env_id)
-    has_steps = isinstance(env.action_space, gym.spaces.Discrete)
-    beyond = ""
+    seed = episode_seed(0, "try", 0, 0)
     try:
-        for seed in (episode_seed(0, "try", 0, 0), None):
-            observation, _ = trial.reset(seed=seed)
-            beyond = beyond or trial.contract.beyond(observation)
-            for i in range(_TRIED_STEPS if has_steps else 0):
-                action = i % int(env.action_space.n)
-                observation, _, terminated, truncated, _ = trial.step(action)
-                beyond = beyond or trial.contract.beyond(observation)
-                if terminated or truncated:
-                    break
+        seeded = _first_steps(trial, seed)
+        unseeded = _first_steps(trial, None)
+        repeats = seeded.equals(_first_steps(trial, seed))
+        goes_on = unseeded.equals(_first_steps(trial, None))
     except UserError as error:
         return str(error).removeprefix(f"--env={env_id}: ").rstrip(".") + "."
-    if beyond:
-        warnings.warn(f"--env={env_id}: {beyond}.", stacklevel=2)
+    for seen in (*seeded.observations, *unseeded.observations):
+        beyond = trial.contract.beyond(seen)
+        if beyond:
+            warnings.warn(f"--env={env_id}: {beyond}.", stacklevel=2)
+            break
+    if not repeats:
+        warnings.warn(
+            f"--env={env_id}: the same seed and actions led to other observations or rewards. A "
+            "resumed run will not be identical to an uninterrupted one, and scores of one network "
+            "will differ. Draw from self.np_random alone, after super().reset(seed=seed).",
+            stacklevel=2,
+        )
+    elif not goes_on:
+        warnings.warn(
+            f"--env={env_id}: a reset without a seed begins anew from elsewhere, so that scores of "
+            "one network will differ. Let it go on from the last seed, as self.np_random does.",
+            stacklevel=2,
+        )
     return ""
+
+
+class _Seen(NamedTuple):
+    """What the first steps of an episode gave."""
+
+    observations: list[Any]
+    rewards: list[float]
+
+    def equals(self, other: "_Seen") -> bool:
+        """Whether other steps gave the same; arrays alone are compared."""
+        if len(self.observations) != len(other.observations) or self.rewards != other.rewards:
+            return False
+        pairs = zip(self.observations, other.observations, strict=True)
+        return all(np.array_equal(a, b) for a, b in pairs if isinstance(a, np.ndarray))
+
+
+def _first_steps(trial: Checked, seed: int | None) -> _Seen:
+    """Begins an episode, by a seed or without one, and makes steps where actions are discrete."""
+    observation, _ = trial.reset(seed=seed)
+    seen = _Seen([np.copy(observation)], [])  # some environments have one array for all
+    has_steps = isinstance(trial.action_space, gym.spaces.Discrete)
+    for i in range(_TRIED_STEPS if has_steps else 0):
+        action = i % int(trial.action_space.n)
+        observation, reward, terminated, truncated, _ = trial.step(action)
+        seen.observations.append(np.copy(observation))
+        seen.rewards.append(reward)
+        if terminated or truncated:
+            break
+    return seen
 
 
 def _try_native(recipe: Recipe, num_envs: int, env: gym.Env) -> None:

@@ -143,10 +143,11 @@ def check_spaces(env_id: str, env: Any) -> None:
             f"--env={env_id}: its {name} is {space}; it must be one of gymnasium.spaces.",
         )
     if not isinstance(action_space, gym.spaces.Discrete):
-        kind = "a continuous" if isinstance(action_space, gym.spaces.Box) else "the"
+        is_continuous = isinstance(action_space, gym.spaces.Box) and action_space.dtype.kind == "f"
+        kind = "a continuous" if is_continuous else "the"
         raise UserError(
             f"--env={env_id} has {kind} action space {in_words(action_space)}; this experiment "
-            "needs discrete actions, such as CartPole-v1's."
+            "needs discrete actions (Discrete), such as CartPole-v1's."
         )
     has = f"--env={env_id} has the observation space {in_words(observation_space)}; "
     is_box = isinstance(observation_space, gym.spaces.Box)

@@ -4,6 +4,7 @@ Shapes: B images in a batch, H, W, C of an image, L patches, M of them hidden, P
 features.
 """
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -65,8 +66,9 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
             total += len(x) * float(restorer.error(predictions, targets.values))
         return {"eval/masked_error": total / len(keys)}
 
-    def baselines(key: jax.Array) -> dict[str, float]:
-        """The error of guessing, at each place, the mean of training patches."""
+    @functools.cache
+    def mean_patch_error() -> float:
+        """The error of guessing, at each place, the mean of training patches: for every seed."""
         total = 0.0
         for _, x in _batches(data.train, _COUNTED):
             total += jnp.sum(restorer.targets(patches.of(x)).values, axis=0, keepdims=True)
@@ -76,7 +78,10 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
             values = restorer.targets(patches.of(x)).values
             guesses = jnp.broadcast_to(mean, values.shape)
             error += len(x) * float(restorer.error(guesses, values))
-        return {"baseline/mean_patch_error": error / len(_chosen(data.test, _TESTED))}
+        return error / len(_chosen(data.test, _TESTED))
+
+    def baselines(key: jax.Array) -> dict[str, float]:
+        return {"baseline/mean_patch_error": mean_patch_error()}
 
     def pictures(params: Any, seed: int, folder: Path) -> None:
         """Test images, what is visible of them, and what is made of that.

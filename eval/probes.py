@@ -68,8 +68,9 @@ class Probes:
     Attributes:
       labeled: whether both splits have labels.
       train_features: maps `Variables` to features [N, D] of the training images for the probes;
-        those of the last variables are remembered, as scores and pictures ask for the same.
-      test_features: likewise of the test images.
+        those of the last variables are remembered, as a run's last scores and its pictures ask for
+        the same.
+      test_features: likewise of the test images, in every evaluation.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Probes:
         headline = Headline("eval/knn_accuracy" if self.labeled else "eval/effective_rank")
 
         def scores(learned: Variables, key: jax.Array, last: bool) -> dict[str, float]:
-            return self.scores(learned)
+            return self.scores(learned, last)
 
         def pictures(learned: Variables, seed: int, folder: Path) -> None:
             self.pictures(learned, folder)
@@ -104,13 +105,19 @@ class Probes:
         encode = functools.partial(self._encode, variables)
         return in_batches(encode, split.images, self._batch_size)
 
-    def scores(self, variables: Variables) -> dict[str, float]:
-        """The metrics "eval/..." of an encoder; warns if its features have collapsed."""
+    def scores(self, variables: Variables, last: bool = False) -> dict[str, float]:
+        """The metrics "eval/..." of an encoder; warns if its features have collapsed.
+
+        Only at the `last` evaluation are features of training images, which may be large, kept for
+        the pictures that follow it.
+        """
         test = self.test_features(variables)
         spread = collapse.spread(test)
         if not self.labeled:
             return spread
-        accuracies = self._accuracies(self._data, self.train_features(variables), test)
+        data = self._data
+        train = self.train_features(variables) if last else self.features(variables, data.train)
+        accuracies = self._accuracies(data, train, test)
         return {**accuracies.metrics("eval/"), **spread}
 
     def baselines(self, key: jax.Array) -> dict[str, float]:

@@ -27,6 +27,21 @@ def read(config_class: type, folder: Path) -> Saved:
     Raises:
       UserError: there is none, it is damaged, or of another version or method.
     """
+    exp, config, run = _written(folder)
+    return Saved(exp, *read_back(config_class, config, run, folder / "config.json"))
+
+
+def experiment(folder: Path) -> str:
+    """The name of the experiment whose run is in a folder.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    return _written(folder).exp
+
+
+def _written(folder: Path) -> Saved:
+    """What config.json holds, as it stands there."""
     file = folder / "config.json"
     require(
         file.is_file(),
@@ -35,14 +50,11 @@ def read(config_class: type, folder: Path) -> Saved:
     )
     try:
         saved = json.loads(file.read_text())
-        exp = saved["exp"]
-        config = saved["config"]
-        run = saved["run"]
+        return Saved(saved["exp"], saved["config"], saved["run"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"--run.resume: {file} is damaged. Mend it, or begin a new run in another folder."
         ) from error
-    return Saved(exp, *read_back(config_class, config, run, file))
 
 
 def read_back(config_class: type, config: Any, run: Any, file: Path) -> tuple[Any, RunConfig]:

@@ -177,7 +177,7 @@ _NETWORKS: dict[str, Callable[[int], Network]] = {  # for the side of a patch
     "convnet": lambda _: ConvNet(),
     "resnet18": lambda _: ResNet((2, 2, 2, 2), bottleneck=False),
     "resnet50": lambda _: ResNet((3, 4, 6, 3), bottleneck=True),
-    "vit_nano": lambda patch: VisionTransformer(32, 2, 2, patch),  # for tests
+    "vit_nano": lambda patch: VisionTransformer(32, 2, 1, patch),  # for tests
     "vit_micro": lambda patch: VisionTransformer(128, 4, 6, patch),
     "vit_tiny": lambda patch: VisionTransformer(192, 3, 12, patch),
     "vit_small": lambda patch: VisionTransformer(384, 6, 12, patch),

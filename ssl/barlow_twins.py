@@ -292,13 +292,14 @@ class BarlowTwins:
         test = self.resources.data.test.images
         shown = np.random.default_rng(seed).permutation(test.shape[0])[:512]
         keys = jax.random.split(jax.random.key(seed), len(shown))
+        draw = jax.jit(lambda keys, images: views.draw(keys, images, self.views))
         embed = jax.jit(lambda learned, x: self.embed(learned, x, False).z)
         z_a = []
         z_b = []
         size = max(16, at_once(self.resources.data.shape))
         for start in range(0, len(shown), size):
             some = slice(start, start + size)
-            x_a, x_b = views.draw(keys[some], jnp.asarray(test[shown[some]]), self.views)
+            x_a, x_b = draw(keys[some], test[shown[some]])
             if start == 0:
                 pictures_of_images.pairs(x_a[:16], x_b[:16], folder / "views.png")
             z_a.append(embed(learned, x_a))

@@ -412,8 +412,9 @@ class IBOT:
         """Draws pairs of a view under its mask and the other view whole."""
         test = self.resources.data.test.images
         shown = np.random.default_rng(seed).permutation(test.shape[0])[:16]
-        images = jnp.asarray(test[shown])
-        x, mask = self.draw(jax.random.split(jax.random.key(seed), len(images)), images)
+        images = test[shown]
+        keys = jax.random.split(jax.random.key(seed), len(images))
+        x, mask = jax.jit(self.draw)(keys, images)
         seen = jnp.where(mask[:, :, None], 0.5, self.patches.of(x))
         masked = self.patches.images(seen)
         path = folder / "views.png"

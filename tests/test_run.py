@@ -142,7 +142,11 @@ WRONG = {
     ),
     "learning before there is data": (
         "--exp=dqn --learning-starts=5",
-        ["--learning-starts is 5", "between 7"],
+        ["--learning-starts is 5", "at least 7"],
+    ),
+    "learning after the last step": (
+        "--exp=dqn --env-steps=300",
+        ["--learning-starts is 500", "at most --env-steps=300."],
     ),
     "more devices than there are": (
         "--exp=dqn --run.devices=99",
@@ -298,14 +302,13 @@ def spoiled(uninterrupted, tmp_path):
 
 
 def test_resume_another_experiments_run(refuses, spoiled, hashes):
+    """Its options may be others altogether: that they differ is not what is wrong."""
+    before = hashes(spoiled)
+    refuses(["--exp=mae", "--run.resume", f"--run.dir={spoiled}"], spoiled, "--exp=dqn, not mae")
+    assert hashes(spoiled) == before
     rewrite(spoiled, lambda config: config.update(exp="barlow_twins"))
     before = hashes(spoiled)
-    refuses(
-        ["--exp=dqn", "--run.resume", f"--run.dir={spoiled}"],
-        spoiled,
-        "--exp=barlow_twins",
-        "not dqn",
-    )
+    refuses(["--exp=dqn", "--run.resume", f"--run.dir={spoiled}"], "--exp=barlow_twins, not dqn")
     assert hashes(spoiled) == before
 
 
@@ -522,11 +525,18 @@ def test_list_names_every_experiment_with_its_default(capsys):
 def test_without_an_experiment_it_says_what_there_is(capsys):
     assert run.main([]) == 2
     assert run.main(["--help"]) == 0
-    for said in capsys.readouterr().out.split("The door:")[1:]:
+    shown = capsys.readouterr().out.split("The door:")[1:]
+    assert len(shown) == 2
+    for said in shown:
         assert "dqn" in said
         assert "--list" in said
         for command in COMMANDS.values():
             assert command.usage in said
+
+
+@pytest.mark.parametrize("first", ["--run.resume", "dqn", "fil"])
+def test_options_without_an_experiment_are_refused(first, refuses):
+    refuses([first, "--run.dir=runs/mine"], f"{first} names no experiment", "--exp=dqn", "fill")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -764,7 +774,7 @@ def test_a_mistake_in_a_file_of_options_gets_one_line(case, refuses, tmp_path):
 
 def test_a_file_of_options_that_is_not_there(refuses, tmp_path):
     refuses([f"--config={tmp_path / 'none.toml'}"], "none.toml", "no such file")
-    refuses([f"--config={tmp_path}", "--exp=dqn"], "no such file")
+    refuses([f"--config={tmp_path}", "--exp=dqn"], "is a folder; give a file")
     refuses(["--exp=dqn", "--config"], "--config needs a value")
 
 

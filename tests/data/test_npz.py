@@ -1,12 +1,13 @@
 """Arrays of one's own, and what may be wrong with them."""
 
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 
 from missing_bits import memory
-from missing_bits.data import npz
+from missing_bits.data import npy, npz
 from missing_bits.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), np.uint8)
@@ -347,11 +348,38 @@ def test_more_than_memory_holds_is_refused(tmp_path, monkeypatch):
     """Zeros, of which a file of some kilobytes holds many, are read only where there is room."""
     np.savez_compressed(tmp_path / "set.npz", images=np.zeros((500, 32, 32, 3), np.uint8))
     assert (tmp_path / "set.npz").stat().st_size < 10_000
-    monkeypatch.setattr(memory, "available", lambda: 4_000_000)
+    size = 500 * 32 * 32 * 3
+    monkeypatch.setattr(memory, "available", lambda: 2 * size - 1)
     with pytest.raises(UserError, match=r"set.npz needs 0.0 GiB of memory, and 0.0 GiB are avail"):
         npz.load(tmp_path / "set.npz")
-    monkeypatch.setattr(memory, "available", lambda: 5_000_000)
+    monkeypatch.setattr(memory, "available", lambda: 2 * size)  # they are copied once: divided
     assert npz.load(tmp_path / "set.npz").train.images.shape == (400, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "copied", "bytes_each"),
+    [(np.uint8, [], 1), (np.uint8, ["images"], 2), (bool, [], 2), (np.float32, ["images"], 6)],
+)
+def test_what_is_converted_or_copied_needs_that_much_more(
+    tmp_path, monkeypatch, dtype, copied, bytes_each
+):
+    np.savez(tmp_path / "set.npz", images=np.zeros((10, 8, 8), dtype))
+    monkeypatch.setattr(memory, "available", lambda: 640 * bytes_each - 1)
+    with pytest.raises(UserError, match="of memory"):
+        npy.read(tmp_path / "set.npz", ["images"], copied)
+    monkeypatch.setattr(memory, "available", lambda: 640 * bytes_each)
+    assert npy.read(tmp_path / "set.npz", ["images"], copied)["images"].shape == (10, 8, 8)
+
+
+def test_dividing_needs_the_room_that_is_asked_for(tmp_path):
+    """One copy beside the images themselves, as long as no image is one of another."""
+    images = np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "set.npz", images=images)
+    tracemalloc.start()
+    npz.load(tmp_path / "set.npz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 2 * images.nbytes <= peak < 2.2 * images.nbytes
 
 
 def test_encryption_and_unknown_compression_are_told(tmp_path):

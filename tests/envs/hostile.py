@@ -192,6 +192,38 @@ class Outside(Sound):
     observation_space = UNIT
 
 
+class Unseeded(Sound):
+    """Draws from the system's entropy where a reset gives no seed."""
+
+    def reset(self, *, seed=None, options=None):
+        self.rng = np.random.default_rng(seed)
+        return super().reset(seed=seed)
+
+    def observe(self):
+        return self.rng.uniform(0, 100, 3).astype(np.float32)
+
+
+class NotSeeded(Sound):
+    """Draws from elsewhere, whatever the seed; what is seen is always the same."""
+
+    def earned(self):
+        return np.random.default_rng().random()
+
+
+class Seeded(Sound):
+    """Draws as it should; one array for all observations."""
+
+    def __init__(self):
+        self.buffer = np.zeros(3, np.float32)
+
+    def observe(self):
+        self.buffer[:] = self.np_random.uniform(0, 100, 3)
+        return self.buffer
+
+    def earned(self):
+        return self.np_random.random()
+
+
 class Lists(Sound):
     def observe(self):
         return [float(self.made)] * 3

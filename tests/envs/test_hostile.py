@@ -175,6 +175,25 @@ def test_bounds_that_do_not_hold_are_told_and_trained_on():
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Unseeded", r"Unseeded-v0: a reset without a seed begins anew from elsewhere, so that"),
+        ("NotSeeded", r"NotSeeded-v0: the same seed and actions led to other observations or rew"),
+    ],
+)
+def test_episodes_that_do_not_come_again_are_told_and_trained_on(name, said):
+    with pytest.warns(UserWarning, match=said):
+        s_tm1, _, _ = steps_of(name)
+    assert len(s_tm1) == 12
+
+
+def test_episodes_that_come_again_are_drawn_from_the_seed():
+    """Nothing is said of them, though each is another and they share a buffer."""
+    s_tm1, r_t, _ = steps_of("Seeded", count=hostile.LENGTH)
+    assert len(np.unique(s_tm1[:, 0])) == len(np.unique(r_t)) == hostile.LENGTH
+
+
+@pytest.mark.parametrize(
     ("name", "shape"),
     [("ChannelsFirst", (40, 48, 3)), ("Gray", (40, 48, 1)), ("Stack", (40, 48, 12))],
 )

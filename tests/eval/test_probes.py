@@ -1,7 +1,9 @@
 """Probes of an encoder: what they see, what they must not, and what they say of a collapse."""
 
 import dataclasses
+import gc
 import warnings
+import weakref
 
 import jax
 import numpy as np
@@ -159,15 +161,29 @@ def test_scores_and_pictures_encode_once(data, variables, tmp_path):
         return encode(variables, images)
 
     probes._encode = counted
-    first = probes.scores(variables)
+    first = probes.scores(variables, last=True)
     assert len(encoded) == 2
     probes.baselines(jax.random.key(1))
     assert len(encoded) == 4
     probes.pictures(variables, tmp_path)
-    assert probes.scores(variables) == first
+    assert probes.scores(variables, last=True) == first
     assert len(encoded) == 4
-    probes.scores(jax.tree.map(np.copy, variables))
+    probes.scores(jax.tree.map(np.copy, variables), last=True)
     assert len(encoded) == 6, "other arrays, even if they are equal"
+
+
+def test_features_to_learn_from_are_held_for_pictures_alone(data, variables):
+    """In mid-run nothing asks for them again, and they may be the largest arrays there are."""
+    probes = probes_of(data)
+    made = []
+    probes.features = lambda *asked: made.append(weakref.ref(found := of(*asked))) or found
+    of = Probes.features.__get__(probes)
+    probes.scores(variables)
+    gc.collect()
+    _, of_train = made
+    assert of_train() is None
+    probes.scores(variables, last=True)
+    assert made[-1]() is not None
 
 
 def test_neighbors_are_shown_of_images_of_all_classes(data, variables, tmp_path, monkeypatch):

@@ -39,9 +39,7 @@ def test_networks_have_the_published_number_of_parameters(name, side):
 @pytest.mark.parametrize(
     ("name", "shape", "width"),
     [
-        ("convnet", (28, 28, 1), None),
-        ("convnet", (8, 8, 1), None),
-        ("convnet", (33, 47, 3), None),
+        ("convnet", (28, 28, 1), 128),
         ("resnet18", (32, 32, 3), 512),
         ("resnet50", (64, 64, 3), 2048),
         ("vit_nano", (28, 28, 1), 2 * 32),
@@ -49,16 +47,40 @@ def test_networks_have_the_published_number_of_parameters(name, side):
     ],
 )
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_features_are_float32_and_finite_and_so_is_all_that_is_kept(name, shape, width, bfloat16):
+def test_features_are_float32_and_so_is_all_that_is_kept(name, shape, width, bfloat16):
+    """Shapes and types are known before anything is computed."""
+    network = vision.make(name, bfloat16)
+    images = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+    params, state = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, True), images)
+    features, state = jax.eval_shape(
+        lambda *arguments: network.apply(*arguments[:2], None, arguments[2], True),
+        params,
+        state,
+        images,
+    )
+    assert features.shape == (4, width)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, state, features))} == {
+        jnp.dtype("float32")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("convnet", (8, 8, 1)),
+        ("convnet", (33, 47, 3)),
+        ("resnet18", (32, 32, 3)),
+        ("vit_nano", (28, 28, 1)),
+    ],
+)
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_features_are_finite_and_differ(name, shape, bfloat16):
+    """Other sizes of these networks are made of the same blocks."""
     network = vision.make(name, bfloat16)
     images = jnp.asarray(np.random.default_rng(0).normal(size=(4, *shape)), jnp.float32)
     params, state = jax.jit(network.init, static_argnums=2)(jax.random.key(0), images, True)
     features, state = jax.jit(network.apply, static_argnums=4)(params, state, None, images, True)
-    assert features.shape == (4, width or features.shape[1])
-    assert {leaf.dtype for leaf in jax.tree.leaves((params, state, features))} == {
-        jnp.dtype("float32")
-    }
-    assert bool(jnp.isfinite(features).all())
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((features, state)))
     assert float(jnp.std(features, axis=0).max()) > 0
 
 
@@ -78,14 +100,17 @@ def test_bfloat16_computes_something_else_but_near():
     assert 1e-5 < error < 0.1
 
 
-def test_a_fresh_residual_block_is_the_identity():
+@pytest.mark.parametrize(("bottleneck", "convolutions"), [(False, 2), (True, 3)])
+def test_a_fresh_residual_block_is_the_identity(bottleneck, convolutions):
     """The last scale starts at zero: with one stage, features do not depend on its convolutions."""
-    net = hk.transform_with_state(lambda x: vision.ResNet((1,), bottleneck=False)(x, True))
+    net = hk.transform_with_state(lambda x: vision.ResNet((1,), bottleneck)(x, True))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
     params, state = net.init(jax.random.key(0), x)
     before, _ = net.apply(params, state, None, x)
-    for module in ("res_net/conv2_d_1", "res_net/conv2_d_2"):
-        params[module]["w"] = 5 * params[module]["w"]
+    assert bool(jnp.isfinite(before).all())
+    for number in range(convolutions):
+        module = params[f"res_net/conv2_d_{number + 1}"]
+        module["w"] = 5 * module["w"]
     np.testing.assert_array_equal(net.apply(params, state, None, x)[0], before)
 
 

@@ -32,6 +32,7 @@ from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.loop.checkpoint import Checkpoints, digest
 from missing_bits.loop.experiment import Acting, Pretraining
+from missing_bits.pictures import features
 from missing_bits.tests.loop.drive import Drive, Everything
 
 UPDATES = 12
@@ -440,7 +441,9 @@ def sized_numbers(config: Any) -> list[tuple[str, int]]:
 
 
 @pytest.mark.filterwarnings("ignore:The features have collapsed")  # twelve updates were made
-def test_it_is_judged_and_drawn(passport, tmp_path):
+def test_it_is_judged_and_drawn(passport, tmp_path, monkeypatch):
+    """A map of few features takes a moment."""
+    monkeypatch.setattr(features, "_POINTS", 40)
     drive = passport.rows
     evaluation = drive.experiment.evaluation
     scores = evaluation.scores(drive.learned[0], drive.layout.evaluation_key(0, UPDATES), True)
