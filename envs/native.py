@@ -16,6 +16,11 @@ _GAMES = (
     ("CartPole-v1", "cartpole:CartPole", 500),
     ("Acrobot-v1", "acrobot:Acrobot", 500),
     ("MountainCar-v0", "mountain_car:MountainCar", 200),
+    ("Breakout-v1", "breakout:Breakout", _MINATAR_STEPS),
+    ("Asterix-v1", "asterix:Asterix", _MINATAR_STEPS),
+    ("SpaceInvaders-v1", "space_invaders:SpaceInvaders", _MINATAR_STEPS),
+    ("Freeway-v1", "freeway:Freeway", _MINATAR_STEPS),
+    ("Seaquest-v1", "seaquest:Seaquest", _MINATAR_STEPS),
 )
 """Name, file and class in `envs/games`, and steps after which an episode is truncated."""
 
