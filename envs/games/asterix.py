@@ -2,8 +2,8 @@
 
 The rules, in the order of a step:
 
-1. When its timer is up, an enemy or (with a probability of 1/3) a treasure enters at the left or the
-   right (1/2) of one of the eight rows between top and bottom that is empty, all equally likely.
+1. When its timer is up, an enemy or (with a probability of 1/3) a treasure enters at the left or
+   the right (1/2) of an empty row between top and bottom, all of them equally likely.
 2. The player moves by one cell, and never into the top or the bottom row.
 3. A treasure that the player meets is gone and worth 1; an enemy ends the game.
 4. When their timer is up, all things move by one cell in their direction, and are gone beyond the

@@ -5,12 +5,12 @@ The rules, in the order of a step:
 1. The chicken moves up or down, if its last move was three steps ago or earlier.
 2. At the top it is worth 1, all cars get new speeds and directions, and the chicken starts again
    from the bottom.
-3. Every car whose timer is up moves by one cell, around the sides of the grid; its timer is then its
-   speed. A car that is in the chicken's cell before or after puts it back to the bottom.
+3. Every car whose timer is up moves by one cell, around the sides of the grid; its timer is then
+   its speed. A car that is in the chicken's cell before or after puts it back to the bottom.
 4. Timers run. The game is over after 2,501 steps. That is a termination in MinAtar, and here: the
    observation does not tell it, and no value is expected after it.
 
-Speeds are uniform from 1 (a move in every second step) to 5 (in every sixth), directions fair coins.
+Speeds are uniform from 1 (a move in every second step) to 5 (in every sixth), directions are fair.
 Nothing becomes harder with time.
 """
 

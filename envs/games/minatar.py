@@ -9,8 +9,8 @@ first action, which has no predecessor, then does nothing; MinAtar's repeats the
 episode before.
 
 Cells are (row, column); row 0 is at the top. A game is a pure function of state, action and numbers
-drawn uniformly from [0, 1), N of which are drawn at once for a step: one call of the random number
-generator costs less than several, and a test can put those of another implementation in their place.
+drawn uniformly from [0, 1), all at once for a step: one call of the random number generator costs
+less than several, and a test can put those of another implementation in their place.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -134,7 +134,7 @@ class MinAtar(FuncEnv):
     def render_image(
         self, state: Played, render_state: np.ndarray, params: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The colors, and an image [160, 160, 3]: of things in one cell the last plane's is seen."""
+        """The colors, and an image [160, 160, 3]: in each cell the last plane's thing is seen."""
         shown = np.asarray(self.picture(state.game)) * np.arange(1, len(self.planes) + 1)
         cells = render_state[shown.max(axis=2)]
         return render_state, cells.repeat(PIXELS, axis=0).repeat(PIXELS, axis=1)

@@ -3,34 +3,35 @@
 The rules, in the order of a step:
 
 1. When its timer is up, an enemy comes from the left or the right (1/2) in one of rows 1 to 8 (all
-   equally likely): a submarine with a probability of 1/3, else a fish. It stays away if enemies move
-   in that row the other way. Every 30 steps a diver comes, from either side in any of these rows.
-2. The submarine fires, if its last shot was five steps ago or earlier, or moves; left and right also
-   turn it. It cannot enter the bottom row, which shows oxygen and divers.
-3. Its bullets move by one cell. One that meets an enemy is gone with it, which is worth 1. Of fish in
-   one cell the oldest is hit; a submarine only where there is no fish.
-4. A diver that the submarine meets, before or after he moves (every six steps), is taken on board, if
-   there are fewer than six.
+   equally likely): a submarine with a probability of 1/3, else a fish. It stays away if enemies
+   move in that row the other way. Every 30 steps a diver comes, from either side in any such row.
+2. The submarine fires, if its last shot was five steps ago or earlier, or moves; left and right
+   also turn it. It cannot enter the bottom row, which shows oxygen and divers.
+3. Its bullets move by one cell. One that meets an enemy is gone with it, which is worth 1. Of fish
+   in one cell the oldest is hit; a submarine only where there is no fish.
+4. A diver that the submarine meets, before or after he moves (in every sixth step), is taken on
+   board, if there are fewer than six.
 5. An enemy that meets the submarine, before or after it moves, ends the game. One that moves into a
    bullet is gone with it, which is worth 1: of several a submarine before fish, the youngest first.
-   Every eleven steps a submarine fires, even where it has been hit or has left the grid in this step.
-6. Bullets of enemies move by one cell; one that meets the submarine, before or after, ends the game.
+   Every eleven steps a submarine fires, even where it is hit or leaves the grid in this step.
+6. Bullets of enemies move by one cell; one that meets the submarine, before or after, ends the
+   game.
 7. Timers run. Without oxygen the game is over. Below the surface oxygen goes down by one of 200.
-8. Coming up with no diver on board ends the game. With six, the oxygen left is worth up to 10 points,
-   a point for 20 steps. Then oxygen is full again, and all six divers leave the submarine, or one of
-   fewer. Ramping: each time enemies come one step sooner, and every second time they also move
-   one step sooner, until they come in every step and move in every third.
+8. Coming up with no diver on board ends the game. With six, the oxygen left is worth up to 10
+   points, one for 20 steps. Then oxygen is full again, and all six divers leave the submarine, or
+   one of fewer. Ramping: each time enemies come one step sooner, and every second time they also
+   move one step sooner, until they come in every step and move in every third.
 
-The last rule has a slip in MinAtar 1.0.15 that is kept here: after six divers have left, one more is
-taken off, so that -1 are on board, and the next surfacing does not end the game.
+The last rule has a slip in MinAtar 1.0.15 that is kept here: after six divers have left, one more
+is taken off, so that -1 are on board, and the next surfacing does not end the game.
 
 Seaquest changed in MinAtar 1.0.11: results of earlier versions do not compare.
 
-Places are fixed, as shapes are. While an enemy stays, fewer than 32 others come (it stays 60 steps at
-first, when they come every 20, and 30 steps when one comes in each): a ring of places holds them in
-the order of their coming. A submarine's bullet has left the grid when the submarine fires again, or
-when another one, which has taken its place, fires first: one bullet for each place suffices. At most
-two of the player's bullets and two divers are there at once.
+Places are fixed, as shapes are. While an enemy stays, fewer than 32 others come (it stays 60 steps
+at first, when they come every 20, and 30 steps when one comes in each): a ring of places holds them
+in the order of their coming. A submarine's bullet has left the grid when the submarine fires again,
+or when another one, which has taken its place, fires first: one bullet for each place suffices. At
+most two of the player's bullets and two divers are there at once.
 """
 
 from typing import NamedTuple

@@ -3,12 +3,13 @@
 The rules, in the order of a step:
 
 1. The cannon in the bottom row fires, if its last shot was five steps ago or earlier, or moves.
-2. Its bullets move up by one cell, those of the aliens down. One that hits the cannon ends the game.
+2. Its bullets move up by one cell, those of the aliens down. One that hits the cannon ends the
+   game.
 3. So does an alien in the cannon's cell. When their timer is up, all aliens move by one cell to a
    side; if one stands at that side, all move down instead and turn around, which ends the game if
    one stood in the bottom row. An alien that moves into the cannon's cell ends the game.
-4. Every ten steps the lowest alien of the column nearest to the cannon fires, of two as near the one
-   at the left.
+4. Every ten steps the lowest alien of the column nearest to the cannon fires, of two as near the
+   one at the left.
 5. Aliens and the cannon's bullets in the same cell are gone; each alien is worth 1.
 6. Timers run. If no alien is left, 24 come anew, which (ramping) move one step sooner than the wave
    before, down to six steps.

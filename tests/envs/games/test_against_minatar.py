@@ -8,10 +8,13 @@ It plays with and without ramping, by a policy that gets somewhere. Most deaths 
 policies live to see a game become hard. Two comparisons are made: one step from each of its states,
 in which every part of the successor counts, and whole episodes of ours with its actions and draws,
 in which observations, rewards and ends count.
+
+`python tests/envs/games/test_against_minatar.py` writes the episodes of `test_games.py`.
 """
 
 import importlib.metadata
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +26,7 @@ import pytest
 from missing_bits.envs.games import asterix, breakout, freeway, seaquest, space_invaders
 from missing_bits.envs.games.minatar import ACTIONS, MinAtar, Played
 from missing_bits.envs.games.seaquest import Things
+from missing_bits.tests.envs.games.replaying import Episodes, assert_equal, checksums, replayed
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
 import minatar
@@ -67,17 +71,17 @@ def any_action(env, random):
 
 
 def breakout_state(env):
-    return dict(
-        paddle=env.pos,
-        row=env.ball_y,
-        column=env.ball_x,
-        down=1 if env.ball_dir in (2, 3) else -1,
-        right=1 if env.ball_dir in (1, 2) else -1,
-        last_row=env.last_y,
-        last_column=env.last_x,
-        bricks=env.brick_map != 0,
-        is_striking=env.strike,
-    )
+    return {
+        "paddle": env.pos,
+        "row": env.ball_y,
+        "column": env.ball_x,
+        "down": 1 if env.ball_dir in (2, 3) else -1,
+        "right": 1 if env.ball_dir in (1, 2) else -1,
+        "last_row": env.last_y,
+        "last_column": env.last_x,
+        "bricks": env.brick_map != 0,
+        "is_striking": env.strike,
+    }
 
 
 def follow_the_ball(env, random):
@@ -91,20 +95,20 @@ def follow_the_ball(env, random):
 def asterix_state(env):
     nothing = [0, 0, False, False]
     things = [thing if thing is not None else nothing for thing in env.entities]
-    return dict(
-        row=env.player_y,
-        column=env.player_x,
-        is_there=np.array([thing is not None for thing in env.entities]),
-        thing_column=np.array([thing[0] for thing in things]),
-        is_rightward=np.array([thing[2] for thing in things]),
-        is_gold=np.array([thing[3] for thing in things]),
-        spawn_timer=env.spawn_timer,
-        spawn_period=env.spawn_speed,
-        move_timer=env.move_timer,
-        move_period=env.move_speed,
-        ramp_timer=env.ramp_timer,
-        ramps=env.ramp_index,
-    )
+    return {
+        "row": env.player_y,
+        "column": env.player_x,
+        "is_there": np.array([thing is not None for thing in env.entities]),
+        "thing_column": np.array([thing[0] for thing in things]),
+        "is_rightward": np.array([thing[2] for thing in things]),
+        "is_gold": np.array([thing[3] for thing in things]),
+        "spawn_timer": env.spawn_timer,
+        "spawn_period": env.spawn_speed,
+        "move_timer": env.move_timer,
+        "move_period": env.move_speed,
+        "ramp_timer": env.ramp_timer,
+        "ramps": env.ramp_index,
+    }
 
 
 def asterix_comparable(state):
@@ -114,18 +118,18 @@ def asterix_comparable(state):
 
 
 def space_invaders_state(env):
-    return dict(
-        cannon=env.pos,
-        bullets=env.f_bullet_map != 0,
-        alien_bullets=env.e_bullet_map != 0,
-        aliens=env.alien_map != 0,
-        direction=env.alien_dir,
-        move_period=env.enemy_move_interval,
-        move_timer=env.alien_move_timer,
-        alien_shot_timer=env.alien_shot_timer,
-        shot_timer=env.shot_timer,
-        ramps=env.ramp_index,
-    )
+    return {
+        "cannon": env.pos,
+        "bullets": env.f_bullet_map != 0,
+        "alien_bullets": env.e_bullet_map != 0,
+        "aliens": env.alien_map != 0,
+        "direction": env.alien_dir,
+        "move_period": env.enemy_move_interval,
+        "move_timer": env.alien_move_timer,
+        "alien_shot_timer": env.alien_shot_timer,
+        "shot_timer": env.shot_timer,
+        "ramps": env.ramp_index,
+    }
 
 
 def shoot_often(env, random):
@@ -135,15 +139,15 @@ def shoot_often(env, random):
 def freeway_state(env):
     column, row, timer, speed = np.array(env.cars).T
     assert list(row) == list(range(1, 9))
-    return dict(
-        row=env.pos,
-        move_timer=env.move_timer,
-        car_column=column,
-        car_timer=timer,
-        car_speed=np.abs(speed),
-        is_rightward=speed > 0,
-        time_left=env.terminate_timer,
-    )
+    return {
+        "row": env.pos,
+        "move_timer": env.move_timer,
+        "car_column": column,
+        "car_timer": timer,
+        "car_speed": np.abs(speed),
+        "is_rightward": speed > 0,
+        "time_left": env.terminate_timer,
+    }
 
 
 def freeway_draws(drawn):
@@ -181,30 +185,32 @@ def seaquest_state(env):
     count = seaquest.ENEMIES
     assert len(enemies) + len(env.e_bullets) < count, "places"
     last = range(count - 1, -1, -1)
-    return dict(
-        row=env.sub_y,
-        column=env.sub_x,
-        is_rightward=env.sub_or,
-        bullets=seaquest_things(seaquest.BULLETS, env.f_bullets),
-        enemies=seaquest_things(count, enemies),
-        is_submarine=np.arange(count) >= len(env.e_fish),
-        move_timers=seaquest_numbers(count, [enemy[3] for enemy in enemies]),
-        shot_timers=seaquest_numbers(count, [0] * len(env.e_fish) + [sub[4] for sub in env.e_subs]),
-        next_enemy=len(enemies),
-        enemy_bullets=seaquest_things(count, env.e_bullets, last),
-        divers=seaquest_things(seaquest.DIVERS, env.divers),
-        diver_timers=seaquest_numbers(seaquest.DIVERS, [diver[3] for diver in env.divers]),
-        next_diver=len(env.divers) % seaquest.DIVERS,
-        on_board=env.diver_count,
-        oxygen=env.oxygen,
-        is_surfaced=env.surface,
-        shot_timer=env.shot_timer,
-        spawn_timer=env.e_spawn_timer,
-        spawn_period=env.e_spawn_speed,
-        move_period=env.move_speed,
-        diver_spawn_timer=env.d_spawn_timer,
-        ramps=env.ramp_index,
-    )
+    return {
+        "row": env.sub_y,
+        "column": env.sub_x,
+        "is_rightward": env.sub_or,
+        "bullets": seaquest_things(seaquest.BULLETS, env.f_bullets),
+        "enemies": seaquest_things(count, enemies),
+        "is_submarine": np.arange(count) >= len(env.e_fish),
+        "move_timers": seaquest_numbers(count, [enemy[3] for enemy in enemies]),
+        "shot_timers": seaquest_numbers(
+            count, [0] * len(env.e_fish) + [sub[4] for sub in env.e_subs]
+        ),
+        "next_enemy": len(enemies),
+        "enemy_bullets": seaquest_things(count, env.e_bullets, last),
+        "divers": seaquest_things(seaquest.DIVERS, env.divers),
+        "diver_timers": seaquest_numbers(seaquest.DIVERS, [diver[3] for diver in env.divers]),
+        "next_diver": len(env.divers) % seaquest.DIVERS,
+        "on_board": env.diver_count,
+        "oxygen": env.oxygen,
+        "is_surfaced": env.surface,
+        "shot_timer": env.shot_timer,
+        "spawn_timer": env.e_spawn_timer,
+        "spawn_period": env.e_spawn_speed,
+        "move_period": env.move_speed,
+        "diver_spawn_timer": env.d_spawn_timer,
+        "ramps": env.ramp_index,
+    }
 
 
 def in_order(things, ages, *numbers):
@@ -239,28 +245,33 @@ def seaquest_draws(drawn):
 
 
 class DiverHunter:
-    """Shoots, fetches divers, and comes up with some or when there is little air; then goes down."""
+    """Shoots and fetches divers; comes up with one, three or six, or too late; then goes down."""
 
     def __init__(self):
         self.rises = False
+        self.enough = 1
+        self.least_air = 40
 
     def __call__(self, env, random):
         chance = random.rand()
         if chance < 0.3:
             return ACTIONS.index("fire")
-        if chance < 0.5:
+        if chance < 0.4:
             return any_action(env, random)
-        enough = random.choice([1, 3, 6, 6])
-        self.rises = env.sub_y > 0 and (
-            self.rises or env.oxygen < 40 and env.diver_count != 0 or env.diver_count >= enough
-        )
+        if env.sub_y == 0:
+            self.rises = False
+            self.enough = random.choice([1, 3, 6, 6])
+            self.least_air = random.choice([40, 40, 40, -5])
+            return ACTIONS.index("down")
+        self.rises |= env.diver_count >= self.enough
+        self.rises |= env.oxygen < self.least_air and env.diver_count != 0
         if self.rises:
             return ACTIONS.index("up")
         if not env.divers:
             return ACTIONS.index(random.choice(["down", "left", "right"]))
         column, row, *_ = env.divers[0]
         if env.sub_y != row:
-            return ACTIONS.index("down" if env.sub_y < row else "up" if env.sub_y > 1 else "noop")
+            return ACTIONS.index("down" if env.sub_y < row else "up")
         return ACTIONS.index("left" if env.sub_x > column else "right")
 
 
@@ -318,7 +329,7 @@ def record(name, case, is_ramping, steps):
             start_draws = case.draws(dice.drawn)
             theirs.last_action = 0
         env = theirs.env
-        before = case.copied(env) | dict(reward=0, is_over=False)
+        before = case.copied(env) | {"reward": 0, "is_over": False}
         last_action = theirs.last_action
         dice.drawn.clear()
         action = case.policy(env, random)
@@ -326,7 +337,7 @@ def record(name, case, is_ramping, steps):
         sticky, *others = dice.drawn
         drawn = case.draws(others)
         drawn = [sticky, *drawn, *[0.0] * (case.game.step_draws - len(drawn))]
-        after = case.copied(env) | dict(reward=reward, is_over=is_over)
+        after = case.copied(env) | {"reward": reward, "is_over": is_over}
         observation = theirs.state()
         rows.append((before, last_action, action, drawn, is_first, start_draws, after, observation))
         is_first = is_over and not (case.revives and random.rand() < 0.95)
@@ -378,25 +389,25 @@ def test_one_step_from_every_state(played):
     assert not wrong, {name: (len(at), at[:5]) for name, at in wrong.items()}
 
 
+def episodes_of(log):
+    """What MinAtar has played, to be played again."""
+    return Episodes(
+        log.is_first,
+        log.start_draws.astype(np.float32),
+        log.action.astype(np.int32),
+        log.draws.astype(np.float32),
+        log.after["reward"],
+        log.after["is_over"],
+        checksums(log.observation),
+    )
+
+
 def test_whole_episodes(played):
-    case, game, log = played
-
-    def step(state, row):
-        is_first, start_draws, action, draws = row
-        fresh = Played(game.start(start_draws), jnp.int32(0))
-        state = jax.tree.map(lambda new, old: jnp.where(is_first, new, old), fresh, state)
-        state = game.advance(state, action, draws)
-        return state, (game.observation(state, None), state.game.reward, state.game.is_over)
-
-    start_draws = log.start_draws.astype(np.float32)
-    rows = (log.is_first, start_draws, log.action, log.draws.astype(np.float32))
-    first = Played(game.start(start_draws[0]), jnp.int32(0))
-    _, (observation, reward, is_over) = jax.jit(lambda s, r: jax.lax.scan(step, s, r))(first, rows)
-    np.testing.assert_array_equal(reward, log.after["reward"])
-    np.testing.assert_array_equal(is_over, log.after["is_over"])
-    assert np.count_nonzero((observation != log.observation).any((1, 2, 3))) == 0
-    assert log.is_first.sum() > 1, "several episodes"
-    assert log.after["reward"].sum() > 5, "points were made"
+    _, game, log = played
+    theirs = episodes_of(log)
+    assert_equal(replayed(game, theirs), theirs)
+    assert theirs.is_first.sum() > 1, "several episodes"
+    assert theirs.reward.sum() > 5, "points were made"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -408,3 +419,16 @@ def test_spaces_and_actions(name):
     assert list(game.planes) == [plane.replace("guage", "gauge") for plane in theirs.env.channels]
     assert list(ACTIONS) == ["noop", "left", "up", "right", "down", "fire"]
     assert theirs.env.action_map == [action[0] for action in ACTIONS]
+
+
+def write_episodes():
+    """Let MinAtar play a thousand steps of each game, for those who have not installed it."""
+    arrays = {}
+    for name, case in CASES.items():
+        for field, array in episodes_of(record(name, case, True, 1000))._asdict().items():
+            arrays[f"{name}/{field}"] = array
+    np.savez_compressed(pathlib.Path(__file__).parent / "episodes.npz", **arrays)
+
+
+if __name__ == "__main__":
+    write_episodes()
