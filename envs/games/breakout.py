@@ -56,13 +56,13 @@ class Breakout(MinAtar):
         """The ball at the left for a draw below 1/2, else at the right."""
         is_left = draws[0] < 0.5
         row = jnp.int32(3)
-        column = jnp.where(is_left, 0, SIDE - 1)
+        column = jnp.int32(jnp.where(is_left, 0, SIDE - 1))
         return State(
             paddle=jnp.int32(4),
             row=row,
             column=column,
             down=jnp.int32(1),
-            right=jnp.where(is_left, 1, -1),
+            right=jnp.int32(jnp.where(is_left, 1, -1)),
             last_row=row,
             last_column=column,
             bricks=wall(),

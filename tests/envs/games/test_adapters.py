@@ -86,6 +86,23 @@ def test_vector_environments_begin_anew_one_by_one():
     np.testing.assert_array_equal(first, again)
 
 
+def test_vector_environments_hold_states_of_many_arrays():
+    """MinAtar's Breakout without a paddle that moves: some ball is lost, then starts in row 3."""
+    envs = gym.make_vec("jax/Breakout-v1", num_envs=3, sticky_action_prob=0.0)
+    observation, _ = envs.reset(seed=0)
+    assert (observation.shape, observation.dtype) == ((3, 10, 10, 4), np.uint8)
+    for _ in range(20):
+        observation, _, terminated, _, _ = envs.step(np.zeros(3, int))
+        if terminated.any():
+            break
+    assert terminated.any()
+    observation, reward, _, _, _ = envs.step(np.zeros(3, int))
+    ball = np.asarray(observation[..., 1][terminated])
+    np.testing.assert_array_equal(ball.sum((1, 2)), 1)
+    np.testing.assert_array_equal(ball[:, 3].sum(1), 1)
+    np.testing.assert_array_equal(reward[terminated], 0)
+
+
 def test_vector_environments_are_truncated_at_the_limit():
     """MountainCar without a push ends after 200 steps; the next episode takes as many."""
     envs = gym.make_vec("jax/MountainCar-v0", num_envs=2)
