@@ -133,6 +133,22 @@ def test_space_invaders_shots_are_five_steps_apart():
     assert int(state.aliens.sum()) == 23
 
 
+@pytest.mark.parametrize(("period", "next_period"), [(12, 11), (7, 6), (6, 6)])
+def test_space_invaders_the_next_wave_moves_sooner(period, next_period):
+    """The last alien is hit in row 3, by a bullet from row 4; without ramping nothing changes."""
+    for is_ramping in (True, False):
+        game = SpaceInvaders(difficulty_ramping=is_ramping)
+        nothing = jnp.zeros((10, 10), bool)
+        state = start(game)._replace(
+            aliens=nothing.at[3, 2].set(True),
+            bullets=nothing.at[4, 2].set(True),
+            move_period=jnp.int32(period),
+        )
+        cleared = after(game, state, NOOP)
+        assert (int(cleared.reward), int(cleared.aliens.sum())) == (1, 24)
+        assert int(cleared.move_period) == (next_period if is_ramping else period)
+
+
 def test_freeway_a_chicken_crosses():
     """Nine moves, one in every third step, on a road whose cars are far away."""
     game = Freeway()
