@@ -63,7 +63,7 @@ _TRIED_STEPS = 3  # of an episode, before anything is learned from others
 _NOTES = {
     "phys2d/CartPole-v1": "phys2d/CartPole-v1 is not CartPole-v1: Gymnasium's JAX version adds "
     "mass and length where it should multiply, and its poles fall differently. Scores in the two "
-    "do not compare.",
+    "do not compare. jax/CartPole-v1 is CartPole-v1 in JAX.",
 }
 """What must be known of an environment that is trained on."""
 
@@ -196,7 +196,7 @@ class Envs:
     """The environments that an agent learns from and is judged in."""
 
     env: str = "CartPole-v1"
-    """Gymnasium id with discrete actions; phys2d/CartPole-v1 runs inside the jitted update."""
+    """Gymnasium id with discrete actions; jax/CartPole-v1 runs inside the jitted update."""
     num_envs: int = 1
     """Environments stepped together."""
     vectorization: str = "serial"

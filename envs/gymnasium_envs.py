@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 
+import missing_bits.envs.native  # noqa: F401 (registers the ids that begin with jax/)
 from missing_bits.envs.contract import Checked, as_jax_holds, in_one_line, in_words
 from missing_bits.envs.wrappers import wrap
 from missing_bits.errors import UserError, require
