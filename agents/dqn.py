@@ -139,6 +139,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epsilon_decay_steps": 24_000,
     },
 }
+PRESETS |= {f"jax/{name}": settings for name, settings in PRESETS.items()}  # the same games
 TINY = {
     "env_steps": 72,
     "num_envs": 4,
