@@ -118,18 +118,21 @@ def main(arguments: list[str]) -> int:
     asked = _asked(config, fixed) if config.exp else None
     if asked is not None:
         chosen = sweep_trials.checked(asked)
+        _refuse_choosing(config, asked, sweep_trials.tasks(chosen))
         if not (path / "sweep.json").exists():
             asked = dataclasses.replace(asked, groups=_groups(asked, chosen))
         folder = Folder(path)
         sweep = _begin(folder, asked)
     else:
+        _refuse_what_is_settled(config, fixed)
         folder = Folder(path)
         sweep = _begin(folder, None)
         sweep_trials.refuse_code(sweep, path / "sweep.json")
-        sweep_trials.checked(sweep)
+        chosen = sweep_trials.checked(sweep)
+        _refuse_choosing(config, sweep, sweep_trials.tasks(chosen))
     if config.group >= 0:
         return _train_group(config, sweep, folder, again)
-    return _Session(config, sweep, folder, again).run()
+    return _Session(config, sweep, folder, again, sweep_trials.tasks(chosen)).run()
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -139,10 +142,12 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     mine: list[str] = []
     fixed: list[str] = []
     into = fixed
-    for argument in arguments:
+    for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         option = name.replace("_", "-")
         if option in gathered:
+            follows = i + 1 < len(arguments) and not arguments[i + 1].startswith("--")
+            require(bool(equals) or follows, f"{option} needs a value.")
             into = gathered[option]
             into += [value] if equals else []
             continue
@@ -154,6 +159,34 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for option, values in gathered.items():
         mine += [option, *values] if values else []
     return mine, fixed
+
+
+def _refuse_choosing(config: Config, sweep: Sweep, tasks: Sequence[str]) -> None:
+    """Raises `UserError` where scores of several environments or data sets would be ranked."""
+    ranking = {
+        "--sampler=tpe": sweep.sampler == "tpe",
+        f"--pruner={sweep.pruner}": sweep.pruner != "none",
+        "--confirm": config.confirm > 0,
+    }
+    given = [option for option, holds in ranking.items() if holds]
+    require(
+        len(tasks) == 1 or not given,
+        f"{' and '.join(given)}: scores on {' and '.join(tasks)} cannot be ranked together. Leave "
+        "it out, or give each a sweep of its own.",
+    )
+
+
+def _refuse_what_is_settled(config: Config, fixed: Sequence[str]) -> None:
+    """Raises `UserError` for options that would not count, since the folder says what is swept."""
+    default = Config()
+    names = [field.name for field in dataclasses.fields(Sweep) if hasattr(config, field.name)]
+    given = [f"--{name}" for name in names if getattr(config, name) != getattr(default, name)]
+    given += fixed
+    require(
+        not given,
+        f"--dir={config.dir} without --exp goes on with the sweep that was begun there: leave out "
+        f"{' '.join(given)}, or give all options of the sweep again.",
+    )
 
 
 def _asked(config: Config, fixed: list[str]) -> Sweep:
@@ -264,15 +297,24 @@ class _Session:
       sweep: what is swept.
       folder: of the sweep.
       again: the arguments that go on with the sweep.
+      tasks: the environments or data sets of its trials.
     """
 
-    def __init__(self, config: Config, sweep: Sweep, folder: Folder, again: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sweep: Sweep,
+        folder: Folder,
+        again: Sequence[str],
+        tasks: Sequence[str],
+    ) -> None:
         self._config = config
         self._sweep = sweep
         self._folder = folder
         self._proposals = Proposals(sweep, sweep_trials.all_axes(sweep), folder)
         self._proposals.known()  # all that stand in the folder must follow from the sweep
         self._again = again
+        self._tasks = tasks
         self._drawn_at = 0.0
         self._console = Console(highlight=False)
         if not self._console.is_terminal:
@@ -300,6 +342,12 @@ class _Session:
                     f"No trial has a score; what they said stands in {self._folder.path}/logs."
                 )
                 return 1
+            if len(self._tasks) > 1:
+                self._say(
+                    f"Scores on {' and '.join(self._tasks)} are not ranked together. Compare: "
+                    f"python run.py compare {self._folder.path}"
+                )
+                return 0
             self._tell_winner(winner)
             if config.confirm:
                 self._confirm(winner, executor)
@@ -319,14 +367,15 @@ class _Session:
 
     def _reopen(self) -> None:
         """Lets trials that failed be tried again."""
+        trials = [trial.name for trial in self._proposals.known()]
+        failed = [name for name in trials if self._folder.standing(name).state == "failed"]
         require(
-            not self._sweep.groups,
+            not failed or not self._sweep.groups,
             f"--retry: the trials of {self._folder.path} are rows of one program, from which those "
             "that failed were dropped. Begin a new sweep of their settings, or with --pack=no.",
         )
-        for trial in self._proposals.known():
-            if self._folder.standing(trial.name).state == "failed":
-                self._folder.reopen(trial.name)
+        for name in [*failed, *self._folder.failed_confirmations()]:
+            self._folder.reopen(name)
 
     def began(self, work: str) -> None:
         """Is told of work that begins."""
@@ -421,7 +470,7 @@ class _Session:
     def _confirm(self, winner: Trial, executor: machine.Executor) -> None:
         """Trains the winner again on seeds that nothing was chosen on."""
         seeds = self._config.confirm
-        name = self._folder.confirmation(seeds)
+        name = self._folder.confirmation(winner, seeds)
         told = sweep_trials.arguments(self._sweep, winner)
         chosen = command_line.parse(told)
         first = chosen.run.seed + self._sweep.seeds

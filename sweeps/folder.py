@@ -2,7 +2,7 @@
 
     sweep.json            what is swept, written once
     trials/0000/          an ordinary run folder; `trial.json` in it says which settings it has
-    confirm-5/            the run that confirms the winner, on five seeds
+    confirm-0003-5/       the run that confirms trial 0003, the winner, on five seeds
     groups/0/checkpoints  of trials that are rows of one program
     logs/0000.txt         what a trial's process printed
     claims/0000.lock      held by the process that works on a trial, and by the trial's own
@@ -219,9 +219,14 @@ class Folder:
         """Lets a trial that failed be tried again."""
         (self.trial_path(name) / ENDED).unlink(missing_ok=True)
 
-    def confirmation(self, seeds: int) -> str:
-        """The name of the run that confirms the winner on so many fresh seeds."""
-        return f"{_CONFIRM}-{seeds}"
+    def confirmation(self, winner: Trial, seeds: int) -> str:
+        """The name of the run that confirms a winner on so many fresh seeds."""
+        return f"{_CONFIRM}-{winner.name}-{seeds}"
+
+    def failed_confirmations(self) -> list[str]:
+        """The names of those that failed."""
+        names = sorted(path.name for path in self.path.glob(f"{_CONFIRM}-*"))
+        return [name for name in names if self.standing(name).state == "failed"]
 
     def headline(self) -> Headline | None:
         """The headline of the sweep's runs, once one of them has begun."""

@@ -30,6 +30,11 @@ def _elsewhere(tmp_path, monkeypatch):
     [
         ("", "sweep needs --exp"),
         ("--dir=nowhere", "sweep needs --exp"),
+        ("--dir=. --seeds=2 --step-size=1", "leave out --seeds --step-size=1, or give all"),
+        (f"{BOWL} --over", "--over needs a value"),
+        (f"{BOWL} --over --seeds=2", "--over needs a value"),
+        (f"{BOWL} --exp=dqn --pruner=halving", "bowl and CartPole-v1 cannot be ranked together"),
+        (f"{BOWL} --over data=a,b --confirm=2", "--confirm: scores on a and b cannot be ranked"),
         ("--exp=dqm", "--exp=dqm is not an experiment. Did you mean dqn?"),
         (f"{BOWL} --over sise=1,2", "--sise is not an option. Did you mean --sizes?"),
         (f"{BOWL} --step=3", "--step is not an option"),
@@ -102,7 +107,7 @@ def test_a_grid_is_trained_told_and_gone_on_with(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "begins" not in out.partition("Best of")[0]
     found = re.search(r"Confirmed on seeds 1 to 3: eval/height (\S+) \[", out)
-    confirmed = json.loads((tmp_path / "s" / "confirm-3" / "result.json").read_text())
+    confirmed = json.loads((tmp_path / "s" / "confirm-0000-3" / "result.json").read_text())
     assert float(found[1]) == pytest.approx(confirmed["eval/height"], rel=1e-3)
     assert [row["seed"] for row in confirmed["seeds"]] == [1, 2, 3]
     assert (tmp_path / "s" / "trials" / "0000" / "metrics.jsonl").read_text() == before
