@@ -336,6 +336,17 @@ class _Session:
             self._drive(works, lambda work: self._of(work, executor.devices), executor, pruner)
             self._console.print(self._table())
             self._tell_rates()
+            stopped = [
+                trial.name
+                for trial in self._proposals.known()
+                if self._folder.standing(trial.name).state not in OVER
+            ]
+            if stopped:
+                self._say(
+                    f"{', '.join(stopped)} stopped, by somebody else. Continue with:\n"
+                    f"  {_command(self._again)}"
+                )
+                return 1
             winner = best(self._proposals.known(), self._folder)
             if winner is None:
                 self._say(
@@ -434,13 +445,13 @@ class _Session:
         return [*told, "--run.resume"] if self._folder.has_begun(name) else told
 
     def _table(self, most: int = 0) -> Table:
-        """All trials that have begun, or the last ones of them."""
+        """All trials that have begun and how they ended, or, while they run, the last of them."""
         trials = self._proposals.known()[-most:]
         standings = {trial.name: self._folder.standing(trial.name) for trial in trials}
         steps = {
             trial.name: self._folder.step(trial.name)
             for trial in trials
-            if standings[trial.name].state not in OVER
+            if most and standings[trial.name].state not in OVER
         }
         headline = self._folder.headline()
         name = headline.name.partition("/")[2] if headline else "score"

@@ -28,7 +28,13 @@ from missing_bits.sweeps.space import Settings
 _CONFIRM = "confirm"
 _TYPES = {"exps": list, "fixed": list, "over": dict, "sampler": str, "pruner": str}
 _TYPES |= {"pack": str, "groups": list}
+_KINDS = {
+    "sampler": ("grid", "random", "tpe"),
+    "pruner": ("none", "halving", "median"),
+    "pack": ("auto", "yes", "no"),
+}
 _COUNTS = ("seeds", "trials", "seed")
+_TORN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -101,14 +107,29 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        require(not path.is_file(), f"--dir={path} is a file; name a folder.")
         try:
+            require(not path.is_file(), f"--dir={path} is a file; name a folder.")
+            if not (path / "sweep.json").exists():
+                self._refuse_what_is_no_sweep()
             for name in ("trials", "logs", "claims"):
                 (path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"--dir={path} cannot be used: {error.strerror}. {remedy(error)}"
             ) from error
+        except ValueError as error:  # a NUL within
+            raise UserError(f"--dir={str(path)!r} is no path: {error}.") from error
+
+    def _refuse_what_is_no_sweep(self) -> None:
+        """Raises `UserError` for a folder of something else, in which nothing is made then."""
+        found = {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+        strange = {name for name in found if name[0] != "."} - {"trials", "logs", "claims"}
+        require(
+            (not strange and not any(self.path.glob("trials/*")))
+            or (self.path / "sweep.json").exists(),  # by now: another process was first
+            f"--dir={self.path} holds something else than a sweep (no sweep.json): name a new "
+            "folder.",
+        )
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -121,17 +142,10 @@ class Folder:
         """What is swept here; None where nothing has been begun.
 
         Raises:
-          UserError: `sweep.json` is damaged, or the folder holds something else.
+          UserError: `sweep.json` is damaged.
         """
         file = self.path / "sweep.json"
         if not file.exists():
-            ours = {"trials", "logs", "claims", "sweep.json"}
-            strange = {path.name for path in self.path.iterdir() if path.name[0] != "."} - ours
-            require(
-                not strange and not any((self.path / "trials").iterdir()),
-                f"--dir={self.path} holds something else than a sweep (no sweep.json): name a new "
-                "folder.",
-            )
             return None
         try:
             read = json.loads(file.read_text())
@@ -141,7 +155,9 @@ class Folder:
             require(all(type(read[name]) is int and read[name] >= 0 for name in _COUNTS), "")
             words = [*read["exps"], *read["fixed"], *read["over"].values()]
             require(bool(read["exps"]) and all(isinstance(word, str) for word in words), "")
+            require(all(read[name] in kinds for name, kinds in _KINDS.items()), "")
             numbers = sorted(number for group in read["groups"] for number in group)
+            require(all(type(number) is int for number in numbers) and all(read["groups"]), "")
             require(numbers in ([], list(range(read["trials"]))), "")
         except (OSError, ValueError, TypeError, RecursionError, UserError) as error:
             raise UserError(
@@ -191,7 +207,7 @@ class Folder:
             settings = read["settings"]
             strings = [exp, *settings, *settings.values()]
             require(all(isinstance(word, str) for word in strings), "")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError) as error:
+        except (*_TORN, UserError) as error:
             raise UserError(
                 f"{file} is damaged. Remove the folder to have the trial made again."
             ) from error

@@ -14,6 +14,9 @@ def foreseen(sweep: Sweep, axes: Mapping[str, Sequence[Axis]]) -> list[Trial]:
     Args:
       sweep: what is swept.
       axes: of each of its experiments.
+
+    Raises:
+      UserError: their number is not that of the grid.
     """
     if sweep.sampler == "tpe":
         corners = space.corners(axes[sweep.exps[0]])
@@ -22,6 +25,12 @@ def foreseen(sweep: Sweep, axes: Mapping[str, Sequence[Axis]]) -> list[Trial]:
     found: list[Trial] = []
     for exp in sweep.exps:
         grid = list(space.grid(axes[exp])) if sweep.sampler == "grid" else []
+        require(
+            len(grid) * len(sweep.exps) == sweep.trials or sweep.sampler != "grid",
+            f"sweep.json tells of {sweep.trials} trials, and its grid has "
+            f"{len(grid) * len(sweep.exps)}: it was changed. Mend it, or begin a new sweep in "
+            "another folder.",
+        )
         for i in range(each):
             mine = grid[i] if grid else samplers.random(axes[exp], sweep.seed, i)
             found.append(Trial(len(found), exp, mine))

@@ -161,6 +161,15 @@ def test_a_trial_that_was_tampered_with_is_refused(tmp_path, capsys):
     assert "is of another sweep, or was changed" in capsys.readouterr().err
 
 
+def test_a_grid_of_another_size_is_refused(tmp_path, capsys):
+    mine, fixed = sweep._split(["--exp=dqn", "--over", "n-step=1,3"])
+    config = sweep.command_line.of_command("sweep", sweep.Config, mine)
+    asked = sweep._asked(config, fixed)
+    Folder(tmp_path / "s").write(sweep.dataclasses.replace(asked, trials=3))
+    assert run.main(["sweep", "--dir=s"]) == 2
+    assert "tells of 3 trials, and its grid has 2" in capsys.readouterr().err
+
+
 def test_arguments_are_told_apart():
     given = ["--exp", "a", "--exp=b", "--over", "x=1,2", "--lr=3", "--sizes", "4", "5"]
     given += ["--over=y=3", "--seeds", "2", "--dir=d", "--retry"]

@@ -47,6 +47,10 @@ def test_what_is_swept_is_read_back(tmp_path):
         {"groups": [[7]]},
         {"groups": ["x"]},
         {"groups": [0]},
+        {"groups": [[0.0, 1]]},
+        {"groups": [{}]},
+        {"sampler": "guess"},
+        {"pruner": "shears"},
         {"version": 3},
     ],
 )
@@ -63,7 +67,10 @@ def test_a_damaged_description_is_refused_in_one_line(tmp_path, damage):
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="holds something else"):
-        Folder(tmp_path).read()
+        Folder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(UserError, match="is no path"):
+        Folder(tmp_path / "a\0b")
     with pytest.raises(UserError, match="is a file"):
         Folder(tmp_path / "notes.txt")
 
@@ -74,7 +81,13 @@ def test_trials_are_read_back(tmp_path):
     assert folder.trial(3) is None
     folder.propose(trial)
     assert folder.trial(3) == trial
-    for damage in ("{", "[]", '{"exp": 1, "settings": {}}', '{"exp": "a", "settings": {"b": 2}}'):
+    for damage in (
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"exp": 1, "settings": {}}',
+        '{"exp": "a", "settings": {"b": 2}}',
+    ):
         write(folder.trial_path("0003"), "trial.json", damage)
         with pytest.raises(UserError, match=r"trial\.json is damaged"):
             folder.trial(3)
