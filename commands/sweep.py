@@ -472,9 +472,10 @@ class _Session:
     def _tell_winner(self, winner: Trial) -> None:
         headline = self._folder.headline()
         standing = self._folder.standing(winner.name)
+        seeds = "1 seed" if self._sweep.seeds == 1 else f"{self._sweep.seeds} seeds"
         self._say(
             f"Best of {self._sweep.trials}: {describe(winner)}, {headline.name} "
-            f"{standing.score:.4g} ({self._sweep.seeds} seeds, on which it was chosen). Compare "
+            f"{standing.score:.4g} ({seeds}, on which it was chosen). Compare "
             f"all: python run.py compare {self._folder.path}"
         )
 

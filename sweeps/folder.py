@@ -14,11 +14,12 @@ whose process died can be taken up by anyone, and one that outlives its sweep ca
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from missing_bits.errors import UserError, remedy, require
 from missing_bits.loop.folder import ENDED, read_json, read_rows, write_whole
@@ -247,9 +248,9 @@ class Folder:
     def headline(self) -> Headline | None:
         """The headline of the sweep's runs, once one of them has begun."""
         for file in sorted(self.path.glob("trials/*/config.json")):
-            told = read_json(file).get("headline")
-            if isinstance(told, dict) and told.keys() == {"name", "larger_is_better"}:
-                return Headline(**told)
+            found = _headline(file)
+            if found is not None:
+                return found
         return None
 
     def budget(self, name: str) -> int | None:
@@ -268,24 +269,26 @@ class Folder:
         if headline is None:
             return {}
         last = self.pruned_at(name)
-        run = read_json(path / "config.json").get("run", {})
-        is_mean = run.get("num_seeds", 1) > 1  # then rows of means have no seed
+        run = read_json(path / "config.json").get("run")
+        # Of several seeds only rows of means count: those have no seed.
+        several = isinstance(run, dict) and run.get("num_seeds", 1) != 1
         return {
             row["step"]: float(row[headline.name])
             for row in read_rows(path).rows
             if isinstance(row.get(headline.name), int | float)
-            and is_mean == ("seed" not in row)
+            and several == ("seed" not in row)
             and (last is None or row["step"] <= last)
         }
 
     def rate(self, name: str) -> float | None:
         """Steps per second of all rows of a trial's program, once it has finished."""
-        return read_json(self.trial_path(name) / "result.json").get("steps_per_second")
+        return _number(read_json(self.trial_path(name) / "result.json").get("steps_per_second"))
 
     def pruned_at(self, name: str) -> int | None:
         """The step at which a trial was given up; None if it was not."""
         ended = read_json(self.trial_path(name) / ENDED)
-        return ended.get("step") if ended.get("state") == "pruned" else None
+        step = ended.get("step")
+        return step if ended.get("state") == "pruned" and type(step) is int else None
 
     def standing(self, name: str) -> Standing:
         """How far a trial is, from its folder."""
@@ -294,21 +297,38 @@ class Folder:
         state = ended.get("state")
         result = read_json(path / "result.json")
         if state == "pruned":
-            step = ended.get("step")
-            return Standing("pruned", self.curve(name).get(step), str(ended.get("why")))
+            score = self.curve(name).get(self.pruned_at(name))
+            return Standing("pruned", score, str(ended.get("why")))
         if state == "failed":
             return Standing("failed", None, str(ended.get("why")))
         if result and not result.get("finishing"):
-            headline = read_json(path / "config.json").get("headline", {}).get("name")
-            ends = (result.get(f"{headline}_low"), result.get(f"{headline}_high"))
+            headline = _headline(path / "config.json")
+            name = headline.name if headline else ""
+            ends = (_number(result.get(f"{name}_low")), _number(result.get(f"{name}_high")))
             return Standing(
                 "finished",
-                result.get(headline),
+                _number(result.get(name)),
                 interval=None if None in ends else ends,
-                seconds=result.get("wall_seconds"),
-                compile_seconds=result.get("compile_seconds"),
+                seconds=_number(result.get("wall_seconds")),
+                compile_seconds=_number(result.get("compile_seconds")),
             )
         return Standing("stopped" if state == "stopped" else "open", None)
+
+
+def _headline(config: Path) -> Headline | None:
+    """The headline that a run's configuration names, if that is what stands there."""
+    told = read_json(config).get("headline")
+    if not isinstance(told, dict) or told.keys() != {"name", "larger_is_better"}:
+        return None
+    found = Headline(**told)
+    fits = isinstance(found.name, str) and isinstance(found.larger_is_better, bool)
+    return found if fits else None
+
+
+def _number(value: Any) -> float | None:
+    """The number that stands in a file; None if it is no finite one."""
+    is_number = type(value) in (int, float) and math.isfinite(value)
+    return value if is_number else None
 
 
 def cores() -> int:

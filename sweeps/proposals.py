@@ -70,7 +70,7 @@ class Proposals:
         """
         trial = self._folder.trial(number)
         if trial is None:
-            return None
+            return self._begun(number)
         if self._sweep.sampler == "tpe":
             axes = self._axes[self._sweep.exps[0]]
             follows = trial.exp == self._sweep.exps[0] and list(trial.settings) == [
@@ -84,6 +84,18 @@ class Proposals:
             "changed. Remove the folder to have the trial made again.",
         )
         return trial
+
+    def _begun(self, number: int) -> Trial | None:
+        """A trial whose run stands there although its file is gone; None if there is none."""
+        name = f"{number:04d}"
+        if not self._folder.has_begun(name):
+            return None
+        require(
+            self._sweep.sampler != "tpe",
+            f"{self._folder.trial_path(name)} has lost its trial.json, which says what was drawn. "
+            "Remove the folder to have the trial made again.",
+        )
+        return self._foreseen[number]
 
     def _trial(self, number: int) -> Trial:
         known = self._known(number)

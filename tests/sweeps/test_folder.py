@@ -1,5 +1,6 @@
 """A sweep's folder: what stands in it, and who may work on a trial."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +11,9 @@ import pytest
 
 from missing_bits.errors import UserError
 from missing_bits.sweeps.folder import Folder, Standing, Sweep, Trial
+from missing_bits.sweeps.proposals import Proposals
+from missing_bits.sweeps.space import Axis
+from missing_bits.sweeps.table import table
 
 SWEEP = Sweep(
     ["dqn"], ["--env-steps=9"], {"n-step": "1,3"}, 2, "grid", 2, "none", 0, "auto", [[0, 1]]
@@ -155,3 +159,39 @@ def test_how_far_a_trial_is(tmp_path):
     assert folder.standing("0000").state == "open"
     write(path, "result.json", {**result, "eval/x_low": 1.0, "eval/x_high": 2.0})
     assert folder.standing("0000") == Standing("finished", 1.5, "", (1.0, 2.0), 9.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"headline": "eval/x"}),
+        ("config.json", {"headline": {"name": 5, "larger_is_better": True}}),
+        ("config.json", {"run": "x"}),
+        ("result.json", {"eval/x": "<b>", "eval/x_low": [1], "wall_seconds": {}}),
+        ("result.json", {"eval/x": None, "steps_per_second": "fast"}),
+        ("ended.json", {"state": "pruned", "step": "x", "why": 5}),
+    ],
+)
+def test_a_trial_whose_files_make_no_sense_can_be_told(tmp_path, file, change):
+    folder = Folder(tmp_path)
+    path = folder.trial_path("0000")
+    files = {"config.json": CONFIG, "result.json": {"eval/x": 1.5}, "ended.json": {}}
+    for name, value in files.items():
+        write(path, name, {**value, **(change if name == file else {})})
+    write(path, "metrics.jsonl", json.dumps({"step": 5, "seed": 0, "eval/x": 2.0}) + "\n")
+    standing = folder.standing("0000")
+    assert standing.state in ("finished", "pruned")
+    assert folder.curve("0000") in ({5: 2.0}, {})
+    assert folder.rate("0000") is None
+    told = table([Trial(0, "dqn", {})], {"0000": standing}, {}, [], "x")
+    assert told.row_count == 1
+
+
+def test_a_trial_that_lost_its_file_is_known_by_its_run(tmp_path):
+    folder = Folder(tmp_path)
+    axes = {"dqn": [Axis("n-step", ("1", "3"))]}
+    write(folder.trial_path("0001"), "config.json", CONFIG)
+    assert Proposals(SWEEP, axes, folder).known() == [Trial(1, "dqn", {"n-step": "3"})]
+    drawn = dataclasses.replace(SWEEP, sampler="tpe")
+    with pytest.raises(UserError, match=r"0001 has lost its trial\.json"):
+        Proposals(drawn, axes, folder).known()
