@@ -22,7 +22,7 @@ from rich.table import Table
 from missing_bits import options
 from missing_bits.commands import command_line, sweep_trials
 from missing_bits.commands.command_line import Chosen
-from missing_bits.errors import UserError, require
+from missing_bits.errors import UserError, remedy, require
 from missing_bits.loop.member import DOOR, Member
 from missing_bits.loop.process import Owner
 from missing_bits.loop.train import train_rows
@@ -114,6 +114,19 @@ def main(arguments: list[str]) -> int:
         "sweep needs --exp, or the --dir of a sweep to go on with: python run.py sweep --exp=dqn "
         "--over learning-rate=1e-4,1e-3 --seeds=5",
     )
+    try:
+        return _sweep(config, fixed, path, arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, or one that cannot be written to
+        raise UserError(
+            f"--dir={path} cannot be used any more: {error}. {remedy(error)} Trials that were "
+            "saved go on when the sweep is started again."
+        ) from error
+
+
+def _sweep(config: Config, fixed: list[str], path: Path, arguments: list[str]) -> int:
+    """Sweeps in a folder; returns the exit status."""
     again = arguments if config.dir else [*arguments, f"--dir={path}"]
     asked = _asked(config, fixed) if config.exp else None
     if asked is not None:

@@ -1,5 +1,6 @@
 """`python run.py sweep`: what it refuses, and that it trains what it says."""
 
+import errno
 import json
 import os
 import pathlib
@@ -159,6 +160,18 @@ def test_a_trial_that_was_tampered_with_is_refused(tmp_path, capsys):
     (path / "trial.json").write_text(json.dumps(told))
     assert run.main(["sweep", BOWL, "--over", "bottom=3,4", "--dir=s"]) == 2
     assert "is of another sweep, or was changed" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sweep.json")
+
+    monkeypatch.setattr(Folder, "write", full)
+    assert run.main(["sweep", BOWL, "--over", "bottom=3,4", "--dir=s"]) == 2
+    said = capsys.readouterr().err
+    assert "--dir=s cannot be used any more" in said
+    assert "Free some space" in said
+    assert said.count("\n") == 1
 
 
 def test_a_grid_of_another_size_is_refused(tmp_path, capsys):
