@@ -61,6 +61,7 @@ def main(arguments: list[str]) -> int:
 def check_out(path: Path, kinds: tuple[str, ...]) -> None:
     """Raises `UserError` for a file that cannot be written, before anything is computed."""
     require(path.suffix in kinds, f"--out={path}: name a file that ends in {' or '.join(kinds)}.")
+    require("\0" not in str(path), f"--out={str(path)!r} is no path: name a file.")
     require(not path.is_dir(), f"--out={path} is a folder: name a file.")
     require(path.parent.is_dir(), f"--out={path}: there is no folder {path.parent}. Make it first.")
 

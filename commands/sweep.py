@@ -22,7 +22,7 @@ from rich.table import Table
 from missing_bits import options
 from missing_bits.commands import command_line, sweep_trials
 from missing_bits.commands.command_line import Chosen
-from missing_bits.errors import UserError, require
+from missing_bits.errors import UserError, remedy, require
 from missing_bits.loop.member import DOOR, Member
 from missing_bits.loop.process import Owner
 from missing_bits.loop.train import train_rows
@@ -114,22 +114,38 @@ def main(arguments: list[str]) -> int:
         "sweep needs --exp, or the --dir of a sweep to go on with: python run.py sweep --exp=dqn "
         "--over learning-rate=1e-4,1e-3 --seeds=5",
     )
+    try:
+        return _sweep(config, fixed, path, arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, or one that cannot be written to
+        raise UserError(
+            f"--dir={path} cannot be used any more: {error}. {remedy(error)} Trials that were "
+            "saved go on when the sweep is started again."
+        ) from error
+
+
+def _sweep(config: Config, fixed: list[str], path: Path, arguments: list[str]) -> int:
+    """Sweeps in a folder; returns the exit status."""
     again = arguments if config.dir else [*arguments, f"--dir={path}"]
     asked = _asked(config, fixed) if config.exp else None
     if asked is not None:
         chosen = sweep_trials.checked(asked)
+        _refuse_choosing(config, asked, sweep_trials.tasks(chosen))
         if not (path / "sweep.json").exists():
             asked = dataclasses.replace(asked, groups=_groups(asked, chosen))
         folder = Folder(path)
         sweep = _begin(folder, asked)
     else:
+        _refuse_what_is_settled(config, fixed)
         folder = Folder(path)
         sweep = _begin(folder, None)
         sweep_trials.refuse_code(sweep, path / "sweep.json")
-        sweep_trials.checked(sweep)
+        chosen = sweep_trials.checked(sweep)
+        _refuse_choosing(config, sweep, sweep_trials.tasks(chosen))
     if config.group >= 0:
         return _train_group(config, sweep, folder, again)
-    return _Session(config, sweep, folder, again).run()
+    return _Session(config, sweep, folder, again, sweep_trials.tasks(chosen)).run()
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -139,10 +155,12 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     mine: list[str] = []
     fixed: list[str] = []
     into = fixed
-    for argument in arguments:
+    for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         option = name.replace("_", "-")
         if option in gathered:
+            follows = i + 1 < len(arguments) and not arguments[i + 1].startswith("--")
+            require(bool(equals) or follows, f"{option} needs a value.")
             into = gathered[option]
             into += [value] if equals else []
             continue
@@ -154,6 +172,34 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for option, values in gathered.items():
         mine += [option, *values] if values else []
     return mine, fixed
+
+
+def _refuse_choosing(config: Config, sweep: Sweep, tasks: Sequence[str]) -> None:
+    """Raises `UserError` where scores of several environments or data sets would be ranked."""
+    ranking = {
+        "--sampler=tpe": sweep.sampler == "tpe",
+        f"--pruner={sweep.pruner}": sweep.pruner != "none",
+        "--confirm": config.confirm > 0,
+    }
+    given = [option for option, holds in ranking.items() if holds]
+    require(
+        len(tasks) == 1 or not given,
+        f"{' and '.join(given)}: scores on {' and '.join(tasks)} cannot be ranked together. Leave "
+        "it out, or give each a sweep of its own.",
+    )
+
+
+def _refuse_what_is_settled(config: Config, fixed: Sequence[str]) -> None:
+    """Raises `UserError` for options that would not count, since the folder says what is swept."""
+    default = Config()
+    names = [field.name for field in dataclasses.fields(Sweep) if hasattr(config, field.name)]
+    given = [f"--{name}" for name in names if getattr(config, name) != getattr(default, name)]
+    given += fixed
+    require(
+        not given,
+        f"--dir={config.dir} without --exp goes on with the sweep that was begun there: leave out "
+        f"{' '.join(given)}, or give all options of the sweep again.",
+    )
 
 
 def _asked(config: Config, fixed: list[str]) -> Sweep:
@@ -264,15 +310,24 @@ class _Session:
       sweep: what is swept.
       folder: of the sweep.
       again: the arguments that go on with the sweep.
+      tasks: the environments or data sets of its trials.
     """
 
-    def __init__(self, config: Config, sweep: Sweep, folder: Folder, again: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sweep: Sweep,
+        folder: Folder,
+        again: Sequence[str],
+        tasks: Sequence[str],
+    ) -> None:
         self._config = config
         self._sweep = sweep
         self._folder = folder
         self._proposals = Proposals(sweep, sweep_trials.all_axes(sweep), folder)
         self._proposals.known()  # all that stand in the folder must follow from the sweep
         self._again = again
+        self._tasks = tasks
         self._drawn_at = 0.0
         self._console = Console(highlight=False)
         if not self._console.is_terminal:
@@ -294,12 +349,29 @@ class _Session:
             self._drive(works, lambda work: self._of(work, executor.devices), executor, pruner)
             self._console.print(self._table())
             self._tell_rates()
+            stopped = [
+                trial.name
+                for trial in self._proposals.known()
+                if self._folder.standing(trial.name).state not in OVER
+            ]
+            if stopped:
+                self._say(
+                    f"{', '.join(stopped)} stopped, by somebody else. Continue with:\n"
+                    f"  {_command(self._again)}"
+                )
+                return 1
             winner = best(self._proposals.known(), self._folder)
             if winner is None:
                 self._say(
                     f"No trial has a score; what they said stands in {self._folder.path}/logs."
                 )
                 return 1
+            if len(self._tasks) > 1:
+                self._say(
+                    f"Scores on {' and '.join(self._tasks)} are not ranked together. Compare: "
+                    f"python run.py compare {self._folder.path}"
+                )
+                return 0
             self._tell_winner(winner)
             if config.confirm:
                 self._confirm(winner, executor)
@@ -319,14 +391,15 @@ class _Session:
 
     def _reopen(self) -> None:
         """Lets trials that failed be tried again."""
+        trials = [trial.name for trial in self._proposals.known()]
+        failed = [name for name in trials if self._folder.standing(name).state == "failed"]
         require(
-            not self._sweep.groups,
+            not failed or not self._sweep.groups,
             f"--retry: the trials of {self._folder.path} are rows of one program, from which those "
             "that failed were dropped. Begin a new sweep of their settings, or with --pack=no.",
         )
-        for trial in self._proposals.known():
-            if self._folder.standing(trial.name).state == "failed":
-                self._folder.reopen(trial.name)
+        for name in [*failed, *self._folder.failed_confirmations()]:
+            self._folder.reopen(name)
 
     def began(self, work: str) -> None:
         """Is told of work that begins."""
@@ -385,13 +458,13 @@ class _Session:
         return [*told, "--run.resume"] if self._folder.has_begun(name) else told
 
     def _table(self, most: int = 0) -> Table:
-        """All trials that have begun, or the last ones of them."""
+        """All trials that have begun and how they ended, or, while they run, the last of them."""
         trials = self._proposals.known()[-most:]
         standings = {trial.name: self._folder.standing(trial.name) for trial in trials}
         steps = {
             trial.name: self._folder.step(trial.name)
             for trial in trials
-            if standings[trial.name].state not in OVER
+            if most and standings[trial.name].state not in OVER
         }
         headline = self._folder.headline()
         name = headline.name.partition("/")[2] if headline else "score"
@@ -412,16 +485,17 @@ class _Session:
     def _tell_winner(self, winner: Trial) -> None:
         headline = self._folder.headline()
         standing = self._folder.standing(winner.name)
+        seeds = "1 seed" if self._sweep.seeds == 1 else f"{self._sweep.seeds} seeds"
         self._say(
             f"Best of {self._sweep.trials}: {describe(winner)}, {headline.name} "
-            f"{standing.score:.4g} ({self._sweep.seeds} seeds, on which it was chosen). Compare "
+            f"{standing.score:.4g} ({seeds}, on which it was chosen). Compare "
             f"all: python run.py compare {self._folder.path}"
         )
 
     def _confirm(self, winner: Trial, executor: machine.Executor) -> None:
         """Trains the winner again on seeds that nothing was chosen on."""
         seeds = self._config.confirm
-        name = self._folder.confirmation(seeds)
+        name = self._folder.confirmation(winner, seeds)
         told = sweep_trials.arguments(self._sweep, winner)
         chosen = command_line.parse(told)
         first = chosen.run.seed + self._sweep.seeds

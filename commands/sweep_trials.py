@@ -1,6 +1,6 @@
 """What the trials of a sweep ask of `run.py`, checked before any is begun."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +99,9 @@ def checked(sweep: Sweep) -> list[Chosen]:
             f"Trials {describe(twin)} and {describe(trial)} are the same.",
         )
     return found
+
+
+def tasks(trials: Iterable[Chosen]) -> list[str]:
+    """The environments or data sets of trials, each once."""
+    named = (str(options.value(one.config, one.found.method.subject)) for one in trials)
+    return list(dict.fromkeys(named))

@@ -101,11 +101,14 @@ class RunFolder:
             )
         elif path.exists():
             require(path.is_dir(), f"--run.dir={path} is a file; name a folder.")
-            require(
-                {p.name for p in path.iterdir()} <= _BEFORE_A_RUN,
-                f"--run.dir={path} is not empty. Continue its run with --run.resume, or name "
-                "another folder.",
-            )
+            found = {p.name for p in path.iterdir()}
+            what_helps = "Continue its run with --run.resume, or name another folder."
+            if "config.json" not in found:
+                what_helps = (
+                    "It has no config.json, so that no run can go on there: name another folder; "
+                    "if it is what was left of a run, remove it."
+                )
+            require(found <= _BEFORE_A_RUN, f"--run.dir={path} is not empty. {what_helps}")
 
     def set_aside_result(self) -> None:
         """Renames the result of a run that is extended, so that none stands for what is to come."""

@@ -2,7 +2,7 @@
 
     sweep.json            what is swept, written once
     trials/0000/          an ordinary run folder; `trial.json` in it says which settings it has
-    confirm-5/            the run that confirms the winner, on five seeds
+    confirm-0003-5/       the run that confirms trial 0003, the winner, on five seeds
     groups/0/checkpoints  of trials that are rows of one program
     logs/0000.txt         what a trial's process printed
     claims/0000.lock      held by the process that works on a trial, and by the trial's own
@@ -14,11 +14,12 @@ whose process died can be taken up by anyone, and one that outlives its sweep ca
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from missing_bits.errors import UserError, remedy, require
 from missing_bits.loop.folder import ENDED, read_json, read_rows, write_whole
@@ -28,7 +29,13 @@ from missing_bits.sweeps.space import Settings
 _CONFIRM = "confirm"
 _TYPES = {"exps": list, "fixed": list, "over": dict, "sampler": str, "pruner": str}
 _TYPES |= {"pack": str, "groups": list}
+_KINDS = {
+    "sampler": ("grid", "random", "tpe"),
+    "pruner": ("none", "halving", "median"),
+    "pack": ("auto", "yes", "no"),
+}
 _COUNTS = ("seeds", "trials", "seed")
+_TORN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -101,14 +108,29 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        require(not path.is_file(), f"--dir={path} is a file; name a folder.")
         try:
+            require(not path.is_file(), f"--dir={path} is a file; name a folder.")
+            if not (path / "sweep.json").exists():
+                self._refuse_what_is_no_sweep()
             for name in ("trials", "logs", "claims"):
                 (path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"--dir={path} cannot be used: {error.strerror}. {remedy(error)}"
             ) from error
+        except ValueError as error:  # a NUL within
+            raise UserError(f"--dir={str(path)!r} is no path: {error}.") from error
+
+    def _refuse_what_is_no_sweep(self) -> None:
+        """Raises `UserError` for a folder of something else, in which nothing is made then."""
+        found = {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+        strange = {name for name in found if name[0] != "."} - {"trials", "logs", "claims"}
+        require(
+            (not strange and not any(self.path.glob("trials/*")))
+            or (self.path / "sweep.json").exists(),  # by now: another process was first
+            f"--dir={self.path} holds something else than a sweep (no sweep.json): name a new "
+            "folder.",
+        )
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -121,17 +143,10 @@ class Folder:
         """What is swept here; None where nothing has been begun.
 
         Raises:
-          UserError: `sweep.json` is damaged, or the folder holds something else.
+          UserError: `sweep.json` is damaged.
         """
         file = self.path / "sweep.json"
         if not file.exists():
-            ours = {"trials", "logs", "claims", "sweep.json"}
-            strange = {path.name for path in self.path.iterdir() if path.name[0] != "."} - ours
-            require(
-                not strange and not any((self.path / "trials").iterdir()),
-                f"--dir={self.path} holds something else than a sweep (no sweep.json): name a new "
-                "folder.",
-            )
             return None
         try:
             read = json.loads(file.read_text())
@@ -141,7 +156,9 @@ class Folder:
             require(all(type(read[name]) is int and read[name] >= 0 for name in _COUNTS), "")
             words = [*read["exps"], *read["fixed"], *read["over"].values()]
             require(bool(read["exps"]) and all(isinstance(word, str) for word in words), "")
+            require(all(read[name] in kinds for name, kinds in _KINDS.items()), "")
             numbers = sorted(number for group in read["groups"] for number in group)
+            require(all(type(number) is int for number in numbers) and all(read["groups"]), "")
             require(numbers in ([], list(range(read["trials"]))), "")
         except (OSError, ValueError, TypeError, RecursionError, UserError) as error:
             raise UserError(
@@ -191,7 +208,7 @@ class Folder:
             settings = read["settings"]
             strings = [exp, *settings, *settings.values()]
             require(all(isinstance(word, str) for word in strings), "")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError) as error:
+        except (*_TORN, UserError) as error:
             raise UserError(
                 f"{file} is damaged. Remove the folder to have the trial made again."
             ) from error
@@ -219,16 +236,21 @@ class Folder:
         """Lets a trial that failed be tried again."""
         (self.trial_path(name) / ENDED).unlink(missing_ok=True)
 
-    def confirmation(self, seeds: int) -> str:
-        """The name of the run that confirms the winner on so many fresh seeds."""
-        return f"{_CONFIRM}-{seeds}"
+    def confirmation(self, winner: Trial, seeds: int) -> str:
+        """The name of the run that confirms a winner on so many fresh seeds."""
+        return f"{_CONFIRM}-{winner.name}-{seeds}"
+
+    def failed_confirmations(self) -> list[str]:
+        """The names of those that failed."""
+        names = sorted(path.name for path in self.path.glob(f"{_CONFIRM}-*"))
+        return [name for name in names if self.standing(name).state == "failed"]
 
     def headline(self) -> Headline | None:
         """The headline of the sweep's runs, once one of them has begun."""
         for file in sorted(self.path.glob("trials/*/config.json")):
-            told = read_json(file).get("headline")
-            if isinstance(told, dict) and told.keys() == {"name", "larger_is_better"}:
-                return Headline(**told)
+            found = _headline(file)
+            if found is not None:
+                return found
         return None
 
     def budget(self, name: str) -> int | None:
@@ -247,24 +269,26 @@ class Folder:
         if headline is None:
             return {}
         last = self.pruned_at(name)
-        run = read_json(path / "config.json").get("run", {})
-        is_mean = run.get("num_seeds", 1) > 1  # then rows of means have no seed
+        run = read_json(path / "config.json").get("run")
+        # Of several seeds only rows of means count: those have no seed.
+        several = isinstance(run, dict) and run.get("num_seeds", 1) != 1
         return {
             row["step"]: float(row[headline.name])
             for row in read_rows(path).rows
             if isinstance(row.get(headline.name), int | float)
-            and is_mean == ("seed" not in row)
+            and several == ("seed" not in row)
             and (last is None or row["step"] <= last)
         }
 
     def rate(self, name: str) -> float | None:
         """Steps per second of all rows of a trial's program, once it has finished."""
-        return read_json(self.trial_path(name) / "result.json").get("steps_per_second")
+        return _number(read_json(self.trial_path(name) / "result.json").get("steps_per_second"))
 
     def pruned_at(self, name: str) -> int | None:
         """The step at which a trial was given up; None if it was not."""
         ended = read_json(self.trial_path(name) / ENDED)
-        return ended.get("step") if ended.get("state") == "pruned" else None
+        step = ended.get("step")
+        return step if ended.get("state") == "pruned" and type(step) is int else None
 
     def standing(self, name: str) -> Standing:
         """How far a trial is, from its folder."""
@@ -273,21 +297,38 @@ class Folder:
         state = ended.get("state")
         result = read_json(path / "result.json")
         if state == "pruned":
-            step = ended.get("step")
-            return Standing("pruned", self.curve(name).get(step), str(ended.get("why")))
+            score = self.curve(name).get(self.pruned_at(name))
+            return Standing("pruned", score, str(ended.get("why")))
         if state == "failed":
             return Standing("failed", None, str(ended.get("why")))
         if result and not result.get("finishing"):
-            headline = read_json(path / "config.json").get("headline", {}).get("name")
-            ends = (result.get(f"{headline}_low"), result.get(f"{headline}_high"))
+            headline = _headline(path / "config.json")
+            name = headline.name if headline else ""
+            ends = (_number(result.get(f"{name}_low")), _number(result.get(f"{name}_high")))
             return Standing(
                 "finished",
-                result.get(headline),
+                _number(result.get(name)),
                 interval=None if None in ends else ends,
-                seconds=result.get("wall_seconds"),
-                compile_seconds=result.get("compile_seconds"),
+                seconds=_number(result.get("wall_seconds")),
+                compile_seconds=_number(result.get("compile_seconds")),
             )
         return Standing("stopped" if state == "stopped" else "open", None)
+
+
+def _headline(config: Path) -> Headline | None:
+    """The headline that a run's configuration names, if that is what stands there."""
+    told = read_json(config).get("headline")
+    if not isinstance(told, dict) or told.keys() != {"name", "larger_is_better"}:
+        return None
+    found = Headline(**told)
+    fits = isinstance(found.name, str) and isinstance(found.larger_is_better, bool)
+    return found if fits else None
+
+
+def _number(value: Any) -> float | None:
+    """The number that stands in a file; None if it is no finite one."""
+    is_number = type(value) in (int, float) and math.isfinite(value)
+    return value if is_number else None
 
 
 def cores() -> int:

@@ -14,6 +14,9 @@ def foreseen(sweep: Sweep, axes: Mapping[str, Sequence[Axis]]) -> list[Trial]:
     Args:
       sweep: what is swept.
       axes: of each of its experiments.
+
+    Raises:
+      UserError: their number is not that of the grid.
     """
     if sweep.sampler == "tpe":
         corners = space.corners(axes[sweep.exps[0]])
@@ -22,6 +25,12 @@ def foreseen(sweep: Sweep, axes: Mapping[str, Sequence[Axis]]) -> list[Trial]:
     found: list[Trial] = []
     for exp in sweep.exps:
         grid = list(space.grid(axes[exp])) if sweep.sampler == "grid" else []
+        require(
+            len(grid) * len(sweep.exps) == sweep.trials or sweep.sampler != "grid",
+            f"sweep.json tells of {sweep.trials} trials, and its grid has "
+            f"{len(grid) * len(sweep.exps)}: it was changed. Mend it, or begin a new sweep in "
+            "another folder.",
+        )
         for i in range(each):
             mine = grid[i] if grid else samplers.random(axes[exp], sweep.seed, i)
             found.append(Trial(len(found), exp, mine))
@@ -61,7 +70,7 @@ class Proposals:
         """
         trial = self._folder.trial(number)
         if trial is None:
-            return None
+            return self._begun(number)
         if self._sweep.sampler == "tpe":
             axes = self._axes[self._sweep.exps[0]]
             follows = trial.exp == self._sweep.exps[0] and list(trial.settings) == [
@@ -75,6 +84,18 @@ class Proposals:
             "changed. Remove the folder to have the trial made again.",
         )
         return trial
+
+    def _begun(self, number: int) -> Trial | None:
+        """A trial whose run stands there although its file is gone; None if there is none."""
+        name = f"{number:04d}"
+        if not self._folder.has_begun(name):
+            return None
+        require(
+            self._sweep.sampler != "tpe",
+            f"{self._folder.trial_path(name)} has lost its trial.json, which says what was drawn. "
+            "Remove the folder to have the trial made again.",
+        )
+        return self._foreseen[number]
 
     def _trial(self, number: int) -> Trial:
         known = self._known(number)

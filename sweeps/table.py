@@ -38,7 +38,7 @@ def table(
             trial.name,
             *([trial.exp] if several else []),
             *(trial.settings.get(option, "") for option in options),
-            one.why if one.state == "failed" else state,
+            f"failed: {one.why}" if one.state == "failed" else state,
             _number(one.score),
             *([_interval(one.interval)] if ranged else []),
             "" if one.seconds is None else f"{one.seconds:,.0f}",

@@ -1,5 +1,6 @@
 """`python run.py sweep`: what it refuses, and that it trains what it says."""
 
+import errno
 import json
 import os
 import pathlib
@@ -30,6 +31,11 @@ def _elsewhere(tmp_path, monkeypatch):
     [
         ("", "sweep needs --exp"),
         ("--dir=nowhere", "sweep needs --exp"),
+        ("--dir=. --seeds=2 --step-size=1", "leave out --seeds --step-size=1, or give all"),
+        (f"{BOWL} --over", "--over needs a value"),
+        (f"{BOWL} --over --seeds=2", "--over needs a value"),
+        (f"{BOWL} --exp=dqn --pruner=halving", "bowl and CartPole-v1 cannot be ranked together"),
+        (f"{BOWL} --over data=a,b --confirm=2", "--confirm: scores on a and b cannot be ranked"),
         ("--exp=dqm", "--exp=dqm is not an experiment. Did you mean dqn?"),
         (f"{BOWL} --over sise=1,2", "--sise is not an option. Did you mean --sizes?"),
         (f"{BOWL} --step=3", "--step is not an option"),
@@ -102,7 +108,7 @@ def test_a_grid_is_trained_told_and_gone_on_with(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "begins" not in out.partition("Best of")[0]
     found = re.search(r"Confirmed on seeds 1 to 3: eval/height (\S+) \[", out)
-    confirmed = json.loads((tmp_path / "s" / "confirm-3" / "result.json").read_text())
+    confirmed = json.loads((tmp_path / "s" / "confirm-0000-3" / "result.json").read_text())
     assert float(found[1]) == pytest.approx(confirmed["eval/height"], rel=1e-3)
     assert [row["seed"] for row in confirmed["seeds"]] == [1, 2, 3]
     assert (tmp_path / "s" / "trials" / "0000" / "metrics.jsonl").read_text() == before
@@ -154,6 +160,27 @@ def test_a_trial_that_was_tampered_with_is_refused(tmp_path, capsys):
     (path / "trial.json").write_text(json.dumps(told))
     assert run.main(["sweep", BOWL, "--over", "bottom=3,4", "--dir=s"]) == 2
     assert "is of another sweep, or was changed" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sweep.json")
+
+    monkeypatch.setattr(Folder, "write", full)
+    assert run.main(["sweep", BOWL, "--over", "bottom=3,4", "--dir=s"]) == 2
+    said = capsys.readouterr().err
+    assert "--dir=s cannot be used any more" in said
+    assert "Free some space" in said
+    assert said.count("\n") == 1
+
+
+def test_a_grid_of_another_size_is_refused(tmp_path, capsys):
+    mine, fixed = sweep._split(["--exp=dqn", "--over", "n-step=1,3"])
+    config = sweep.command_line.of_command("sweep", sweep.Config, mine)
+    asked = sweep._asked(config, fixed)
+    Folder(tmp_path / "s").write(sweep.dataclasses.replace(asked, trials=3))
+    assert run.main(["sweep", "--dir=s"]) == 2
+    assert "tells of 3 trials, and its grid has 2" in capsys.readouterr().err
 
 
 def test_arguments_are_told_apart():

@@ -1,5 +1,6 @@
 """A sweep's folder: what stands in it, and who may work on a trial."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +11,9 @@ import pytest
 
 from missing_bits.errors import UserError
 from missing_bits.sweeps.folder import Folder, Standing, Sweep, Trial
+from missing_bits.sweeps.proposals import Proposals
+from missing_bits.sweeps.space import Axis
+from missing_bits.sweeps.table import table
 
 SWEEP = Sweep(
     ["dqn"], ["--env-steps=9"], {"n-step": "1,3"}, 2, "grid", 2, "none", 0, "auto", [[0, 1]]
@@ -47,6 +51,10 @@ def test_what_is_swept_is_read_back(tmp_path):
         {"groups": [[7]]},
         {"groups": ["x"]},
         {"groups": [0]},
+        {"groups": [[0.0, 1]]},
+        {"groups": [{}]},
+        {"sampler": "guess"},
+        {"pruner": "shears"},
         {"version": 3},
     ],
 )
@@ -63,7 +71,10 @@ def test_a_damaged_description_is_refused_in_one_line(tmp_path, damage):
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="holds something else"):
-        Folder(tmp_path).read()
+        Folder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(UserError, match="is no path"):
+        Folder(tmp_path / "a\0b")
     with pytest.raises(UserError, match="is a file"):
         Folder(tmp_path / "notes.txt")
 
@@ -74,7 +85,13 @@ def test_trials_are_read_back(tmp_path):
     assert folder.trial(3) is None
     folder.propose(trial)
     assert folder.trial(3) == trial
-    for damage in ("{", "[]", '{"exp": 1, "settings": {}}', '{"exp": "a", "settings": {"b": 2}}'):
+    for damage in (
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"exp": 1, "settings": {}}',
+        '{"exp": "a", "settings": {"b": 2}}',
+    ):
         write(folder.trial_path("0003"), "trial.json", damage)
         with pytest.raises(UserError, match=r"trial\.json is damaged"):
             folder.trial(3)
@@ -142,3 +159,39 @@ def test_how_far_a_trial_is(tmp_path):
     assert folder.standing("0000").state == "open"
     write(path, "result.json", {**result, "eval/x_low": 1.0, "eval/x_high": 2.0})
     assert folder.standing("0000") == Standing("finished", 1.5, "", (1.0, 2.0), 9.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"headline": "eval/x"}),
+        ("config.json", {"headline": {"name": 5, "larger_is_better": True}}),
+        ("config.json", {"run": "x"}),
+        ("result.json", {"eval/x": "<b>", "eval/x_low": [1], "wall_seconds": {}}),
+        ("result.json", {"eval/x": None, "steps_per_second": "fast"}),
+        ("ended.json", {"state": "pruned", "step": "x", "why": 5}),
+    ],
+)
+def test_a_trial_whose_files_make_no_sense_can_be_told(tmp_path, file, change):
+    folder = Folder(tmp_path)
+    path = folder.trial_path("0000")
+    files = {"config.json": CONFIG, "result.json": {"eval/x": 1.5}, "ended.json": {}}
+    for name, value in files.items():
+        write(path, name, {**value, **(change if name == file else {})})
+    write(path, "metrics.jsonl", json.dumps({"step": 5, "seed": 0, "eval/x": 2.0}) + "\n")
+    standing = folder.standing("0000")
+    assert standing.state in ("finished", "pruned")
+    assert folder.curve("0000") in ({5: 2.0}, {})
+    assert folder.rate("0000") is None
+    told = table([Trial(0, "dqn", {})], {"0000": standing}, {}, [], "x")
+    assert told.row_count == 1
+
+
+def test_a_trial_that_lost_its_file_is_known_by_its_run(tmp_path):
+    folder = Folder(tmp_path)
+    axes = {"dqn": [Axis("n-step", ("1", "3"))]}
+    write(folder.trial_path("0001"), "config.json", CONFIG)
+    assert Proposals(SWEEP, axes, folder).known() == [Trial(1, "dqn", {"n-step": "3"})]
+    drawn = dataclasses.replace(SWEEP, sampler="tpe")
+    with pytest.raises(UserError, match=r"0001 has lost its trial\.json"):
+        Proposals(drawn, axes, folder).known()
