@@ -433,7 +433,8 @@ class _Session:
         pruner: Pruner | None,
     ) -> None:
         """Trains until all has ended, beneath a live table on a terminal."""
-        drive = Drive(self._folder, works, arguments, executor, pruner, self)
+        resume = _command(self._again)
+        drive = Drive(self._folder, works, arguments, executor, pruner, resume, self)
         if not self._console.is_terminal:
             drive.run()
             return
@@ -471,7 +472,9 @@ class _Session:
         return table(trials, standings, steps, list(self._sweep.over), name)
 
     def _tell_rates(self) -> None:
-        """Says how fast trials that were rows of one program were together."""
+        """Says how fast rows of one program were together, if all were there to the end."""
+        if self._sweep.pruner != "none":
+            return
         for number, group in enumerate(self._sweep.groups):
             rates = [self._folder.rate(f"{trial:04d}") for trial in group]
             known = [rate for rate in rates if rate]

@@ -36,6 +36,11 @@ def axes(exp: str, over: Mapping[str, str]) -> list[Axis]:
     known = types(exp)
     for option in over:
         require(
+            option != "run.seed",
+            "--over run.seed: trials differ in settings, and all train on the same seeds: "
+            "--seeds=N, from --run.seed on.",
+        )
+        require(
             option not in _OURS,
             f"--over {option}: the sweep gives it itself; use {_OURS.get(option)}.",
         )

@@ -1,6 +1,5 @@
 """Trains the trials of a sweep, several at once, until all have ended."""
 
-import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +40,6 @@ class _Running(NamedTuple):
     job: Job
     claim: TextIO
     slot: int
-    arguments: Sequence[str]
 
 
 class Drive:
@@ -55,6 +53,7 @@ class Drive:
       arguments: maps the name of a work that has been claimed to the arguments of `run.py`.
       executor: where it runs.
       pruner: what gives up trials; None for none.
+      resume: the command that goes on with the sweep, for folders of trials that end early.
       watcher: is told of what happens.
     """
 
@@ -65,6 +64,7 @@ class Drive:
         arguments: Callable[[str], list[str]],
         executor: Executor,
         pruner: Pruner | None,
+        resume: str,
         watcher: Watcher,
     ) -> None:
         self._folder = folder
@@ -72,6 +72,7 @@ class Drive:
         self._arguments = arguments
         self._executor = executor
         self._pruner = pruner
+        self._resume = resume
         self._watcher = watcher
         self._running: dict[str, _Running] = {}
         self._open = list(works)
@@ -127,7 +128,7 @@ class Drive:
             except BaseException:
                 claim.close()
                 raise
-            self._running[name] = _Running(job, claim, slot, arguments)
+            self._running[name] = _Running(job, claim, slot)
 
     def _look(self) -> None:
         """Takes note of what has ended, and gives up what is not worth going on."""
@@ -138,30 +139,36 @@ class Drive:
                     one.job.stop()
                 continue
             del self._running[name]
-            self._end(name, one, status)
+            self._end(name, status)
             one.claim.close()
 
-    def _end(self, name: str, one: _Running, status: int) -> None:
+    def _end(self, name: str, status: int) -> None:
         seconds = time.perf_counter() - self._began[name]
-        command = shlex.join(["python", "run.py", *one.arguments])
-        verdict = self._verdict(name)
-        if verdict is not None:
-            score = self._folder.curve(name)[verdict]
-            why = f"pruned at step {verdict:,} with {score:.4g}"
-            self._folder.end(name, "pruned", why, verdict, command)
-        elif status < 0 and self._attempts[name] < _ATTEMPTS:
+        is_pruned = self._prune(name)
+        if not is_pruned and status < 0 and self._attempts[name] < _ATTEMPTS:
             return  # killed: it goes on from its checkpoint, when its turn comes again
-        elif status and status <= 128:  # above stand signals: another stopped it, and it is saved
+        # Above 128 stand signals: somebody else stopped it, and it is saved.
+        if not is_pruned and status and status <= 128:
             reason = _last_words(self._folder.log_path(name))
             if status < 0:
                 killer = signal.Signals(-status).name
                 reason = f"killed by {killer} {_ATTEMPTS} times, perhaps for want of memory"
             for trial in self._works[name]:
                 if self._folder.standing(trial).state not in OVER:
-                    self._folder.end(trial, "failed", reason, 0, command)
+                    self._folder.end(trial, "failed", reason, 0, self._resume)
         self._open.remove(name)
         for trial in self._works[name]:
             self._watcher.ended(trial, self._folder.standing(trial), seconds)
+
+    def _prune(self, name: str) -> bool:
+        """Whether a trial that has just ended is pruned, however far it got in the meantime."""
+        verdict = self._verdict(name)
+        if verdict is None:
+            return False
+        score = self._folder.curve(name)[verdict]
+        why = f"pruned at step {verdict:,} with {score:.4g}"
+        self._folder.end(name, "pruned", why, verdict, self._resume)
+        return True
 
     def _verdict(self, name: str) -> int | None:
         """The step at which a trial is given up; None if it goes on."""

@@ -226,9 +226,11 @@ class Folder:
         return (self.trial_path(name) / "config.json").is_file()
 
     def end(self, name: str, state: str, why: str, step: int, resume: str) -> None:
-        """Writes down that a trial failed or was pruned."""
+        """Writes down that a trial failed or was pruned; a result that it has does not count."""
         path = self.trial_path(name)
         path.mkdir(exist_ok=True)
+        if (path / "result.json").exists():
+            (path / "result.json").replace(path / "result-before.json")
         told = {"state": state, "why": why, "step": step, "resume": resume}
         write_whole(path / ENDED, json.dumps(told, indent=2) + "\n")
 

@@ -48,6 +48,7 @@ def _elsewhere(tmp_path, monkeypatch):
         (f"{BOWL} --over step-size=0.1..1", "a grid needs values"),
         (f"{BOWL} --over step-size=1..0.1 --sampler=random --trials=2", "the range is empty"),
         (f"{BOWL} --over run.dir=a,b", "use --dir"),
+        (f"{BOWL} --over run.seed=0,5", "all train on the same seeds"),
         (f"{BOWL} --run.num-seeds=2", "use --seeds"),
         (f"{BOWL} --run.resume", "use --dir"),
         (f"{BOWL} --sampler=random", "needs --trials"),

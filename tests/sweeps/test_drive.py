@@ -106,7 +106,7 @@ def drive(folder, executor, count=5, pruner=None):
     watcher = Watcher()
     names = [f"{number:04d}" for number in range(count)]
     works = {name: [name] for name in names}
-    Drive(folder, works, lambda name: ["run", name], executor, pruner, watcher).run()
+    Drive(folder, works, lambda name: ["run", name], executor, pruner, "sweep", watcher).run()
     return watcher
 
 
@@ -130,7 +130,7 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(tmp_path):
     standing = folder.standing("0001")
     assert (standing.state, standing.why) == ("failed", "0001 fell")
     ended = json.loads((folder.trial_path("0001") / "ended.json").read_text())
-    assert ended["resume"] == "python run.py run 0001"
+    assert ended["resume"] == "sweep"
     assert folder.standing("0002").state == "finished"
     drive(folder, again := Executor(folder), 3)
     assert again.started == []  # it is not tried again unasked
@@ -164,7 +164,7 @@ def test_several_sweepers_share_a_folder(tmp_path):
         watcher = Watcher()
         names = [f"{number:04d}" for number in range(20)]
         sweeper = Drive(
-            folder, {n: [n] for n in names}, lambda n: ["run", n], executor, None, watcher
+            folder, {n: [n] for n in names}, lambda n: ["run", n], executor, None, "sweep", watcher
         )
         try:
             sweeper.drive(_Signals())  # threads take no signals
@@ -207,7 +207,7 @@ def test_a_signal_stops_all_and_they_go_on_next_time(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     names = [f"{number:04d}" for number in range(9)]
     sweeper = Drive(
-        folder, {n: [n] for n in names}, lambda n: ["run", n], executor, None, Interrupts()
+        folder, {n: [n] for n in names}, lambda n: ["run", n], executor, None, "sweep", Interrupts()
     )
     with pytest.raises(Stopped) as stopped:
         sweeper.run()
@@ -234,6 +234,7 @@ def test_pruning_follows_from_curves_even_of_a_trial_that_was_quicker(tmp_path, 
     assert (pruned.state, pruned.score) == ("pruned", 1.0)
     assert pruned.why == "pruned at step 10 with 1"
     assert folder.pruned_at("0001") == 10
+    assert not (folder.trial_path("0001") / "result.json").exists()  # for who reads run folders
 
 
 def _quick(start):
