@@ -39,7 +39,7 @@ def test_networks_have_the_published_number_of_parameters(name, side):
 @pytest.mark.parametrize(
     ("name", "shape", "width"),
     [
-        ("convnet", (28, 28, 1), 128),
+        ("convnet", (28, 28, 1), 384),
         ("resnet18", (32, 32, 3), 512),
         ("resnet50", (64, 64, 3), 2048),
         ("vit_nano", (28, 28, 1), 2 * 32),
