@@ -245,9 +245,8 @@ class _Session:
         self.first_update_seconds: float | None = None
         self.idle = 0.0  # seconds of this session spent on anything but training
         self.told = False  # that something is not finite
-        self.dropped: dict[
-            str, str
-        ] = {}  # why members were given up, by the names of their folders
+        # Why members were given up, by the names of their folders.
+        self.dropped: dict[str, str] = {}
 
     @property
     def parts(self) -> list[tuple[Member, slice]]:

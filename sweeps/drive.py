@@ -4,8 +4,9 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
+from missing_bits.loop.process import Guest, Owner
 from missing_bits.sweeps.folder import Folder, Standing
 from missing_bits.sweeps.machine import Executor, Job
 from missing_bits.sweeps.pruners import Pruner
@@ -85,17 +86,17 @@ class Drive:
         Raises:
           Stopped: a signal came; all trials are saved.
         """
-        with _Signals() as signals:
-            self.drive(signals)
+        with Owner() as process:
+            self.drive(process)
 
-    def drive(self, signals: "_Signals") -> None:
-        """As `run`, for who takes signals elsewhere."""
+    def drive(self, process: Guest) -> None:
+        """As `run`, in a process whose signals somebody else takes."""
         try:
             while self._open or self._running:
                 self._look()
                 self._watcher.looked()
-                if signals.received:
-                    raise Stopped(signals.received)
+                if process.received:
+                    raise Stopped(process.received)
                 self._start()
                 time.sleep(_PAUSE)
         finally:
@@ -196,27 +197,6 @@ class Drive:
         finally:
             for one in running:
                 one.claim.close()
-
-
-class _Signals:
-    """SIGINT, SIGTERM and SIGHUP as a request; a second SIGINT is a KeyboardInterrupt."""
-
-    received = 0
-
-    def __enter__(self) -> Self:
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-            numbers.append(signal.SIGHUP)
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self.received = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _last_words(log: Path) -> str:

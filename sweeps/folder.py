@@ -15,13 +15,13 @@ import contextlib
 import fcntl
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from missing_bits.errors import UserError, remedy, require
+from missing_bits.eval.evaluation import Headline
 from missing_bits.loop.folder import ENDED, read_json, read_rows, write_whole
 from missing_bits.sweeps.pruners import Curve
 from missing_bits.sweeps.space import Settings
@@ -87,13 +87,6 @@ class Standing(NamedTuple):
     """95 % of its score, with several seeds."""
     seconds: float | None = None
     compile_seconds: float | None = None
-
-
-class Headline(NamedTuple):
-    """The metric by which trials are compared."""
-
-    name: str
-    larger_is_better: bool
 
 
 class Folder:
@@ -331,8 +324,3 @@ def _number(value: Any) -> float | None:
     """The number that stands in a file; None if it is no finite one."""
     is_number = type(value) in (int, float) and math.isfinite(value)
     return value if is_number else None
-
-
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TextIO
 
 from missing_bits.errors import UserError, require
-from missing_bits.sweeps.folder import cores
 
 _PROBE = """
 import json, jax
@@ -170,3 +169,8 @@ class _Process:
 
     def kill(self) -> None:
         self._process.kill()
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

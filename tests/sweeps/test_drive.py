@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from missing_bits.sweeps.drive import Drive, Stopped, _Signals
+from missing_bits.loop.process import Guest
+from missing_bits.sweeps.drive import Drive, Stopped
 from missing_bits.sweeps.folder import Folder
 from missing_bits.sweeps.pruners import halving
 
@@ -167,7 +168,7 @@ def test_several_sweepers_share_a_folder(tmp_path):
             folder, {n: [n] for n in names}, lambda n: ["run", n], executor, None, "sweep", watcher
         )
         try:
-            sweeper.drive(_Signals())  # threads take no signals
+            sweeper.drive(Guest())  # threads take no signals
         except Exception as error:
             errors.append(error)
 
