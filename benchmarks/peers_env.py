@@ -13,6 +13,7 @@ ROOT = HERE.parent
 
 PINS = {  # in peers/
     "dqn": "requirements.txt",
+    "gymnax": "requirements-gymnax.txt",
     "vision": "requirements-vision.txt",
     "torch": "requirements-torch.txt",
 }

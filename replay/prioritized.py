@@ -34,6 +34,7 @@ class Replay(NamedTuple):
     priority: jax.Array  # [E, R, R, R]; 0 where no transition starts
     blocks: jax.Array  # [E, R, R], sums over R rows
     sections: jax.Array  # [E, R], sums over R blocks
+    stored: jax.Array  # [E] int32: transitions that can be drawn
     largest: jax.Array  # scalar: the largest priority there was, the same on every device
 
 
@@ -55,6 +56,7 @@ def init(lanes: int, capacity: int, observation_shape: tuple[int, ...], dtype: j
         priority=jnp.zeros((lanes, radix, radix, radix)),
         blocks=jnp.zeros((lanes, radix, radix)),
         sections=jnp.zeros((lanes, radix)),
+        stored=jnp.zeros(lanes, jnp.int32),
         largest=jnp.float32(1),
     )
 
@@ -75,20 +77,23 @@ def insert(replay: Replay, steps: Steps, n: int) -> Replay:
       steps: [E, V, ...].
       n: steps of return, of which a transition needs to be complete.
     """
-    before = replay.rings
-    rings = uniform.insert(before, steps)
-    lanes, rows = rings.kind.shape
-    # Rows that may have been written, completed or overwritten: those since n before the old head.
+    lanes, rows = replay.rings.kind.shape
+    # Rows that may be written, completed or overwritten: those since n before the old head.
     count = min(2 * steps.a_tm1.shape[1] + n + 1, rows)
-    row = rings.head[:, None] - jnp.arange(count)[None]  # [E, count]
+    head = uniform.head_after(replay.rings, steps)
+    row = head[:, None] - jnp.arange(count)[None]  # [E, count]
     lane = jnp.broadcast_to(jnp.arange(lanes)[:, None], row.shape)
-    is_complete = uniform.complete(rings, lane, row, n)
-    was_complete = uniform.complete(before, lane, row, n)
     place = row % rows
+    was_complete = uniform.complete(replay.rings, lane, row, n)
     known = replay.priority.reshape(lanes, -1)[lane, place]
+    # What stood before is read before it is written over: otherwise all of it is copied.
+    was_complete, known, replay = jax.lax.optimization_barrier((was_complete, known, replay))
+    rings = uniform.insert(replay.rings, steps)
     fresh = jnp.where(was_complete, known, replay.largest)
-    priority = jnp.where(is_complete, fresh, 0.0)
-    return _set(replay._replace(rings=rings), lane, place, priority)
+    priority = jnp.where(uniform.complete(rings, lane, row, n), fresh, 0.0)
+    more = jnp.sum((priority > 0).astype(jnp.int32) - (known > 0), axis=1)
+    replay = replay._replace(rings=rings, stored=replay.stored + more)
+    return _set(replay, lane, place, priority)
 
 
 def sample(
@@ -130,7 +135,7 @@ def sample(
     row = head - (head - place) % rows  # the latest row at this place
     total = jnp.sum(replay.sections, axis=1)[lane]
     chance = replay.priority[lane, section, block, last] / total / (lanes * devices)
-    stored = collectives.total(jnp.sum(replay.priority > 0))
+    stored = collectives.total(jnp.sum(replay.stored))
     weights = (stored * chance) ** -beta
     weights = weights / collectives.largest(jnp.max(weights))
     found = uniform.transitions(replay.rings, lane, row, n, discount)
@@ -158,25 +163,35 @@ def reprioritize(
     place = sample.row % rows
     priority = (surprise + _LEAST) ** alpha
     # One that was drawn twice gets the larger one, in whatever order they are written.
-    before = replay.priority.reshape(lanes, -1)
-    flat = before.at[lane, place].set(0.0).at[lane, place].max(priority)
+    known = replay.priority.reshape(lanes, -1)[lane, place]
+    known, replay = jax.lax.optimization_barrier((known, replay))  # read before it is written over
+    priority = jnp.where(counts, priority, known)
+    flat = replay.priority.reshape(lanes, -1)
+    flat = flat.at[lane, place].set(0.0).at[lane, place].max(priority)
     largest = jnp.maximum(replay.largest, collectives.largest(jnp.max(priority)))
-    replay = replay._replace(largest=jnp.where(counts, largest, replay.largest))
-    return _set(replay, lane, place, jnp.where(counts, flat[lane, place], before[lane, place]))
+    replay = replay._replace(
+        priority=flat.reshape(replay.priority.shape),
+        largest=jnp.where(counts, largest, replay.largest),
+    )
+    return _sum(replay, lane, place)
 
 
 def _set(replay: Replay, lane: jax.Array, place: jax.Array, priority: jax.Array) -> Replay:
-    """Writes priorities, and sums anew the blocks that hold them."""
+    """Writes priorities."""
     shape = replay.priority.shape
-    radix = shape[1]
     flat = replay.priority.reshape(shape[0], -1).at[lane, place].set(priority)
-    leaves = flat.reshape(shape)
+    return _sum(replay._replace(priority=flat.reshape(shape)), lane, place)
+
+
+def _sum(replay: Replay, lane: jax.Array, place: jax.Array) -> Replay:
+    """Sums anew the blocks that hold what was written."""
+    radix = replay.sections.shape[1]
     section = place // radix**2
     block = place // radix % radix
-    sums = jnp.sum(leaves[lane, section, block], axis=-1)
+    sums = jnp.sum(replay.priority[lane, section, block], axis=-1)
     blocks = replay.blocks.at[lane, section, block].set(sums)
     sections = replay.sections.at[lane, section].set(jnp.sum(blocks[lane, section], axis=-1))
-    return replay._replace(priority=leaves, blocks=blocks, sections=sections)
+    return replay._replace(blocks=blocks, sections=sections)
 
 
 def _pick(priorities: jax.Array, draw: jax.Array) -> jax.Array:

@@ -122,8 +122,7 @@ def insert(replay: Replay, steps: Steps) -> Replay:
             f"{steps.a_tm1.shape[1]} steps at once do not fit in rings of {rows} rows."
         )
     done = (steps.terminated | steps.truncated) & steps.valid
-    # The rows that each step fills: one, and one more for a final observation.
-    taken = steps.valid.astype(jnp.int32) + done
+    taken = _taken(steps)
     ends = replay.head[:, None] + jnp.cumsum(taken, axis=1)  # [E, V]
     here = ends - taken
     lane = jnp.arange(lanes)[:, None]
@@ -144,6 +143,17 @@ def insert(replay: Replay, steps: Steps) -> Replay:
         head=ends[:, -1],
         episode_start=jnp.maximum(replay.episode_start, jnp.max(jnp.where(done, ends, 0), axis=1)),
     )
+
+
+def _taken(steps: Steps) -> jax.Array:
+    """The rows [E, V] that each step fills: one, and one more for a final observation."""
+    done = (steps.terminated | steps.truncated) & steps.valid
+    return steps.valid.astype(jnp.int32) + done
+
+
+def head_after(replay: Replay, steps: Steps) -> jax.Array:
+    """What `head` [E] will be once `steps` are inserted."""
+    return replay.head + jnp.sum(_taken(steps), axis=1)
 
 
 def complete(replay: Replay, lane: jax.Array, row: jax.Array, n: int) -> jax.Array:

@@ -85,6 +85,7 @@ def test_it_is_a_plain_replay_in_numpy():
                 expected[lane, row % rows] = priority
         np.testing.assert_allclose(flat(replay), expected, rtol=1e-5)
         np.testing.assert_allclose(replay.blocks, np.sum(replay.priority, axis=-1), rtol=1e-6)
+        assert np.sum(replay.stored) == np.sum(np.asarray(replay.priority) > 0)
         np.testing.assert_allclose(replay.sections, np.sum(replay.blocks, axis=-1), rtol=1e-6)
     assert float(replay.largest) == pytest.approx(largest, rel=1e-5)
 
@@ -168,6 +169,7 @@ def test_a_million_items_are_exact_and_nothing_of_priority_zero_is_drawn():
         priority=jnp.asarray(shaped),
         blocks=jnp.asarray(shaped.sum(-1)),
         sections=jnp.asarray(shaped.sum(-1).sum(-1)),
+        stored=jnp.asarray([np.sum(leaves > 0)], jnp.int32),
         rings=replay.rings._replace(head=jnp.array([size], jnp.int32)),
     )
     drawn = sample(replay, jax.random.key(0), 200_000, 1, 0.9, 0.5)
