@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from missing_bits.envs import functional, wrappers
+from missing_bits.envs import functional, protocol, wrappers
 from missing_bits.envs.actor import Actor
 from missing_bits.envs.contract import Checked, as_jax_holds, in_one_line, in_words
 from missing_bits.envs.episodes import Frame, Judge, Judging, record, tell_of_cuts
@@ -77,6 +77,9 @@ class HostEnvironments:
       period: environment steps per update.
       vectorization: how they are stepped: "serial", "async" or "native".
       judging: how episodes of evaluations are played.
+
+    Attributes:
+      protocol: of evaluations, see `protocol.of`.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class HostEnvironments:
         try:
             check_spaces(recipe.env, env)
             _try(recipe, env)
+            self.protocol = protocol.of(recipe, env, judging)
         finally:
             close(env, recipe.env)
         if vectorization == "native":
@@ -133,6 +137,9 @@ class FunctionalEnvironments:
       num_envs: environments stepped together, over all devices.
       period: environment steps per update.
       judging: how episodes of evaluations are played.
+
+    Attributes:
+      protocol: of evaluations, see `protocol.of`.
     """
 
     def __init__(
@@ -146,6 +153,7 @@ class FunctionalEnvironments:
         func_env = env.unwrapped.func_env
         check_spaces(recipe.env, func_env)
         _try_functional(recipe.env, func_env)
+        self.protocol = protocol.of(recipe, env, judging)
         self.env_id = recipe.env
         self.observation_space = func_env.observation_space
         self.num_actions = int(func_env.action_space.n)

@@ -616,6 +616,9 @@ class _Session:
             "devices": [f"{d.platform}:{d.device_kind}" for d in self.layout.devices],
             "versions": {"python": platform.python_version()} | versions,
         }
+        protocol = self.experiment.evaluation.protocol
+        if protocol:
+            facts["protocol"] = {**protocol, "seeds": member.seeds}
         if isinstance(self.experiment, Pretraining):
             facts["data_digest"] = self.experiment.data_digest
         return facts
