@@ -156,7 +156,7 @@ def make(kind: type[T], written: Mapping[str, Any], what: str) -> T:
     needed = [
         field.name
         for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.name not in written
+        if field.default is field.default_factory and field.name not in written  # none of both
     ]
     expect(not needed, f"its {what} lacks {', '.join(needed)}")
     try:
