@@ -245,6 +245,15 @@ class Envs:
         ids = [self.env] if ":" in self.env else []
         return ids + [name for name in self.wrappers if wrappers.imports_code(name)]
 
+    def recipe(self) -> Recipe:
+        """What one environment is made of; `check` holds."""
+        return Recipe(self.env, self._kwargs(""), self.wrappers)
+
+    @property
+    def judging(self) -> Judging:
+        """How episodes of evaluations are played."""
+        return Judging(self.eval_steps, self.eval_epsilon)
+
     def find(self, period: int) -> Environments:
         """The environments that these settings name; `check` holds.
 
@@ -256,8 +265,8 @@ class Envs:
             environment, spaces that do not suit an agent, or settings that do not apply to
             JAX-native environments.
         """
-        recipe = Recipe(self.env, self._kwargs(""), self.wrappers)
-        judging = Judging(self.eval_steps, self.eval_epsilon)
+        recipe = self.recipe()
+        judging = self.judging
         env = make(Recipe(recipe.env, recipe.kwargs))
         if not _is_functional(env):
             close(env, self.env)
