@@ -19,7 +19,7 @@ from missing_bits.replay.uniform import Transitions
 from missing_bits.tests.agents import probes
 from missing_bits.tests.loop.drive import Drive
 
-SMALL = {"env": "phys2d/CartPole-v1", "hidden_sizes": (), "n_step": 1}
+SMALL = {"env": "jax/CartPole-v1", "hidden_sizes": (), "n_step": 1}
 
 
 def make(**settings):
@@ -133,7 +133,7 @@ CADENCE = {
     "batch_size": 8,
     "replay_capacity": 200,
     "env_steps": 200,
-    "env": "phys2d/CartPole-v1",
+    "env": "jax/CartPole-v1",
 }
 
 
@@ -207,13 +207,13 @@ def test_nothing_is_learned_before_learning_starts(programs):
 )
 def test_settings_that_cannot_run_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
-        make(**{"env": "phys2d/CartPole-v1"} | settings)
+        make(**{"env": "jax/CartPole-v1"} | settings)
 
 
 def test_a_replay_that_no_memory_holds_is_refused_before_anything_is_made(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
     with pytest.raises(UserError, match="--replay-capacity=90000 takes"):
-        make(env="phys2d/CartPole-v1", replay_capacity=90_000).source([0])
+        make(env="jax/CartPole-v1", replay_capacity=90_000).source([0])
 
 
 PROBED = {
@@ -311,7 +311,7 @@ def test_parts_switch_on_one_by_one_and_an_update_moves_parameters(row):
         name: on.get(name, True) if value else off.get(name, False)
         for name, value in zip(FLAGS, row[1:], strict=True)
     }
-    settings = TINY | {"env": "phys2d/CartPole-v1", "head": row[0], "quantiles": 4} | flags
+    settings = TINY | {"env": "jax/CartPole-v1", "head": row[0], "quantiles": 4} | flags
     drive = Drive(DQN, options.make(Config, **settings), [0])
     before = drive.learned[0]
     drive.advance(12)
@@ -402,7 +402,7 @@ def test_random_actions_last_as_zeta_says():
     assert (np.asarray(ended) == 3).all()
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "phys2d/CartPole-v1"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "jax/CartPole-v1"])
 def test_evaluation_has_environments_of_its_own(env):
     """However often it is evaluated, training learns the same, to the last bit."""
     config = options.make(Config, **TINY | {"env": env})
@@ -420,7 +420,7 @@ def test_evaluation_has_environments_of_its_own(env):
 def test_it_learns_cartpole():
     """About 9.4 is what a constant action earns, 22 a random one (docs/results/)."""
     config = options.make(
-        Config, env="phys2d/CartPole-v1", num_envs=4, env_steps=10_000, eval_episodes=16
+        Config, env="jax/CartPole-v1", num_envs=4, env_steps=10_000, eval_episodes=16
     )
     drive = Drive(DQN, config, [0])
     drive.advance(5_000)

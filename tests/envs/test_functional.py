@@ -206,9 +206,9 @@ def test_steps_and_returns_do_not_depend_on_the_number_of_devices(devices):
     assert done.any()
 
 
-def test_gymnasiums_own_functional_environments_are_found():
+def test_functional_environments_are_found_by_gymnasiums_names():
     """CartPole-v1 ends after 500 steps; pushing left only, the pole falls within ten."""
-    envs = environments.Envs(env="phys2d/CartPole-v1", num_envs=4).find(4)
+    envs = environments.Envs(env="jax/CartPole-v1", num_envs=4).find(4)
     assert isinstance(envs, environments.FunctionalEnvironments)
     assert (envs.observation_space.shape, envs.num_actions) == ((4,), 2)
     source = envs.source([0])
@@ -223,8 +223,8 @@ def test_gymnasiums_own_functional_environments_are_found():
     returns = envs.returns(left, None, 8, key)
     assert returns.shape == (8,)
     assert 8 <= returns.min() <= returns.max() <= 10
-    cut = environments.Envs(env="phys2d/CartPole-v1", eval_steps=5).find(4)
-    with pytest.warns(UserWarning, match=r"phys2d/CartPole-v1: .* cut at --eval-steps=5"):
+    cut = environments.Envs(env="jax/CartPole-v1", eval_steps=5).find(4)
+    with pytest.warns(UserWarning, match=r"jax/CartPole-v1: .* cut at --eval-steps=5"):
         np.testing.assert_array_equal(cut.returns(left, None, 8, key), 5)
     frames = list(envs.record(left, None, 0))
     assert 9 <= len(frames) <= 12
