@@ -18,6 +18,10 @@ from missing_bits.envs.steps import EPISODE_RETURN, Acted, Outcome, Player, Step
 from missing_bits.metrics import Mean
 from missing_bits.numeric import ceil_div
 
+LANES = 128
+"""Environments of an evaluation. A step of so many costs little more than one of a few, and the
+episodes of one follow each other."""
+
 DeviceAct = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Acted]
 """(memory, observation [E, ...], reset [E], environment steps, key) -> Acted, leaves [E, ...]."""
 
@@ -196,7 +200,7 @@ def returns(
     Returns:
       [episodes] float32, those of an environment side by side; and whether one was cut.
     """
-    share = np.array(shares(episodes), np.int32)  # [E]
+    share = np.array(shares(episodes, LANES), np.int32)  # [E]
     lanes = len(share)
     cut_at = judging.steps or limit
     reset_key, step_key = jax.random.split(key)

@@ -248,6 +248,7 @@ class _Session:
         self.begun = False  # whether anything has been trained or restored in this session
         self.before = 0.0  # seconds spent by earlier sessions
         self.compile_seconds = 0.0
+        self.evaluation_seconds = 0.0
         self.first_update_seconds: float | None = None
         self.idle = 0.0  # seconds of this session spent on anything but training
         self.told = False  # that something is not finite
@@ -484,7 +485,9 @@ class _Session:
         paused = time.perf_counter()
         self.report.doing("evaluating")
         self._measure()
-        self.idle += time.perf_counter() - paused
+        seconds = time.perf_counter() - paused
+        self.idle += seconds
+        self.evaluation_seconds += seconds
         self._write(self.scores)
         finite = [all(map(_is_finite, jax.tree.leaves(learned))) for learned in self.learned]
         parameters = [{"a parameter": 0.0 if good else math.nan} for good in finite]
@@ -616,6 +619,7 @@ class _Session:
             "seeds": [{"seed": seed, **row} for seed, row in seeds],
             "wall_seconds": self.wall_seconds,
             "compile_seconds": self.compile_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
             "first_update_seconds": self.first_update_seconds,
             "steps_per_second": self._rate() if self.update > self.start_update else None,
             "digest": self.digest,

@@ -58,8 +58,9 @@ def test_after_an_end_a_new_episode_begins():
 
 
 @pytest.mark.parametrize(("cut_at", "is_cut"), [(0, False), (LIMIT, False), (3, True)])
-def test_returns_are_those_of_whole_episodes_and_the_player_remembers(cut_at, is_cut):
+def test_returns_are_those_of_whole_episodes_and_the_player_remembers(cut_at, is_cut, monkeypatch):
     """20 episodes by 16 environments: the first four play two each, then wait for the others."""
+    monkeypatch.setattr(functional, "LANES", 16)
     seen = []
 
     def act(learned, memory, observation, reset):
@@ -82,8 +83,26 @@ def test_returns_are_those_of_whole_episodes_and_the_player_remembers(cut_at, is
     np.testing.assert_allclose(returns, expected)
 
 
-def test_an_evaluation_explores_at_its_rate():
+def test_the_episodes_of_an_evaluation_are_played_side_by_side():
+    """A hundred at once: the program steps no longer than the longest of them, of at most LIMIT."""
+    widths = []
+
+    def act(learned, memory, observation, reset):
+        jax.debug.callback(lambda x: widths.append(len(x)), observation, ordered=True)
+        return jnp.zeros(len(observation), jnp.int32), memory
+
+    player = Player(lambda num_envs: (), act)
+    play = jax.jit(lambda key: functional.returns(ENV, LIMIT, Judging(), 100, player, None, key))
+    returns, _ = play(jax.random.key(0))
+    jax.effects_barrier()
+    assert returns.shape == (100,)
+    assert widths == [100] * len(widths)
+    assert 0 < len(widths) <= LIMIT
+
+
+def test_an_evaluation_explores_at_its_rate(monkeypatch):
     """Of 16 environments and some hundred steps half take one of three actions at random."""
+    monkeypatch.setattr(functional, "LANES", 16)
     actions = []
     env = counting.FunctionalCounting()
 
