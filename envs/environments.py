@@ -215,8 +215,8 @@ class Envs:
     """Around each environment, the innermost first: flatten, one_hot, grayscale, resize:84x84,
     channels_last, frame_stack:4, or your own module:function, which maps an environment to one."""
     eval_episodes: int = 100
-    """Episodes of an evaluation, shared evenly by at most 16 environments of its own, or 128 of
-    JAX-native ones."""
+    """Episodes of an evaluation, shared evenly by at most 16 environments of its own; of
+    JAX-native ones, 128 are played at a time."""
     eval_steps: int = 27_000
     """Environment steps at which an episode of an evaluation is cut; 0 for none."""
     eval_epsilon: float = 0.0

@@ -15,7 +15,7 @@ from missing_bits.envs.gymnasium_envs import Recipe, close, episode_seed, make
 from missing_bits.envs.steps import Player
 from missing_bits.errors import UserError
 
-MOST = 16  # environments of an evaluation on the host
+MOST = 16  # environments of an evaluation
 
 
 class Judging(NamedTuple):
@@ -36,12 +36,12 @@ class Frame(NamedTuple):
     total: float  # the sum of rewards so far
 
 
-def shares(episodes: int, most: int) -> list[int]:
-    """How many episodes each of at most so many environments plays: a fixed number.
+def shares(episodes: int) -> list[int]:
+    """How many episodes each environment of an evaluation plays: a fixed number.
 
     Whoever ends first must not play more: short episodes would count more often.
     """
-    lanes = min(most, episodes)
+    lanes = min(MOST, episodes)
     return [episodes // lanes + (i < episodes % lanes) for i in range(lanes)]
 
 
@@ -82,7 +82,7 @@ class Judge:
         Returns:
           [episodes] float64, those of an environment side by side.
         """
-        left = shares(episodes, MOST)
+        left = shares(episodes)
         lanes = len(left)
         while len(self._envs) < lanes:
             self._envs.append(Checked(make(self._recipe), self._recipe.env))

@@ -49,14 +49,14 @@ def expected(watched, lane, count, limit=10**9):
     [(1, [1]), (3, [1] * 3), (16, [1] * 16), (20, [2] * 4 + [1] * 12), (100, [7] * 4 + [6] * 12)],
 )
 def test_every_environment_plays_a_fixed_share(count, shares):
-    assert episodes.shares(count, 16) == shares
+    assert episodes.shares(count) == shares
 
 
 def test_returns_are_those_of_whole_episodes_and_the_player_remembers():
     """The player takes the step from its memory, which must begin anew with every episode."""
     watched = Watched()
     returns = Judge(RECIPE, Judging()).returns(watched.player, None, 20, KEY)
-    by_hand = [expected(watched, lane, share) for lane, share in enumerate(episodes.shares(20, 16))]
+    by_hand = [expected(watched, lane, share) for lane, share in enumerate(episodes.shares(20))]
     np.testing.assert_allclose(returns, np.concatenate(by_hand))
     assert len({tag for lane in range(16) for tag in watched.tags(lane, 2)}) >= 20
 
@@ -112,7 +112,7 @@ def test_environments_are_made_once_seeded_once_an_evaluation_and_stepped_no_mor
     for evaluation in range(3):
         watched = Watched()
         judge.returns(watched.player, None, 40, jax.random.key(evaluation))
-        for lane, share in enumerate(episodes.shares(40, 16)):
+        for lane, share in enumerate(episodes.shares(40)):
             needed += sum(counting.length(tag) for tag in watched.tags(lane, share))
     assert (noted.made, noted.seeded, noted.resets, noted.steps) == (16, 48, 120, needed)
     judge.close()
@@ -134,9 +134,7 @@ def test_an_episode_is_cut_and_that_is_said():
     judge = Judge(RECIPE, Judging(steps=3))
     with pytest.warns(UserWarning, match=r"Counting-v0: episodes .* cut at --eval-steps=3"):
         returns = judge.returns(watched.player, None, 20, KEY)
-    by_hand = [
-        expected(watched, lane, share, 3) for lane, share in enumerate(episodes.shares(20, 16))
-    ]
+    by_hand = [expected(watched, lane, share, 3) for lane, share in enumerate(episodes.shares(20))]
     np.testing.assert_allclose(returns, np.concatenate(by_hand))
 
 
