@@ -12,6 +12,7 @@ import pytest
 from missing_bits import memory, options
 from missing_bits.agents import exploration
 from missing_bits.agents.dqn import DQN, TINY, Config
+from missing_bits.envs.games.cartpole import CartPole
 from missing_bits.errors import UserError
 from missing_bits.loop.checkpoint import digest
 from missing_bits.replay.prioritized import Sample
@@ -30,13 +31,17 @@ def make(**settings):
     return DQN(config, DQN.resources(config))
 
 
-# Two transitions; the last one is terminal. Observations are one-hot: a linear network is a table.
+# Two transitions; the last one is terminal. Observations are one-hot once bounded features are
+# scaled to [-1, 1]: a linear network is a table.
+ONE_HOT = np.diag(
+    np.where(np.isinf(CartPole.observation_space.high), 1, CartPole.observation_space.high)
+).astype(np.float32)
 BATCH = Transitions(
-    s_tm1=np.eye(4, dtype=np.float32)[[0, 1]],
+    s_tm1=ONE_HOT[[0, 1]],
     a_tm1=np.array([0, 1]),
     r_t=np.array([1.0, -3.0], np.float32),
     discount_t=np.array([0.9, 0.0], np.float32),
-    s_t=np.eye(4, dtype=np.float32)[[2, 3]],
+    s_t=ONE_HOT[[2, 3]],
 )
 ONLINE = np.array([[1.0, 2.0], [0.5, 0.0], [4.0, 3.0], [9.0, 9.0]], np.float32)  # [state, action]
 TARGET = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 5.0], [7.0, 7.0]], np.float32)
