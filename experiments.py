@@ -125,6 +125,9 @@ COMMANDS = {
     "fill": Command(
         "missing_bits.commands.fill", 'python run.py fill --from=RUN --text="The [MASK] statement"'
     ),
+    "play": Command(
+        "missing_bits.commands.play", "python run.py play --from=RUN --out=episodes.gif"
+    ),
     "runs": Command(
         "missing_bits.commands.runs", "python run.py runs [FOLDER] --sort=headline --filter=..."
     ),

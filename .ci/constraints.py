@@ -14,7 +14,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEFAULT = ("python3.11", "python3.12", "python3.13")
 HEADER = """\
-# What was tested, with everything it brings along and the extras atari, box2d and sweep.
+# What was tested, with everything it brings along and the extras atari, box2d, sweep and video.
 # Written by `make constraints`; do not edit by hand.
 # Python 3.11 stands apart: JAX 0.11 and later need Python 3.12.
 """
@@ -26,7 +26,7 @@ def resolve(python: str, folder: str) -> dict[str, str]:
     pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check"]
     lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
     loose = [line for line in lines if line and not line.startswith(("-", "#"))]
-    extras = f"{ROOT}[atari,box2d,sweep]"
+    extras = f"{ROOT}[atari,box2d,sweep,video]"
     subprocess.run([*pip, "install", "--quiet", "-e", extras, *loose], check=True)
     frozen = subprocess.check_output([*pip, "freeze", "--exclude-editable"], text=True)
     return dict(line.split("==") for line in frozen.splitlines())

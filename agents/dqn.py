@@ -21,27 +21,27 @@ Shapes: E environments (on one device), V vector steps between two updates, B tr
 batch, A actions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
 import rlax
 
 from missing_bits import collectives, metrics, optimizers
-from missing_bits.agents import exploration
+from missing_bits.agents import exploration, policies
+from missing_bits.agents.policies import QPolicy
 from missing_bits.envs import environments
 from missing_bits.envs.environments import Environments, Envs
-from missing_bits.envs.steps import Acted, Player, Steps
+from missing_bits.envs.steps import Acted, Steps
 from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import episodes
 from missing_bits.eval.evaluation import Evaluation
 from missing_bits.losses import values
 from missing_bits.metrics import Metrics
-from missing_bits.nets import q_networks
 from missing_bits.numeric import ceil_div
 from missing_bits.options import Flat, row
 from missing_bits.plan import Plan
@@ -168,9 +168,8 @@ class Resources(NamedTuple):
     """What rows share."""
 
     envs: Environments
-    network: hk.Transformed
+    policy: QPolicy  # greedy: what is judged and handed over
     evaluation: Evaluation  # of parameters
-    head: values.Head
 
 
 class Judged(NamedTuple):
@@ -190,13 +189,8 @@ class Seen(NamedTuple):
 
 def head_of(config: Config) -> values.Head:
     """The head that a configuration names."""
-    if config.head == "categorical":
-        return values.categorical(config.value_low, config.value_high, config.atoms)
-    if config.head == "quantile":
-        return values.quantile(config.quantiles)
-    if config.head == "implicit":
-        return values.implicit(config.quantiles)
-    return values.scalar(config.huber)
+    between = config.value_low, config.value_high
+    return values.make(config.head, config.quantiles, config.atoms, between, config.huber)
 
 
 class DQN:
@@ -251,29 +245,31 @@ class DQN:
 
     @staticmethod
     def resources(config: Config) -> Resources:
-        """Environments, the network, and greedy episodes."""
+        """Environments, the greedy policy, and its episodes."""
         envs = config.envs.find(config.train_period)
-        head = head_of(config)
-        shape = q_networks.Shape(
-            config.hidden_sizes, envs.num_actions, head.outputs, config.dueling, config.noisy
+        policy = policies.of_network(
+            envs.observation_space,
+            envs.num_actions,
+            hidden_sizes=config.hidden_sizes,
+            head=config.head,
+            quantiles=config.quantiles,
+            atoms=config.atoms,
+            value_low=config.value_low,
+            value_high=config.value_high,
+            dueling=config.dueling,
+            noisy=config.noisy,
         )
-        network = q_networks.for_observations(envs.observation_space, shape)
-
-        @jax.jit
-        def greedy(params: Any, memory: Any, s: jax.Array, reset: jax.Array) -> tuple[Any, Any]:
-            q = head.mean(network.apply(params, None, s, head.taus(None, len(s))))
-            return jnp.argmax(q, axis=-1), memory
-
-        player = Player(lambda num_envs: (), greedy)
+        player = policies.player(policy)
         evaluation = episodes.evaluation(envs, player, config.envs.eval_episodes)
-        return Resources(envs, network, evaluation, head)
+        return Resources(envs, policy, evaluation)
 
     def __init__(self, config: Config, resources: Resources) -> None:
         self.config = config
         self.envs = resources.envs
-        self.network = resources.network
+        self.policy = resources.policy
+        self.network = resources.policy.network()
         self.evaluation = resources.evaluation
-        self.head = resources.head
+        self.head = head_of(config)
         self.replay = kinds.uniformly(config.n_step, config.discount)
         if config.prioritized:
             self.replay = kinds.by_priority(
@@ -444,3 +440,7 @@ class DQN:
     def learned(self, state: State) -> Any:
         """The online parameters."""
         return state.params
+
+    def hand_over(self, learned: Any, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes the greedy policy."""
+        policies.save(path, self.policy, learned, facts)

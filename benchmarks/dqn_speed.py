@@ -39,7 +39,7 @@ SETTINGS = {
 }
 # The JAX-native environments need more steps to be timed well; the peers would need minutes.
 JAX_SETTINGS = SETTINGS | {
-    "env": "phys2d/CartPole-v1",
+    "env": "jax/CartPole-v1",
     "env_steps": 500_000,
     "epsilon_decay_steps": 250_000,
 }

@@ -29,7 +29,7 @@ EXPERIMENTS = {
         *("--run.log-period=100", "--run.checkpoint-period=200", "--run.eval-period=1000"),
     ],
     "dqn, JAX environments": [
-        *("--exp=dqn", "--env=phys2d/CartPole-v1", "--num-envs=4", "--env-steps=20000"),
+        *("--exp=dqn", "--env=jax/CartPole-v1", "--num-envs=4", "--env-steps=20000"),
         *("--run.log-period=400", "--run.checkpoint-period=800", "--run.eval-period=10000"),
     ],
     "barlow_twins": [

@@ -2,7 +2,7 @@
 
     python benchmarks/sweep_kills.py --kills=5 --seed=0 --out=sweeps.json
 
-3 step sizes x 2 n-steps x 3 seeds of DQN on phys2d/CartPole-v1, as a grid and as a random search of
+3 step sizes x 2 n-steps x 3 seeds of DQN on jax/CartPole-v1, as a grid and as a random search of
 six settings. Each is swept once undisturbed; once killed by SIGKILL `--kills` times, at moments
 drawn over the time that the undisturbed one took, every second time without its trials, which then
 go on as orphans; and once by two processes at the same time. All that does not depend on the clock
@@ -24,7 +24,7 @@ from typing import Any
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 SHORT = [
-    *("--env=phys2d/CartPole-v1", "--num-envs=4", "--env-steps=4000", "--learning-starts=200"),
+    *("--env=jax/CartPole-v1", "--num-envs=4", "--env-steps=4000", "--learning-starts=200"),
     *("--eval-episodes=10", "--run.checkpoint-period=400"),
 ]
 SWEEPS = {

@@ -2,7 +2,7 @@
 
     python benchmarks/sweep_rows.py --out=rows.json
 
-Eight settings (step size, discount, tau: two each) of DQN on phys2d/CartPole-v1.
+Eight settings (step size, discount, tau: two each) of DQN on jax/CartPole-v1.
 
 1. After 20 learning updates each row's parameters are compared with those of its solo run.
 2. Both then go on to 5,000 steps; the first action that differs is told: from a last bit on which
@@ -31,7 +31,7 @@ from missing_bits.loop.member import Member
 from missing_bits.loop.train import Result, train, train_rows
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
-ENV = "phys2d/CartPole-v1"
+ENV = "jax/CartPole-v1"
 GRID = {
     "learning_rate": (1e-3, 3e-3),
     "discount": (0.95, 0.99),

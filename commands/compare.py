@@ -115,7 +115,11 @@ def _task(task: "Task") -> list[str]:
             row += [estimate(group.difference) + paired, estimate(group.better)]
         rows.append(row)
     head = f"{task.name}: {table.metric(task.headline.name)}, {direction} is better{common}"
-    return [table.plain(head), *table.aligned(heads, rows, {"seeds"}), *_seeds(task)]
+    lines = [table.plain(head), *table.aligned(heads, rows, {"seeds"}), *_seeds(task)]
+    for said, letters in task.protocols.items():
+        of = f" of {letters}" if len(task.protocols) > 1 else ""
+        lines.append(table.plain(f"protocol{of}: {said}"))
+    return lines
 
 
 def _seeds(task: "Task") -> list[str]:

@@ -5,18 +5,15 @@ vector each.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
-import numpy as np
-import safetensors.numpy
 from jax.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
 
+from missing_bits import handover
 from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
@@ -25,7 +22,6 @@ from missing_bits.errors import UserError, require
 
 AnyEncoder = ImageEncoder | TextEncoder
 _KINDS: dict[str, type[AnyEncoder]] = {"images": ImageEncoder, "text": TextEncoder}
-_LARGEST = 1 << 31  # of any number that a card may name
 
 
 def kind_of(encoder: AnyEncoder) -> str:
@@ -51,24 +47,8 @@ def save(
       facts: what else is known: the configuration, the hash of the data, the scores.
       head: Haiku parameters to keep beside the encoder, such as those that guess masked words.
     """
-    tensors = {
-        name: np.asarray(leaf)
-        for name, leaf in _named({**variables._asdict(), "head": head or {}}).items()
-    }
     card = {"kind": kind_of(encoder), "encoder": dataclasses.asdict(encoder), **facts}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(safetensors.numpy.save(tensors, metadata={"card": json.dumps(card)}))
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-
-
-def _named(trees: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """The leaves of {kind: {module: {name: leaf}}} by the names they have in a file."""
-    return {
-        f"{kind}:{module}:{name}": leaf
-        for kind, tree in trees.items()
-        for module, leaves in tree.items()
-        for name, leaf in leaves.items()
-    }
+    handover.save(path, {**variables._asdict(), "head": head or {}}, card)
 
 
 class Loaded(NamedTuple):
@@ -107,120 +87,30 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
     """
     path = Path(run)
     if path.suffix != ".safetensors":
-        path = _file_in(path, seed)
-    trees: dict[str, dict[str, dict[str, np.ndarray]]] = {"params": {}, "state": {}, "head": {}}
-    try:
-        with safe_open(path, "numpy") as file:
-            card = _card(file.metadata() or {})
-            encoder = _encoder(card)
-            _check_tensors(file, jax.eval_shape(encoder.init, jax.random.key(0)))
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                kind, module, leaf = name.split(":")
-                tensor = file.get_tensor(name)
-                _expect(bool(np.isfinite(tensor).all()), f"{name} holds NaN or infinite numbers")
-                trees[kind].setdefault(module, {})[leaf] = tensor
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}. Name the folder of a finished run.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (SafetensorError, _Unsound) as error:
-        raise UserError(f"{path} is damaged or was not written by this suite: {error}.") from error
-    return Loaded(encoder, Variables(trees["params"], trees["state"]), trees["head"], card)
+        path = handover.file_in(path, "encoder", seed, "a finished pretraining")
+    read = handover.load(path, _understood, free=("head",))
+    trees = read.trees
+    return Loaded(read.what, Variables(trees["params"], trees["state"]), trees["head"], read.card)
 
 
-class _Unsound(Exception):
-    """What is wrong with a file."""
-
-
-def _expect(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise _Unsound(otherwise)
-
-
-def _card(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What the header says, as far as anybody here relies on it."""
-    _expect("card" in metadata, "it has no card")
-    try:
-        card = json.loads(metadata["card"])
-    except (ValueError, RecursionError) as error:
-        raise _Unsound(f"its card is no JSON ({type(error).__name__})") from error
-    _expect(isinstance(card, dict), "its card is no JSON object")
-    for name, kind in {"kind": str, "encoder": dict, "exp": str, "config": dict}.items():
-        needed = name in ("kind", "encoder")
-        _expect(name in card or not needed, f"its card does not tell {name}")
-        fits = name not in card or isinstance(card[name], kind)
-        _expect(fits, f"its card has a wrong type for {name}")
-    return card
-
-
-def _encoder(card: Mapping[str, Any]) -> AnyEncoder:
-    """The encoder that a card describes."""
+def _understood(card: Mapping[str, Any]) -> tuple[AnyEncoder, handover.Trees]:
+    """The encoder that a card describes, and the shapes of its variables."""
+    needed = {"kind": str, "encoder": dict}
+    handover.check_entries(card, needed, {"exp": str, "config": dict})
     kind = card["kind"]
-    _expect(kind in _KINDS, f"its card tells of {kind[:40]!r}, not of {' or '.join(_KINDS)}")
-    types = get_type_hints(_KINDS[kind])
-    written = card["encoder"]
-    unknown = sorted(written.keys() - types.keys())
-    _expect(not unknown, f"its encoder has an unknown {unknown[0][:40]!r}" if unknown else "")
-    for name, value in written.items():
-        _expect(_is_of(value, types[name]), f"its encoder's {name} has a wrong type or size")
-    # JSON has lists for tuples.
-    fields = {k: tuple(value) if isinstance(value, list) else value for k, value in written.items()}
-    needed = [
-        field.name
-        for field in dataclasses.fields(_KINDS[kind])
-        if field.default is dataclasses.MISSING and field.name not in written
-    ]
-    _expect(not needed, f"its encoder lacks {', '.join(needed)}")
-    try:
-        encoder = _KINDS[kind](**fields)
-        if isinstance(encoder, TextEncoder):
+    known = " or ".join(_KINDS)
+    handover.expect(kind in _KINDS, f"its card tells of {kind[:40]!r}, not of {known}")
+    encoder = handover.make(_KINDS[kind], card["encoder"], "encoder")
+    if isinstance(encoder, TextEncoder):
+        try:
             size = Tokenizer.from_json(encoder.tokenizer).size
-            _expect(
-                size == encoder.vocabulary,
-                f"its tokenizer has {size} tokens, its encoder {encoder.vocabulary}",
-            )
-    except UserError as error:
-        raise _Unsound(str(error).rstrip(".")) from error
-    return encoder
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value from JSON is of a field's type; numbers must be of a sane size."""
-    parts = get_args(kind)
-    if parts:  # a tuple
-        if not isinstance(value, list):
-            return False
-        if parts[1] is ...:
-            parts = (parts[0],) * len(value)
-        return len(parts) == len(value) and all(map(_is_of, value, parts))
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    if kind is float:  # JSON writes 1.0 as 1 at times
-        return isinstance(value, int | float) and abs(value) < _LARGEST
-    return isinstance(value, kind) and (kind is not int or abs(value) < _LARGEST)
-
-
-def _check_tensors(file: Any, like: Variables) -> None:
-    """Holds the names, shapes and types of an open file's tensors against those of an encoder."""
-    wanted = _named(like._asdict())
-    found = set(file.keys())
-    heads = {name for name in found if name.startswith("head:") and name.count(":") == 2}
-    for names, what in (
-        (wanted.keys() - found, "it lacks the tensor"),
-        (found - wanted.keys() - heads, "it holds the unknown tensor"),
-    ):
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        _expect(not names, f"{what} {min(names)[:80]}{more}" if names else "")
-    for name in sorted(found):
-        tensor = file.get_slice(name)
-        kind = tensor.get_dtype()
-        _expect(kind == "F32", f"{name[:80]} is of type {kind}, not of float32")
-        if name in wanted:
-            _check_shape(name, tuple(tensor.get_shape()), wanted[name].shape)
-
-
-def _check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    _expect(found == wanted, f"{name} has the shape {found}, not {wanted}")
+        except UserError as error:
+            raise handover.Unsound(str(error).rstrip(".")) from error
+        handover.expect(
+            size == encoder.vocabulary,
+            f"its tokenizer has {size} tokens, its encoder {encoder.vocabulary}",
+        )
+    return encoder, jax.eval_shape(encoder.init, jax.random.key(0))._asdict()
 
 
 def check_head(loaded: Loaded, like: hk.Params, run: str) -> None:
@@ -231,43 +121,14 @@ def check_head(loaded: Loaded, like: hk.Params, run: str) -> None:
       like: arrays, or their shapes.
       run: where it comes from, for the error.
     """
-    wanted = {name: leaf.shape for name, leaf in _named({"head": like}).items()}
-    found = {name: leaf.shape for name, leaf in _named({"head": loaded.head}).items()}
+    wanted = {name: leaf.shape for name, leaf in handover.named({"head": like}).items()}
+    found = {name: leaf.shape for name, leaf in handover.named({"head": loaded.head}).items()}
     differ = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     require(
         not differ,
         f"{run} holds another head than this suite writes: {', '.join(differ)[:120]} differ in "
         "shape or are not in both. Train it anew.",
     )
-
-
-def _file_in(folder: Path, seed: int | None) -> Path:
-    """The encoder's file in the folder of a run: that of a seed, or that of the first."""
-    require(
-        folder.is_dir(),
-        f"{folder} is no folder of a run. Name one that a finished run has left, under runs/.",
-    )
-    seeds = {
-        path: path.stem.removeprefix("seed")
-        for path in (folder / "encoder").glob("seed*.safetensors")
-    }
-    found = sorted(  # what a user has put beside them under another name counts for nothing
-        (path for path, name in seeds.items() if name.isdecimal()),
-        key=lambda path: int(seeds[path]),
-    )
-    require(
-        bool(found),
-        f"{folder} holds no encoder: it is of another kind, or its run has not finished. Finish it "
-        "with --run.resume, or name the folder of a finished pretraining.",
-    )
-    if seed is None:
-        return found[0]
-    path = folder / "encoder" / f"seed{seed}.safetensors"
-    require(
-        path in found,
-        f"{folder} has no encoder of seed {seed}; it has {', '.join(p.stem for p in found)}.",
-    )
-    return path
 
 
 def load_for(encoder: ImageEncoder, run: str) -> Variables:

@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from missing_bits.envs import functional, wrappers
+from missing_bits.envs import functional, protocol, wrappers
 from missing_bits.envs.actor import Actor
 from missing_bits.envs.contract import Checked, as_jax_holds, in_one_line, in_words
 from missing_bits.envs.episodes import Frame, Judge, Judging, record, tell_of_cuts
@@ -77,6 +77,9 @@ class HostEnvironments:
       period: environment steps per update.
       vectorization: how they are stepped: "serial", "async" or "native".
       judging: how episodes of evaluations are played.
+
+    Attributes:
+      protocol: of evaluations, see `protocol.of`.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class HostEnvironments:
         try:
             check_spaces(recipe.env, env)
             _try(recipe, env)
+            self.protocol = protocol.of(recipe, env, judging)
         finally:
             close(env, recipe.env)
         if vectorization == "native":
@@ -133,6 +137,9 @@ class FunctionalEnvironments:
       num_envs: environments stepped together, over all devices.
       period: environment steps per update.
       judging: how episodes of evaluations are played.
+
+    Attributes:
+      protocol: of evaluations, see `protocol.of`.
     """
 
     def __init__(
@@ -146,6 +153,7 @@ class FunctionalEnvironments:
         func_env = env.unwrapped.func_env
         check_spaces(recipe.env, func_env)
         _try_functional(recipe.env, func_env)
+        self.protocol = protocol.of(recipe, env, judging)
         self.env_id = recipe.env
         self.observation_space = func_env.observation_space
         self.num_actions = int(func_env.action_space.n)
@@ -207,7 +215,8 @@ class Envs:
     """Around each environment, the innermost first: flatten, one_hot, grayscale, resize:84x84,
     channels_last, frame_stack:4, or your own module:function, which maps an environment to one."""
     eval_episodes: int = 100
-    """Episodes of an evaluation, shared evenly by at most 16 environments of its own."""
+    """Episodes of an evaluation, shared evenly by at most 16 environments of its own; of
+    JAX-native ones, 128 are played at a time."""
     eval_steps: int = 27_000
     """Environment steps at which an episode of an evaluation is cut; 0 for none."""
     eval_epsilon: float = 0.0
@@ -237,6 +246,15 @@ class Envs:
         ids = [self.env] if ":" in self.env else []
         return ids + [name for name in self.wrappers if wrappers.imports_code(name)]
 
+    def recipe(self) -> Recipe:
+        """What one environment is made of; `check` holds."""
+        return Recipe(self.env, self._kwargs(""), self.wrappers)
+
+    @property
+    def judging(self) -> Judging:
+        """How episodes of evaluations are played."""
+        return Judging(self.eval_steps, self.eval_epsilon)
+
     def find(self, period: int) -> Environments:
         """The environments that these settings name; `check` holds.
 
@@ -248,8 +266,8 @@ class Envs:
             environment, spaces that do not suit an agent, or settings that do not apply to
             JAX-native environments.
         """
-        recipe = Recipe(self.env, self._kwargs(""), self.wrappers)
-        judging = Judging(self.eval_steps, self.eval_epsilon)
+        recipe = self.recipe()
+        judging = self.judging
         env = make(Recipe(recipe.env, recipe.kwargs))
         if not _is_functional(env):
             close(env, self.env)

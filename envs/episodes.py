@@ -1,13 +1,14 @@
-"""Whole episodes of Gymnasium environments: their returns, and the frames of one."""
+"""Whole episodes of Gymnasium environments: their returns, and what is seen of them."""
 
 import contextlib
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from gymnasium.wrappers import HumanRendering
 
 from missing_bits.envs.contract import Checked, in_one_line
 from missing_bits.envs.gymnasium_envs import Recipe, close, episode_seed, make
@@ -29,7 +30,9 @@ class Judging(NamedTuple):
 class Frame(NamedTuple):
     """A moment of an episode."""
 
-    picture: Any  # what the environment drew: RGB [height, width, 3] uint8 by Gymnasium's rules
+    picture: Any
+    """What the environment drew: RGB [height, width, 3] uint8 by Gymnasium's rules; None if it
+    draws into a window, or not at all."""
     total: float  # the sum of rewards so far
 
 
@@ -98,7 +101,8 @@ class Judge:
         is_cut = False
         while any(left):
             action, memory = player.act(learned, memory, observation, reset)
-            action = self._explored(np.asarray(action), rng)
+            count = int(self._envs[0].action_space.n)
+            action = _explored(np.asarray(action), self._judging.epsilon, count, rng)
             observation = np.copy(observation)  # JAX may still hold what it was given
             reset = np.zeros(lanes, bool)
             for i in np.flatnonzero(left):
@@ -128,14 +132,6 @@ class Judge:
             close(env, self._recipe.env)
         self._envs = []
 
-    def _explored(self, action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Actions [E], some of them random ones instead."""
-        if self._judging.epsilon == 0:
-            return action
-        explores = rng.random(len(action)) < self._judging.epsilon
-        count = int(self._envs[0].action_space.n)
-        return np.where(explores, rng.integers(count, size=len(action)), action)
-
 
 def record(
     recipe: Recipe, judging: Judging, player: Player, learned: Any, seed: int
@@ -154,39 +150,93 @@ def record(
     Raises:
       UserError: the environment cannot be made with rendering, or fails.
     """
-    silent = make(recipe)
-    modes = (silent.metadata or {}).get("render_modes") or ()
-    close(silent, recipe.env)
-    if "rgb_array" not in modes:
+    if "rgb_array" not in drawings(recipe):
         return
-    with _off_screen():
-        env = Checked(make(recipe, render_mode="rgb_array"), recipe.env)
-        try:
-            yield from _frames(env, judging, player, learned, seed)
-        finally:
-            close(env, recipe.env)
+    with opened(recipe, "rgb_array") as env:
+        greedy = judging._replace(epsilon=0.0)
+        yield from play(env, greedy, player, learned, episode_seed(seed, "record", 0, 0), True)
 
 
-def _frames(
-    env: Checked, judging: Judging, player: Player, learned: Any, seed: int
+Drawing = Literal["", "rgb_array", "human"]
+"""What is seen of episodes: nothing, frames, or a window."""
+
+
+def drawings(recipe: Recipe) -> set[str]:
+    """In which of Gymnasium's ways an environment draws itself, such as "rgb_array"."""
+    env = make(recipe)
+    modes = (env.metadata or {}).get("render_modes") or ()
+    close(env, recipe.env)
+    return set(modes)
+
+
+@contextlib.contextmanager
+def opened(recipe: Recipe, drawing: Drawing) -> Iterator[Checked]:
+    """An environment that draws, closed at the end. A window shows frames where it has no own.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        if drawing == "rgb_array":
+            stack.enter_context(_off_screen())
+        if not drawing:
+            env = make(recipe)
+        elif drawing == "human" and "human" not in drawings(recipe):
+            env = make(recipe, render_mode="rgb_array")
+            env.metadata = {"render_fps": 30, **env.metadata}
+            env = HumanRendering(env)
+        else:
+            env = make(recipe, render_mode=drawing)
+        stack.callback(close, env, recipe.env)
+        yield Checked(env, recipe.env)
+
+
+def play(
+    env: Checked, judging: Judging, player: Player, learned: Any, seed: int, with_pictures: bool
 ) -> Iterator[Frame]:
-    observation, _ = env.reset(seed=episode_seed(seed, "record", 0, 0))
+    """Plays one episode; yields a frame before its first step and after each.
+
+    Args:
+      env: the environment.
+      judging: how the episode is played.
+      player: the agent.
+      learned: what it has learned.
+      seed: of the episode.
+      with_pictures: whether frames hold pictures; the environment must draw in "rgb_array".
+
+    Raises:
+      UserError: the environment fails.
+    """
+    observation, _ = env.reset(seed=seed)
+    rng = np.random.default_rng((seed, *b"epsilon"))
+    count = int(env.action_space.n)
     memory = player.memory(1)
     reset = np.ones(1, bool)
     total = 0.0
     elapsed = 0
     over = False
-    yield Frame(_drawn(env), total)
+    yield Frame(_drawn(env) if with_pictures else None, total)
     while not over:
         # A copy: the environment may have one buffer for all its observations.
         seen = np.array(observation)[None]
         action, memory = player.act(learned, memory, seen, reset)
+        action = _explored(np.asarray(action), judging.epsilon, count, rng)
         reset = np.zeros(1, bool)
-        observation, reward, terminated, truncated, _ = env.step(int(np.asarray(action)[0]))
+        observation, reward, terminated, truncated, _ = env.step(int(action[0]))
         total += reward
         elapsed += 1
         over = terminated or truncated or elapsed == judging.steps
-        yield Frame(_drawn(env), total)
+        yield Frame(_drawn(env) if with_pictures else None, total)
+
+
+def _explored(
+    action: np.ndarray, epsilon: float, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Actions [E], each with probability epsilon one of `count` at random instead."""
+    if epsilon == 0:
+        return action
+    explores = rng.random(len(action)) < epsilon
+    return np.where(explores, rng.integers(count, size=len(action)), action)
 
 
 def _drawn(env: Checked) -> Any:

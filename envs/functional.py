@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from gymnasium.experimental.functional import FuncEnv
 
 from missing_bits import collectives
-from missing_bits.envs.episodes import Judging, shares
+from missing_bits.envs.episodes import Judging
 from missing_bits.envs.steps import EPISODE_RETURN, Acted, Outcome, Player, Steps
 from missing_bits.metrics import Mean
 from missing_bits.numeric import ceil_div
+
+LANES = 128
+"""Episodes of an evaluation side by side. A step of so many costs little more than one of a few."""
 
 DeviceAct = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Acted]
 """(memory, observation [E, ...], reset [E], environment steps, key) -> Acted, leaves [E, ...]."""
@@ -63,6 +65,21 @@ def step(
       The state the next action is chosen on, and what came of this one.
     """
     transition_key, observation_key, reset_key = jax.random.split(key, 3)
+    going, outcome = advanced(env, limit, state, action, transition_key, observation_key)
+    done = outcome.terminated | outcome.truncated
+    fresh = initial(env, reset_key)
+    return jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, going), outcome
+
+
+def advanced(
+    env: FuncEnv,
+    limit: int,
+    state: EnvState,
+    action: jax.Array,
+    transition_key: jax.Array,
+    observation_key: jax.Array,
+) -> tuple[EnvState, Outcome]:
+    """As `step`, but where an episode ends its last state stays."""
     action = action + env.action_space.start
     inner = env.transition(state.inner, action, transition_key)
     successor = env.observation(inner, observation_key)
@@ -71,11 +88,8 @@ def step(
     reward = jnp.asarray(reward, jnp.float32).reshape(())
     terminated = jnp.asarray(env.terminal(inner, observation_key), bool).reshape(())
     truncated = ~terminated & (state.elapsed + 1 >= limit)
-    done = terminated | truncated
     going = EnvState(inner, successor, state.elapsed + 1, state.open_return + reward)
-    fresh = initial(env, reset_key)
-    following = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, going)
-    return following, Outcome(reward, terminated, truncated, successor)
+    return going, Outcome(reward, terminated, truncated, successor)
 
 
 class DeviceActor:
@@ -160,13 +174,13 @@ class DeviceActor:
 
 
 class _Play(NamedTuple):
-    """Environments of an evaluation, side by side; leaves [E, ...] but for `is_cut` and the key."""
+    """Episodes of an evaluation, side by side; leaves [E, ...] but for the key."""
 
     envs: EnvState
     memory: Any
-    over: jax.Array  # int32: episodes that have ended
-    returns: jax.Array  # float32 [E, most episodes of an environment]
-    is_cut: jax.Array  # bool: some episode was
+    over: jax.Array  # bool
+    cut: jax.Array  # bool: cut by the evaluation, in mid-episode
+    total: jax.Array  # float32: rewards up to the end
     key: jax.Array
 
 
@@ -179,10 +193,9 @@ def returns(
     learned: Any,
     key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The returns of whole episodes, shared evenly by a few environments.
+    """The returns of whole episodes, at most `LANES` of them side by side.
 
-    Side by side, an environment that has played its share costs nothing: it is stepped with the
-    others, and its steps count for nothing.
+    One that is over is stepped with the others until the last one is, and counts for nothing.
 
     Args:
       env: the environment.
@@ -194,48 +207,44 @@ def returns(
       key: random key.
 
     Returns:
-      [episodes] float32, those of an environment side by side; and whether one was cut.
+      [episodes] float32; and whether one was cut.
     """
-    share = np.array(shares(episodes), np.int32)  # [E]
-    lanes = len(share)
+    rounds = ceil_div(episodes, LANES)
+    lanes = ceil_div(episodes, rounds)
     cut_at = judging.steps or limit
-    reset_key, step_key = jax.random.split(key)
-    envs = jax.vmap(lambda k: initial(env, k))(jax.random.split(reset_key, lanes))
 
     def going(play: _Play) -> jax.Array:
-        return jnp.any(play.over < share)
+        return ~jnp.all(play.over)
 
     def advance(play: _Play) -> _Play:
-        key, step_key, explore_key = jax.random.split(play.key, 3)
+        # All at once: each call of the random number generator is to be compiled.
+        drawn = jax.random.split(play.key, 2 + 2 * lanes)
+        key, explore_key = drawn[:2]
+        keys = drawn[2:].reshape(lanes, 2)
         envs = play.envs
         action, memory = player.act(learned, play.memory, envs.observation, envs.elapsed == 0)
         if judging.epsilon > 0:
             draw_key, action_key = jax.random.split(explore_key)
             explores = jax.random.uniform(draw_key, (lanes,)) < judging.epsilon
-            drawn = jax.random.randint(action_key, (lanes,), 0, int(env.action_space.n))
-            action = jnp.where(explores, drawn, action)
-        keys = jax.random.split(step_key, lanes)
-        stepped, outcome = jax.vmap(lambda s, a, k: step(env, min(limit, cut_at), s, a, k))(
+            other = jax.random.randint(action_key, (lanes,), 0, int(env.action_space.n))
+            action = jnp.where(explores, other, action)
+        envs, outcome = jax.vmap(lambda s, a, k: advanced(env, min(limit, cut_at), s, a, *k))(
             envs, action, keys
         )
-        ended = outcome.terminated | outcome.truncated
-        counts = ended & (play.over < share)
-        place = jnp.where(counts, play.over, share.max())  # out of bounds is dropped
-        returned = envs.open_return + outcome.r_t
-        found = play.returns.at[jnp.arange(lanes), place].set(returned, mode="drop")
-        is_cut = play.is_cut
+        ends = ~play.over & (outcome.terminated | outcome.truncated)
+        cut = play.cut
         if cut_at < limit:
-            is_cut = is_cut | jnp.any(counts & outcome.truncated)
-        return _Play(stepped, memory, play.over + counts, found, is_cut, key)
+            cut = cut | (ends & outcome.truncated)
+        total = jnp.where(play.over, play.total, play.total + outcome.r_t)
+        return _Play(envs, memory, play.over | ends, cut, total, key)
 
-    start = _Play(
-        envs,
-        player.memory(lanes),
-        jnp.zeros(lanes, jnp.int32),
-        jnp.zeros((lanes, share.max())),
-        jnp.bool_(False),
-        step_key,
-    )
-    end = jax.lax.while_loop(going, advance, start)
-    played = np.arange(share.max())[None] < share[:, None]  # [E, most]
-    return end.returns[np.nonzero(played)], end.is_cut
+    def play(key: jax.Array) -> _Play:
+        reset_key, step_key = jax.random.split(key)
+        envs = jax.vmap(lambda k: initial(env, k))(jax.random.split(reset_key, lanes))
+        none = jnp.zeros(lanes, bool)
+        start = _Play(envs, player.memory(lanes), none, none, jnp.zeros(lanes), step_key)
+        return jax.lax.while_loop(going, advance, start)
+
+    played = jax.lax.map(play, jax.random.split(key, rounds))  # leaves [rounds, lanes, ...]
+    counted = slice(episodes)  # the last round may play a few more
+    return played.total.reshape(-1)[counted], jnp.any(played.cut.reshape(-1)[counted])

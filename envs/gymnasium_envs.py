@@ -27,6 +27,8 @@ SET_HERE = ("id", "render_mode", "disable_env_checker")
 """Arguments of `gymnasium.make` that a recipe's `kwargs` must leave alone: `make` sets them."""
 # Part of an entry point -> the extra that brings it.
 _INSTALLED_BY = {"ALE": "atari", "box2d": "box2d"}
+# A module that cannot be imported -> the extra that brings it.
+_BROUGHT_BY = {"flax": "phys2d"}
 # Beginnings of ids that a package registers once it is imported -> the package, and what makes
 # images of its observations.
 _REGISTERED_BY = {
@@ -84,6 +86,11 @@ def _why_not(recipe: Recipe, error: BaseException) -> str:
         return f"--env={env_id} needs packages that are not installed. Install them: {remedy}"
     # Gymnasium raises another error of the kind, which names no module, from the first.
     missing = getattr(error, "name", None) or getattr(error.__cause__, "name", None)
+    if missing in _BROUGHT_BY:
+        return (
+            f"--env={env_id} needs {missing}, which is not installed. Install it: pip install -e "
+            f"'.[{_BROUGHT_BY[missing]}]'"
+        )
     is_missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{missing}.")
     if isinstance(error, gym.error.Error) or is_missing:
         return f"--env={env_id} is not an environment Gymnasium can make here. {_hint(env_id)}"

@@ -32,7 +32,9 @@ def evaluation(envs: Environments, player: Player, episodes: int) -> Evaluation:
         except UserError as error:  # a run is worth more than its picture
             warnings.warn(f"No GIF of an episode of {envs.env_id}: {error}", stacklevel=2)
 
-    return Evaluation(Headline("eval/return_mean"), scores, pictures=pictures)
+    protocol = {**envs.protocol, "episodes": episodes}
+    headline = Headline("eval/return_mean")
+    return Evaluation(headline, scores, pictures=pictures, protocol=protocol)
 
 
 def summary(returns: np.ndarray) -> dict[str, float]:

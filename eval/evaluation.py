@@ -1,7 +1,7 @@
 """How a method is judged: functions with a headline, a value that can be narrowed and joined."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,8 @@ class Evaluation:
       baselines: maps a key to the metrics "baseline/..." that need nothing learned.
       pictures: draws (learned, seed, folder) into files of the folder.
       against: what `baselines` measures, to be said before it takes its time; empty for nothing.
+      protocol: how scores come about, as JSON: what two runs must have in common for their scores
+        to be compared, besides the options that say how a run is judged.
     """
 
     headline: Headline
@@ -48,6 +50,7 @@ class Evaluation:
     baselines: Baselines = _no_baselines
     pictures: Pictures = _no_pictures
     against: str = ""
+    protocol: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def of(self, select: Callable[[Learned], Learned]) -> "Evaluation":
         """The same evaluation of a part of what was learned: of select(learned)."""
@@ -79,7 +82,8 @@ class Evaluation:
                 part.pictures(learned, seed, folder)
 
         against = ", ".join(part.against for part in parts if part.against)
-        return Evaluation(self.headline, scores, baselines, pictures, against)
+        protocol = _merged([dict(part.protocol) for part in parts])
+        return Evaluation(self.headline, scores, baselines, pictures, against, protocol)
 
     def drawing(self, more: Pictures) -> "Evaluation":
         """The same evaluation, which draws further pictures first."""
@@ -95,8 +99,8 @@ class Evaluation:
         return dataclasses.replace(self, headline=Headline(name, larger_is_better))
 
 
-def _merged(found: list[dict[str, float]]) -> dict[str, float]:
-    metrics: dict[str, float] = {}
+def _merged(found: list[dict[str, Any]]) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
     for some in found:
         twice = metrics.keys() & some.keys()
         assert not twice, f"two evaluations give {', '.join(sorted(twice))}"

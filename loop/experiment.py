@@ -129,11 +129,16 @@ class Acting(Protocol):
 
 
 @runtime_checkable
-class Pretraining(Protocol):
+class HandingOver(Protocol):
+    """A method that leaves something behind for others: agents a policy, pretraining an encoder."""
+
+    def hand_over(self, learned: Learned, path: Path, facts: Mapping[str, Any]) -> None:
+        """Writes what is handed over and what is known of it to the file `path`."""
+
+
+@runtime_checkable
+class Pretraining(HandingOver, Protocol):
     """A method that leaves behind an encoder for others to start from."""
 
     data_digest: str
     """Hash of the data it learns from and is evaluated on."""
-
-    def hand_over(self, learned: Learned, path: Path, facts: Mapping[str, Any]) -> None:
-        """Writes the encoder and what is known of it to the file `path`."""

@@ -22,7 +22,13 @@ from missing_bits.errors import UserError, remedy, require
 from missing_bits.eval import statistics
 from missing_bits.loop.checkpoint import Checkpoints, Saved
 from missing_bits.loop.config import RunConfig
-from missing_bits.loop.experiment import Acting, DeviceSource, Experiment, Pretraining
+from missing_bits.loop.experiment import (
+    Acting,
+    DeviceSource,
+    Experiment,
+    HandingOver,
+    Pretraining,
+)
 from missing_bits.loop.family import Family
 from missing_bits.loop.folder import ENDED, read_json, read_rows
 from missing_bits.loop.member import Member, mean
@@ -242,6 +248,7 @@ class _Session:
         self.begun = False  # whether anything has been trained or restored in this session
         self.before = 0.0  # seconds spent by earlier sessions
         self.compile_seconds = 0.0
+        self.evaluation_seconds = 0.0
         self.first_update_seconds: float | None = None
         self.idle = 0.0  # seconds of this session spent on anything but training
         self.told = False  # that something is not finite
@@ -478,7 +485,9 @@ class _Session:
         paused = time.perf_counter()
         self.report.doing("evaluating")
         self._measure()
-        self.idle += time.perf_counter() - paused
+        seconds = time.perf_counter() - paused
+        self.idle += seconds
+        self.evaluation_seconds += seconds
         self._write(self.scores)
         finite = [all(map(_is_finite, jax.tree.leaves(learned))) for learned in self.learned]
         parameters = [{"a parameter": 0.0 if good else math.nan} for good in finite]
@@ -610,12 +619,16 @@ class _Session:
             "seeds": [{"seed": seed, **row} for seed, row in seeds],
             "wall_seconds": self.wall_seconds,
             "compile_seconds": self.compile_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
             "first_update_seconds": self.first_update_seconds,
             "steps_per_second": self._rate() if self.update > self.start_update else None,
             "digest": self.digest,
             "devices": [f"{d.platform}:{d.device_kind}" for d in self.layout.devices],
             "versions": {"python": platform.python_version()} | versions,
         }
+        protocol = self.experiment.evaluation.protocol
+        if protocol:
+            facts["protocol"] = {**protocol, "seeds": member.seeds}
         if isinstance(self.experiment, Pretraining):
             facts["data_digest"] = self.experiment.data_digest
         return facts
@@ -632,14 +645,14 @@ class _Session:
             return Result(result, path, learned)
         if not self._has_result(member):
             result = self._facts(member, mine)
-        elif not result.get("missing"):
+        elif not result.get("missing") and not self._lacks_what_it_hands_over(member):
             self.report.say(f"{path} holds a finished run: nothing is left to do.")
             return Result(result, path, learned)
         evaluation = self.experiment.evaluation
         baselines: dict[str, float] = {}
         parts: dict[str, Callable[[], None]] = {}
-        if isinstance(self.experiment, Pretraining):
-            parts["encoder"] = lambda: self._hand_over(member, learned, result["seeds"])
+        if isinstance(self.experiment, HandingOver):
+            parts[self._handed] = lambda: self._hand_over(member, learned, result["seeds"])
         parts["baselines"] = lambda: baselines.update(self._baselines(mine))
         parts["learning curve"] = lambda: self._draw_curve(member, baselines)
         parts["pictures"] = lambda: evaluation.pictures(learned[0], member.run.seed, path)
@@ -692,16 +705,34 @@ class _Session:
     def _hand_over(
         self, member: Member, learned: Sequence[Any], scores: Sequence[dict[str, float]]
     ) -> None:
-        """Writes the encoder of each seed of a member."""
-        facts = {
+        """Writes what each seed of a member hands over."""
+        facts: dict[str, Any] = {
             "exp": member.name,
             "config": options.to_json(member.config),
             "step": self.step,
-            "data_digest": self.experiment.data_digest,
         }
+        if isinstance(self.experiment, Pretraining):
+            facts["data_digest"] = self.experiment.data_digest
+        if self.experiment.evaluation.protocol:
+            facts["protocol"] = dict(self.experiment.evaluation.protocol)
         for seed, mine, row in zip(member.seeds, learned, scores, strict=True):
-            file = member.path / "encoder" / f"seed{seed}.safetensors"
-            self.experiment.hand_over(mine, file, {**facts, "scores": row})
+            file = self._handed_file(member, seed)
+            self.experiment.hand_over(mine, file, {**facts, "seed": seed, "scores": row})
+
+    @property
+    def _handed(self) -> str:
+        """What is handed over: the name of its folder."""
+        return "encoder" if isinstance(self.experiment, Pretraining) else "policy"
+
+    def _handed_file(self, member: Member, seed: int) -> Path:
+        return member.path / self._handed / f"seed{seed}.safetensors"
+
+    def _lacks_what_it_hands_over(self, member: Member) -> bool:
+        """Whether a finished run has left nothing, as those of versions without policies."""
+        hands_over = isinstance(self.experiment, HandingOver)
+        return hands_over and not all(
+            self._handed_file(member, seed).is_file() for seed in member.seeds
+        )
 
     def _baselines(self, mine: slice) -> dict[str, float]:
         """What simpler methods reach in the same evaluation."""

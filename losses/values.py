@@ -21,6 +21,9 @@ import rlax
 from missing_bits import collectives
 from missing_bits.errors import require
 
+NAMES = ("scalar", "categorical", "quantile", "implicit")
+"""Of the heads."""
+
 
 class Errors(NamedTuple):
     """How far predictions are from their targets."""
@@ -150,6 +153,28 @@ def implicit(count: int) -> Head:
         return collectives.shard(drawn)
 
     return Head(1, taus, lambda raw: jnp.mean(raw, axis=-1), _average, _quantile_errors)
+
+
+def make(
+    name: str, quantiles: int, atoms: int, between: tuple[float, float], huber: bool = False
+) -> Head:
+    """The head of a name.
+
+    Args:
+      name: "scalar", "categorical", "quantile" or "implicit".
+      quantiles: of the last two.
+      atoms: of the categorical one.
+      between: its lowest and its highest return.
+      huber: of the scalar one.
+    """
+    require(name in NAMES, f"There is no head {name[:40]!r}; it is one of {', '.join(NAMES)}.")
+    if name == "categorical":
+        return categorical(*between, atoms)
+    if name == "quantile":
+        return quantile(quantiles)
+    if name == "implicit":
+        return implicit(quantiles)
+    return scalar(huber)
 
 
 def _midpoints(count: int) -> jax.Array:

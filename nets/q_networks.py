@@ -12,7 +12,7 @@ import numpy as np
 from missing_bits.errors import require
 from missing_bits.nets.conv import Conv2D
 
-_UNBOUNDED = 1e6  # a bound as large is none: float32's largest number stands for infinity
+UNBOUNDED = 1e6  # a bound as large is none: float32's largest number stands for infinity
 _SMALLEST_SIDE = 3  # pixels: that of the small network's kernel
 _NATURE_SIDE = 36  # pixels: with fewer the last of the Nature network's convolutions has no place
 
@@ -24,7 +24,7 @@ def centered(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
     """
     low = space.low.astype(np.float64)
     high = space.high.astype(np.float64)
-    bounded = (np.abs(low) < _UNBOUNDED) & (np.abs(high) < _UNBOUNDED) & (low < high)
+    bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
     low = np.where(bounded, low, -1.0)
     high = np.where(bounded, high, 1.0)
     middle = jnp.float32((low + high) / 2)
@@ -37,7 +37,7 @@ def fractions(space: gym.spaces.Box, observation: jax.Array) -> jax.Array:
     low = float(space.low.min())
     high = float(space.high.max())
     x = observation.astype(jnp.float32)
-    if max(abs(low), abs(high)) >= _UNBOUNDED or low >= high:
+    if max(abs(low), abs(high)) >= UNBOUNDED or low >= high:
         return x
     return (x - low) / (high - low)
 

@@ -1,18 +1,21 @@
-"""A GIF of an episode."""
+"""Episodes as a GIF or a video."""
 
 import textwrap
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from missing_bits.errors import require
+from missing_bits.errors import UserError, require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_FRAMES = 250  # at most
+FRAMES = 250  # of an episode, at most
+_SECONDS = 0.04  # that a frame is seen
+_HELD = 1.5  # seconds that an episode's last frame is seen
 _WIDTH = 300  # pixels
 _HEIGHT = 600  # pixels, at most
 
@@ -31,32 +34,85 @@ def gif(frames: Iterable[tuple[Any, float]], path: Path) -> None:
       UserError: a picture is none.
     """
     kept = thinned(frames)
-    if not kept:
+    if kept:
+        save([kept], path)
+
+
+def save(episodes: Sequence[Sequence["Image"]], path: Path) -> None:
+    """Writes episodes one after another, as `thinned` gives them.
+
+    Args:
+      episodes: at least one, each with at least one frame, all of one size.
+      path: the file, whose ending says its kind: .gif or .mp4.
+
+    Raises:
+      UserError: nothing that writes videos is installed.
+      OSError: the file cannot be written.
+    """
+    frames = [frame for episode in episodes for frame in episode]
+    if path.suffix == ".mp4":
+        held = round(_HELD / _SECONDS)
+        _video([frame for episode in episodes for frame in (*episode, *episode[-1:] * held)], path)
         return
-    durations = [40] * (len(kept) - 1) + [1500]  # milliseconds; the last frame stays
-    kept[0].save(path, save_all=True, append_images=kept[1:], duration=durations, loop=0)
+    milliseconds = [
+        round(1000 * seconds)
+        for episode in episodes
+        for seconds in (*[_SECONDS] * (len(episode) - 1), _HELD)
+    ]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
-def thinned(frames: Iterable[tuple[Any, float]]) -> list["Image"]:
-    """The frames of an episode as small pictures, at most 250 however long it is.
+def check_video() -> Any:
+    """The package that writes videos.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise UserError(
+            "--out: a video needs imageio-ffmpeg, which is not installed. Install it: pip install "
+            "-e '.[video]'; or name a file that ends in .gif."
+        ) from error
+    return imageio_ffmpeg
+
+
+def _video(frames: Sequence["Image"], path: Path) -> None:
+    """Writes frames as an mp4 of one rate."""
+    width, height = frames[0].size
+    size = width + width % 2, height + height % 2  # colors are those of squares of four pixels
+    writer = check_video().write_frames(str(path), size, fps=1 / _SECONDS, macro_block_size=2)
+    with warnings.catch_warnings():
+        # JAX fears for processes that go on after a fork; this one becomes ffmpeg.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        writer.send(None)
+        for frame in frames:
+            writer.send(frame.convert("RGB").crop((0, 0, *size)).tobytes())
+        writer.close()
+
+
+def thinned(frames: Iterable[tuple[Any, float]], most: int = FRAMES) -> list["Image"]:
+    """The frames of an episode as small pictures, however long it is.
 
     Of a longer episode every second, every fourth and so on is kept, with the first and the last.
 
     Args:
       frames: as of `gif`.
+      most: pictures that are kept, at least 2.
     """
     kept: list[Image] = []
     stride = 1
     last = None
     for step, (picture, total) in enumerate(frames):
         last = step, picture, total
-        if step % stride == 0 and len(kept) == _FRAMES:
+        if step % stride == 0 and len(kept) == most:
             kept = kept[::2]
             stride *= 2
         if step % stride == 0:
             kept.append(_drawn(*last))
     if last is not None and last[0] % stride != 0:
-        del kept[_FRAMES - 1 :]
+        del kept[most - 1 :]
         kept.append(_drawn(*last))
     return kept
 

@@ -23,7 +23,7 @@ from missing_bits.eval.statistics import Estimate, Profile
 from missing_bits.loop.folder import read_rows
 from missing_bits.pictures import canvas
 from missing_bits.pictures.comparison import Curve
-from missing_bits.results import references, settings
+from missing_bits.results import protocols, references, settings
 from missing_bits.results.folders import Headline, Run, number
 
 FEW = 5  # seeds, below which intervals are too narrow
@@ -71,6 +71,18 @@ class Task:
     def reference(self) -> Group:
         """The group that the others are compared with."""
         return next(group for group in self.groups if group.difference is None)
+
+    @property
+    def protocols(self) -> dict[str, str]:
+        """How scores came about, and the letters of the groups of which that is so; groups that do
+        not say are left out."""
+        found: dict[str, list[str]] = {}
+        for group in self.groups:
+            protocol = group.runs[0].protocol
+            if protocol:
+                said = protocols.words({**protocol, "seeds": list(group.seeds)})
+                found.setdefault(said, []).append(group.letter)
+        return {said: _some(letters) for said, letters in found.items()}
 
 
 class Effect(NamedTuple):
@@ -276,6 +288,14 @@ def _mixed(task: Task) -> list[str]:
     if data:
         notes.append(f"{task.name}: the data differ, by their hashes: {data}.")
     runs = [run for group in task.groups for run in group.runs]
+    if all(run.protocol for run in runs):
+        for entry in protocols.differing([run.protocol for run in runs]):
+            said = protocols.name(entry)
+            values = by_value(
+                lambda run, entry=entry: protocols.value(entry, run.protocol.get(entry))
+            )
+            notes.append(f"{task.name}: the protocol differs: {said} is {values}.")
+        return notes
     for name in settings.differing(runs):
         if _PROTOCOL.fullmatch(name):
             values = by_value(lambda run, name=name: settings.text(run.value(name)))

@@ -114,6 +114,12 @@ class Run:
             {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
         )
 
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How its scores came about; empty if unknown, and where options say all of it."""
+        found = self.result.get("protocol")
+        return found if isinstance(found, dict) else {}
+
     def value(self, option: str) -> Any:
         """The value of an option by its full name; None if there is none.
 

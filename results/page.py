@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from missing_bits.pictures import canvas
 from missing_bits.pictures import comparison as pictures
-from missing_bits.results import drawings, settings, table
+from missing_bits.results import drawings, protocols, settings, table
 from missing_bits.results.comparison import Comparison, Group, Task
 from missing_bits.results.folders import Run, number
 
@@ -71,6 +71,7 @@ class Row:
         found = {
             "done": table.done(self.run),
             "seeds": ", ".join(map(str, self.run.seeds)),
+            "protocol": protocols.words(self.run.protocol),
             "seconds": "" if self.run.seconds is None else f"{self.run.seconds:,.0f}",
             "devices": self.run.devices,
             "parameters (digest)": _text(result.get("digest"))[:16],

@@ -23,7 +23,7 @@ FLOORS = (
     ("envs", "data"),
     ("nets",),
     ("losses", "augment", "optimizers"),
-    ("memory", "options"),
+    ("handover", "memory", "options"),
     ("collectives", "errors", "metrics", "notes", "numeric", "plan"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

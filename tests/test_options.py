@@ -169,7 +169,7 @@ def test_code_is_named_by_groups():
     assert options.code(env) == {"env": ["maze:Maze-v0"], "wrappers": ["maze:wrap"]}
     wrappers = ["--wrappers", "flatten", "frame_stack:4", "maze:wrap"]
     assert options.code_flags(env) == ["--env", "maze:Maze-v0", *wrappers]
-    assert options.code(options.make(dqn.Config, env="phys2d/CartPole-v1")) == {}
+    assert options.code(options.make(dqn.Config, env="jax/CartPole-v1")) == {}
 
 
 def values(kind):

@@ -106,7 +106,7 @@ WRONG = {
         ["Acrobot-v1", "--vectorization=serial"],
     ),
     "native on the device": (
-        "--exp=dqn --env=phys2d/CartPole-v1 --vectorization=async",
+        "--exp=dqn --env=jax/CartPole-v1 --vectorization=async",
         ["JAX-native"],
     ),
     "zero environments": ("--exp=dqn --num-envs=0", ["--num-envs is 0", "at least 1"]),

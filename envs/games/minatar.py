@@ -67,6 +67,18 @@ class MinAtar(FuncEnv):
         shape = (SIDE, SIDE, len(self.planes))
         self.observation_space = gym.spaces.Box(0, 1, shape, np.uint8)
 
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What must be known of a game before its returns are compared (envs/protocol.py)."""
+        count = len(self._actions)
+        is_full = count == len(ACTIONS)
+        return {
+            "termination": "game over",
+            "action_set": f"{'full' if is_full else 'minimal'}, {count} actions",
+            "stickiness": self._stickiness,
+            "difficulty_ramping": self.is_ramping,
+        }
+
     def start(self, draws: jax.Array) -> Any:
         """The game's first state.
 

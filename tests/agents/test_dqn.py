@@ -12,6 +12,7 @@ import pytest
 from missing_bits import memory, options
 from missing_bits.agents import exploration
 from missing_bits.agents.dqn import DQN, TINY, Config
+from missing_bits.envs.games.cartpole import CartPole
 from missing_bits.errors import UserError
 from missing_bits.loop.checkpoint import digest
 from missing_bits.replay.prioritized import Sample
@@ -19,7 +20,7 @@ from missing_bits.replay.uniform import Transitions
 from missing_bits.tests.agents import probes
 from missing_bits.tests.loop.drive import Drive
 
-SMALL = {"env": "phys2d/CartPole-v1", "hidden_sizes": (), "n_step": 1}
+SMALL = {"env": "jax/CartPole-v1", "hidden_sizes": (), "n_step": 1}
 
 
 def make(**settings):
@@ -30,13 +31,17 @@ def make(**settings):
     return DQN(config, DQN.resources(config))
 
 
-# Two transitions; the last one is terminal. Observations are one-hot: a linear network is a table.
+# Two transitions; the last one is terminal. Observations are one-hot once bounded features are
+# scaled to [-1, 1]: a linear network is a table.
+ONE_HOT = np.diag(
+    np.where(np.isinf(CartPole.observation_space.high), 1, CartPole.observation_space.high)
+).astype(np.float32)
 BATCH = Transitions(
-    s_tm1=np.eye(4, dtype=np.float32)[[0, 1]],
+    s_tm1=ONE_HOT[[0, 1]],
     a_tm1=np.array([0, 1]),
     r_t=np.array([1.0, -3.0], np.float32),
     discount_t=np.array([0.9, 0.0], np.float32),
-    s_t=np.eye(4, dtype=np.float32)[[2, 3]],
+    s_t=ONE_HOT[[2, 3]],
 )
 ONLINE = np.array([[1.0, 2.0], [0.5, 0.0], [4.0, 3.0], [9.0, 9.0]], np.float32)  # [state, action]
 TARGET = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 5.0], [7.0, 7.0]], np.float32)
@@ -133,7 +138,7 @@ CADENCE = {
     "batch_size": 8,
     "replay_capacity": 200,
     "env_steps": 200,
-    "env": "phys2d/CartPole-v1",
+    "env": "jax/CartPole-v1",
 }
 
 
@@ -207,13 +212,13 @@ def test_nothing_is_learned_before_learning_starts(programs):
 )
 def test_settings_that_cannot_run_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
-        make(**{"env": "phys2d/CartPole-v1"} | settings)
+        make(**{"env": "jax/CartPole-v1"} | settings)
 
 
 def test_a_replay_that_no_memory_holds_is_refused_before_anything_is_made(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
     with pytest.raises(UserError, match="--replay-capacity=90000 takes"):
-        make(env="phys2d/CartPole-v1", replay_capacity=90_000).source([0])
+        make(env="jax/CartPole-v1", replay_capacity=90_000).source([0])
 
 
 PROBED = {
@@ -311,7 +316,7 @@ def test_parts_switch_on_one_by_one_and_an_update_moves_parameters(row):
         name: on.get(name, True) if value else off.get(name, False)
         for name, value in zip(FLAGS, row[1:], strict=True)
     }
-    settings = TINY | {"env": "phys2d/CartPole-v1", "head": row[0], "quantiles": 4} | flags
+    settings = TINY | {"env": "jax/CartPole-v1", "head": row[0], "quantiles": 4} | flags
     drive = Drive(DQN, options.make(Config, **settings), [0])
     before = drive.learned[0]
     drive.advance(12)
@@ -402,7 +407,7 @@ def test_random_actions_last_as_zeta_says():
     assert (np.asarray(ended) == 3).all()
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "phys2d/CartPole-v1"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "jax/CartPole-v1"])
 def test_evaluation_has_environments_of_its_own(env):
     """However often it is evaluated, training learns the same, to the last bit."""
     config = options.make(Config, **TINY | {"env": env})
@@ -420,7 +425,7 @@ def test_evaluation_has_environments_of_its_own(env):
 def test_it_learns_cartpole():
     """About 9.4 is what a constant action earns, 22 a random one (docs/results/)."""
     config = options.make(
-        Config, env="phys2d/CartPole-v1", num_envs=4, env_steps=10_000, eval_episodes=16
+        Config, env="jax/CartPole-v1", num_envs=4, env_steps=10_000, eval_episodes=16
     )
     drive = Drive(DQN, config, [0])
     drive.advance(5_000)

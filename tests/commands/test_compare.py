@@ -55,6 +55,18 @@ def test_profiles_are_told(place, capsys):
     assert "No performance profile: it needs reference scores" in capsys.readouterr().out
 
 
+def test_protocols_are_told_below_the_table(tmp_path, capsys):
+    protocol = {"time_limit": 500, "epsilon": 0.05, "seeds": [0, 1]}
+    write(tmp_path / "a", [1.0, 2.0], result={"protocol": protocol})
+    write(tmp_path / "b", [0.0], seed=2, learning_rate=1e-3, result={"protocol": protocol})
+    assert run.main(["compare", str(tmp_path / "a")]) == 0
+    said = "time limit 500 steps, epsilon 0.05, seeds"
+    assert f"protocol: {said} 0-1" in capsys.readouterr().out.splitlines()
+    assert run.main(["compare", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {f"protocol of A: {said} 0-1", f"protocol of B: {said} 2"} <= set(lines)
+
+
 def test_long_tables_are_cut_and_say_so(tmp_path, capsys):
     for i in range(33):
         write(tmp_path / "sweep" / "trials" / str(i), [float(i), i + 1.0], learning_rate=i / 100)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from missing_bits import handover
 from missing_bits.data import tokenizer
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
@@ -324,7 +325,7 @@ def test_nothing_is_read_from_a_file_that_claims_too_much(text_run, tmp_path, mo
             parts = {name: getattr(file, name) for name in ("metadata", "keys", "get_slice")}
             yield types.SimpleNamespace(**parts)  # without `get_tensor`
 
-    monkeypatch.setattr(files, "safe_open", opened)
+    monkeypatch.setattr(handover, "safe_open", opened)
     assert "has the shape (7, 65)" in told(tmp_path / "other.safetensors")
 
 

@@ -58,8 +58,9 @@ def test_after_an_end_a_new_episode_begins():
 
 
 @pytest.mark.parametrize(("cut_at", "is_cut"), [(0, False), (LIMIT, False), (3, True)])
-def test_returns_are_those_of_whole_episodes_and_the_player_remembers(cut_at, is_cut):
-    """20 episodes by 16 environments: the first four play two each, then wait for the others."""
+def test_returns_are_those_of_whole_episodes_and_the_player_remembers(cut_at, is_cut, monkeypatch):
+    """19 episodes in two rounds of ten, of which the last one counts for nothing."""
+    monkeypatch.setattr(functional, "LANES", 12)
     seen = []
 
     def act(learned, memory, observation, reset):
@@ -68,22 +69,40 @@ def test_returns_are_those_of_whole_episodes_and_the_player_remembers(cut_at, is
 
     player = Player(remembering.memory, act)
     judging = Judging(steps=cut_at)
-    play = jax.jit(lambda key: functional.returns(ENV, LIMIT, judging, 20, player, None, key))
+    play = jax.jit(lambda key: functional.returns(ENV, LIMIT, judging, 19, player, None, key))
     returns, cut = play(jax.random.key(0))
     jax.effects_barrier()
     assert bool(cut) == is_cut
     end = counting.limited_end(cut_at or LIMIT)
+    firsts = [step for step in seen if (step[:, 2] == 0).all()]
+    assert len(firsts) == 2
     expected = []
-    for lane in range(16):
-        starts = [step[lane] for step in seen if step[lane, 2] == 0]
-        for start in starts[: 2 if lane < 4 else 1]:
-            tag = int(counting.tag_of(start))
-            expected.append(sum(s.r_t for s in counting.reference_steps([tag], LIMIT, end)))
+    for start in np.concatenate(firsts)[:19]:
+        tag = int(counting.tag_of(start))
+        expected.append(sum(s.r_t for s in counting.reference_steps([tag], LIMIT, end)))
     np.testing.assert_allclose(returns, expected)
 
 
-def test_an_evaluation_explores_at_its_rate():
-    """Of 16 environments and some hundred steps half take one of three actions at random."""
+def test_the_episodes_of_an_evaluation_are_played_side_by_side():
+    """A hundred at once: the program steps no longer than the longest of them, of at most LIMIT."""
+    widths = []
+
+    def act(learned, memory, observation, reset):
+        jax.debug.callback(lambda x: widths.append(len(x)), observation, ordered=True)
+        return jnp.zeros(len(observation), jnp.int32), memory
+
+    player = Player(lambda num_envs: (), act)
+    play = jax.jit(lambda key: functional.returns(ENV, LIMIT, Judging(), 100, player, None, key))
+    returns, _ = play(jax.random.key(0))
+    jax.effects_barrier()
+    assert returns.shape == (100,)
+    assert widths == [100] * len(widths)
+    assert 0 < len(widths) <= LIMIT
+
+
+def test_an_evaluation_explores_at_its_rate(monkeypatch):
+    """Of 400 episodes, 16 at a time, half of all steps take one of three actions at random."""
+    monkeypatch.setattr(functional, "LANES", 16)
     actions = []
     env = counting.FunctionalCounting()
 
@@ -206,9 +225,9 @@ def test_steps_and_returns_do_not_depend_on_the_number_of_devices(devices):
     assert done.any()
 
 
-def test_gymnasiums_own_functional_environments_are_found():
+def test_functional_environments_are_found_by_gymnasiums_names():
     """CartPole-v1 ends after 500 steps; pushing left only, the pole falls within ten."""
-    envs = environments.Envs(env="phys2d/CartPole-v1", num_envs=4).find(4)
+    envs = environments.Envs(env="jax/CartPole-v1", num_envs=4).find(4)
     assert isinstance(envs, environments.FunctionalEnvironments)
     assert (envs.observation_space.shape, envs.num_actions) == ((4,), 2)
     source = envs.source([0])
@@ -223,8 +242,8 @@ def test_gymnasiums_own_functional_environments_are_found():
     returns = envs.returns(left, None, 8, key)
     assert returns.shape == (8,)
     assert 8 <= returns.min() <= returns.max() <= 10
-    cut = environments.Envs(env="phys2d/CartPole-v1", eval_steps=5).find(4)
-    with pytest.warns(UserWarning, match=r"phys2d/CartPole-v1: .* cut at --eval-steps=5"):
+    cut = environments.Envs(env="jax/CartPole-v1", eval_steps=5).find(4)
+    with pytest.warns(UserWarning, match=r"jax/CartPole-v1: .* cut at --eval-steps=5"):
         np.testing.assert_array_equal(cut.returns(left, None, 8, key), 5)
     frames = list(envs.record(left, None, 0))
     assert 9 <= len(frames) <= 12

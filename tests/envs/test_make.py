@@ -112,6 +112,8 @@ def test_a_module_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
 
 
 def test_what_is_not_what_its_name_says_is_told_when_it_is_trained(capsys):
+    """It runs where its extra is installed."""
+    pytest.importorskip("flax")
     envs = find("phys2d/CartPole-v1")
     assert capsys.readouterr().out == ""
     envs.source([0])
@@ -160,6 +162,17 @@ def test_box2d_that_is_not_installed_says_what_to_install(monkeypatch):
     assert re.search(r"LunarLander-v3 .* pip install -e '\.\[box2d\]'", said)
 
 
+@pytest.mark.parametrize("env_id", ["phys2d/CartPole-v1", "tabular/Blackjack-v0"])
+def test_functional_environments_of_gymnasiums_own_say_what_to_install(env_id, monkeypatch):
+    for module in [name for name in sys.modules if name.startswith("gymnasium.envs.phys2d")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "flax", None)
+    said = complaint(env_id)
+    assert said == (
+        f"--env={env_id} needs flax, which is not installed. Install it: pip install -e '.[phys2d]'"
+    )
+
+
 def test_atari_that_is_not_installed_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     said = complaint("ALE/Pong-v5")
@@ -179,8 +192,8 @@ def test_native_needs_a_vector_class():
 
 
 def test_environments_in_jax_have_no_vectorization():
-    said = complaint("phys2d/CartPole-v1", vectorization="async")
-    assert "phys2d/CartPole-v1 is JAX-native" in said
+    said = complaint("jax/CartPole-v1", vectorization="async")
+    assert "jax/CartPole-v1 is JAX-native" in said
 
 
 def test_actions_count_from_zero_whatever_the_environment_calls_its_first():
@@ -206,7 +219,7 @@ def test_arguments_reach_the_environment_and_gymnasium():
     stepper = envs.source([0])._steppers[0]
     assert len(stepper.envs.envs[0].unwrapped.P[0][1]) == 1, "no chance in it"
     five = '{"max_episode_steps": 5}'
-    for env_id in ("CartPole-v1", "phys2d/CartPole-v1"):
+    for env_id in ("CartPole-v1", "jax/CartPole-v1"):
         left = environments.Player(
             lambda num_envs: (),
             lambda learned, memory, seen, reset: (np.zeros(1, np.int32), memory),
@@ -227,7 +240,7 @@ def test_arguments_that_are_no_json_object_are_refused(given):
     assert f"--env-kwargs={given} is no JSON object" in said
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "phys2d/CartPole-v1"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "jax/CartPole-v1"])
 @pytest.mark.parametrize(
     ("given", "named"),
     [

@@ -323,8 +323,8 @@ def test_frames_of_numbers_cannot_be_stacked():
 
 
 def test_wrappers_that_no_environment_takes_are_refused():
-    with pytest.raises(UserError, match=r"--wrappers flatten are .* phys2d/CartPole-v1 is JAX-nat"):
-        find("phys2d/CartPole-v1", "flatten")
+    with pytest.raises(UserError, match=r"--wrappers flatten are .* jax/CartPole-v1 is JAX-nat"):
+        find("jax/CartPole-v1", "flatten")
     with pytest.raises(UserError, match=r"--vectorization=native .* leave out --wrappers"):
         find(CARTPOLE, "flatten", vectorization="native")
 

@@ -35,12 +35,13 @@ def test_an_evaluation_plays_with_what_was_learned_and_draws_an_episode(tmp_path
         assert (by, learned, seed) == (player, "learned", 5)
         return [(frame, 0.0), (frame, 1.0)]
 
-    envs = types.SimpleNamespace(returns=returns, record=record)
+    envs = types.SimpleNamespace(returns=returns, record=record, protocol={"time_limit": 9})
     evaluation = episodes.evaluation(envs, player, 4)
     assert evaluation.headline == Headline("eval/return_mean")
     scores = evaluation.scores("learned", key, False)
     assert scores == episodes.summary(np.array([0.0, 1.0, 2.0, 3.0]))
     assert evaluation.baselines(key) == {}
+    assert evaluation.protocol == {"time_limit": 9, "episodes": 4}
     evaluation.pictures("learned", 5, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["episode.gif"]
 
@@ -52,7 +53,7 @@ def test_a_picture_that_fails_is_a_warning(tmp_path):
         yield np.zeros((8, 8, 3), np.uint8), 0.0
         raise UserError("--env=Maze-v0: render failed: RuntimeError: no display")
 
-    envs = types.SimpleNamespace(env_id="Maze-v0", returns=None, record=record)
+    envs = types.SimpleNamespace(env_id="Maze-v0", returns=None, record=record, protocol={})
     evaluation = episodes.evaluation(envs, None, 4)
     with pytest.warns(UserWarning, match=r"No GIF of an episode of Maze-v0: .* no display"):
         evaluation.pictures("learned", 5, tmp_path)

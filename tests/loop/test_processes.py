@@ -6,7 +6,7 @@ import signal
 import pytest
 
 COMMANDS = {
-    "dqn": """--exp=dqn --env=phys2d/CartPole-v1 --env-steps=72 --num-envs=4 --hidden-sizes 16 16
+    "dqn": """--exp=dqn --env=jax/CartPole-v1 --env-steps=72 --num-envs=4 --hidden-sizes 16 16
         --batch-size=16 --replay-capacity=400 --learning-starts=30 --train-period=6 --n-step=3
         --eval-episodes=2""",
     "barlow_twins": """--exp=barlow_twins --data=digits --network=vit_nano --updates=30

@@ -59,6 +59,7 @@ def test_result_json_says_the_facts(uninterrupted):
         assert result[name] == last[name] == result["seeds"][0][name]
     assert result["eval/return_min"] <= result["eval/return_mean"] <= result["eval/return_max"]
     assert 0 < result["compile_seconds"] < result["first_update_seconds"] < result["wall_seconds"]
+    assert 0 < result["evaluation_seconds"] < result["wall_seconds"]
     assert result["steps_per_second"] > 0
     assert len(result["digest"]) == 64
     assert result["versions"]["python"] == platform.python_version()

@@ -28,10 +28,11 @@ import pytest
 from PIL import Image
 
 from missing_bits import experiments, options
+from missing_bits.agents import policies
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.loop.checkpoint import Checkpoints, digest
-from missing_bits.loop.experiment import Acting, Pretraining
+from missing_bits.loop.experiment import Acting, HandingOver, Pretraining
 from missing_bits.pictures import features
 from missing_bits.tests.loop.drive import Drive, Everything
 
@@ -73,20 +74,20 @@ CASES = {
     "dqn": Case("dqn", marked=("learning-rate", "discount", "target-tau"), inert=_OF_OTHERS),
     "dqn on the device": Case(
         "dqn",
-        {"env": "phys2d/CartPole-v1"},
+        {"env": "jax/CartPole-v1"},
         marked=("learning-rate", "discount", "target-tau"),
         inert=_OF_OTHERS,
     ),
     "rainbow": Case(
         "rainbow",
-        {"env": "phys2d/CartPole-v1", "explore_exponent": 2.0},
+        {"env": "jax/CartPole-v1", "explore_exponent": 2.0},
         marked=("learning-rate", "discount", "priority-exponent", "priority-correction"),
         inert=(*_UNMET, "munchausen-temperature", "munchausen-scale"),
     ),
-    "iqn": Case("iqn", {"env": "phys2d/CartPole-v1"}, marked=("learning-rate",), inert=_OF_OTHERS),
+    "iqn": Case("iqn", {"env": "jax/CartPole-v1"}, marked=("learning-rate",), inert=_OF_OTHERS),
     "munchausen_dqn": Case(
         "munchausen_dqn",
-        {"env": "phys2d/CartPole-v1", "n_step": 1},
+        {"env": "jax/CartPole-v1", "n_step": 1},
         marked=("learning-rate", "munchausen-temperature", "munchausen-scale"),
         inert=(*_UNMET, "priority-exponent", "priority-correction"),
     ),
@@ -463,9 +464,15 @@ def test_it_is_judged_and_drawn(passport, tmp_path, monkeypatch):
 
 def test_what_it_hands_over_can_be_loaded(passport, tmp_path):
     drive = passport.solo(0)
-    if not isinstance(drive.experiment, Pretraining):
+    if not isinstance(drive.experiment, HandingOver):
         pytest.skip("hands nothing over")
-    path = tmp_path / "encoder" / "seed0.safetensors"
+    path = tmp_path / "seed0.safetensors"
+    if not isinstance(drive.experiment, Pretraining):
+        drive.experiment.hand_over(drive.learned[0], path, {"exp": passport.case.exp})
+        policy = policies.load(path)
+        assert policy.card["exp"] == passport.case.exp
+        jax.tree.map(np.testing.assert_array_equal, policy.params, drive.learned[0])
+        return
     assert re.fullmatch(r"[0-9a-f]{64}", drive.experiment.data_digest)
     drive.experiment.hand_over(drive.learned[0], path, {"exp": passport.case.exp})
     loaded = files.load(path)

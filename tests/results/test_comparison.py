@@ -117,6 +117,31 @@ def test_mixed_data_versions_and_devices(result, words, tmp_path):
     assert words in notes(tmp_path)
 
 
+def test_protocols_are_told_and_so_is_where_they_differ(tmp_path):
+    """By what runs were judged by, where all say it; options only say what was asked for."""
+
+    def judged(name, episodes, **settings):
+        protocol = {"time_limit": 500, "stickiness": 0.0, "episodes": episodes, "seeds": [0, 1]}
+        envs = {"eval_episodes": episodes}
+        write(tmp_path / name, [1.0, 2.0], result={"protocol": protocol}, envs=envs, **settings)
+
+    said = "time limit 500 steps, stickiness 0, episodes 10, seeds 0-1"
+    judged("a", 10)
+    judged("b", 10, learning_rate=1e-3)
+    found = compared(tmp_path)
+    assert found.tasks[0].protocols == {said: "A, B"}
+    assert not any("protocol" in note for note in found.notes)
+    judged("c", 20, learning_rate=1e-4)
+    found = compared(tmp_path)
+    assert list(found.tasks[0].protocols.values()) == ["A, B", "C"]
+    assert "CartPole-v1: the protocol differs: episodes is 10 (A, B), 20 (C)." in found.notes
+    assert not any("--eval-episodes" in note for note in found.notes)
+    write(tmp_path / "of an older version", [0.5], learning_rate=1e-5)
+    found = compared(tmp_path)
+    assert f"{RUNS} 10 (A, B), 20 (C), 100 (D)." in found.notes
+    assert list(found.tasks[0].protocols.values()) == ["A, B", "C"]
+
+
 def test_a_run_cut_short_by_its_budget_is_not_hidden(tmp_path):
     """The same settings, and fewer steps done: the budget within a group differs."""
     write(tmp_path / "a")

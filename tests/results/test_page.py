@@ -156,12 +156,16 @@ STRANGE = [None, True, -1.5, 1e400, 10**400, EVIL, [], [[EVIL]], {}, {"a": {EVIL
 
 def test_whatever_a_result_holds_there_is_a_page(tmp_path):
     keys = ["versions", "devices", "digest", "data_digest", "eval/x", "missing", "wall_seconds"]
+    keys.append("protocol")
     for key in keys:
         for i, value in enumerate(STRANGE):
             write(tmp_path / f"{key.replace('/', '')}{i}", [1.0], result={key: value})
+    for i, value in enumerate(STRANGE):
+        strange = {"protocol": {"termination": value, EVIL: value, "seeds": value}}
+        write(tmp_path / f"within{i}", [1.0], result=strange)
     text = made(tmp_path)
     is_inert(text)
-    assert text.count('<details class="run"') == len(keys) * len(STRANGE)
+    assert text.count('<details class="run"') == (len(keys) + 1) * len(STRANGE)
 
 
 def test_only_pictures_of_a_fair_size_are_put_in(several, monkeypatch):
