@@ -33,7 +33,7 @@ class Command(NamedTuple):
     usage: str
 
 
-_NOISY = {"noisy": 0.5, "epsilon_final": 0.0, "epsilon_decay_steps": 1}
+_HALF = {"batch_size": 64, "train_period": 4}  # of the updates, each on half as much
 
 
 def _dqn(summary: str, **settings: Any) -> Row:
@@ -50,26 +50,40 @@ EXPERIMENTS = {
     "double_dqn": _dqn(
         "Double DQN: one network chooses, the other values (van Hasselt 2016)", double=True
     ),
-    "dueling_dqn": _dqn("Dueling DQN: streams for value and advantage (Wang 2016)", dueling=True),
-    "prioritized_dqn": _dqn("DQN with prioritized replay (Schaul 2016)", prioritized=True),
-    "noisy_dqn": _dqn("NoisyNet-DQN: explores by noise in its layers (Fortunato 2018)", **_NOISY),
+    "dueling_dqn": _dqn(
+        "Dueling DQN: streams for value and advantage (Wang 2016)", dueling=True, learning_rate=1e-3
+    ),
+    "prioritized_dqn": _dqn(
+        "DQN with prioritized replay (Schaul 2016)", prioritized=True, learning_rate=1e-3
+    ),
+    "noisy_dqn": _dqn(
+        "NoisyNet-DQN: explores by noise in its layers too (Fortunato 2018)",
+        noisy=0.5,
+        learning_rate=1e-3,
+    ),
     "c51": _dqn("C51: the distribution over fixed returns (Bellemare 2017)", head="categorical"),
     "qr_dqn": _dqn("QR-DQN: returns at fixed quantiles (Dabney 2018)", head="quantile"),
     "iqn": _dqn(
-        "IQN: returns at quantiles that are drawn (Dabney 2018)", head="implicit", quantiles=8
+        "IQN: returns at quantiles that are drawn (Dabney 2018)",
+        head="implicit",
+        quantiles=8,
+        **_HALF,
     ),
     "rainbow": _dqn(
         "Rainbow: all of these in one (Hessel 2018)",
         head="categorical",
         dueling=True,
         prioritized=True,
-        **_NOISY,
+        noisy=0.5,
+        learning_rate=1e-3,
+        **_HALF,
     ),
     "munchausen_dqn": _dqn(
         "Munchausen DQN: a soft policy that rewards itself (Vieillard 2020)",
         munchausen=True,
         double=False,
         n_step=1,
+        learning_rate=1e-3,
     ),
     "barlow_twins": Row(
         "missing_bits.ssl.barlow_twins:BarlowTwins",

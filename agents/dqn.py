@@ -15,8 +15,10 @@ learning-rate decay; bounded features are scaled to [-1, 1].
 The other parts: two streams (Wang et al. 2016), layers with noise (Fortunato et al. 2018), a
 distribution in place of the value (losses/values.py), prioritized replay (replay/prioritized.py),
 a soft policy that also rewards itself (Vieillard et al. 2020), random actions that last (Dabney et
-al. 2021). Rainbow (Hessel et al. 2018) is all of the first four, double and n-step. Keys: where a
-network draws noise or quantiles, prediction, target and choice each draw their own.
+al. 2021). Rainbow (Hessel et al. 2018) is all of the first four, double and n-step. Noise comes on
+top of epsilon-greedy actions, which the papers leave out: alone it stays short of CartPole's
+solution (docs/results/agents.md). Keys: where a network draws noise or quantiles, prediction,
+target and choice each draw their own.
 Shapes: E environments (on one device), V vector steps between two updates, B transitions in a
 batch, A actions.
 """
@@ -126,20 +128,30 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": {"env_steps": 100_000, "replay_capacity": 100_000},
     "MountainCar-v0": {
         "env_steps": 150_000,
-        "hidden_sizes": (256, 256),
-        "learning_rate": 4e-3,
-        "learning_rate_end": 1e-3,
-        "discount": 0.98,
-        "n_step": 1,
-        "double": False,
-        "huber": True,
-        "replay_capacity": 10_000,
-        "target_period": 600,
-        "target_tau": 1.0,
-        "epsilon_decay_steps": 24_000,
+        "learning_rate": 1e-3,
+        "explore_exponent": 2.0,
+        "epsilon_decay_steps": 50_000,
     },
 }
 PRESETS |= {f"jax/{name}": settings for name, settings in PRESETS.items()}  # the same games
+_MINATAR = {
+    "num_envs": 8,
+    "env_steps": 500_000,
+    "hidden_sizes": (128,),
+    "learning_rate": 1e-3,
+    "value_low": 0.0,
+    "value_high": 50.0,
+    "batch_size": 32,
+    "replay_capacity": 100_000,
+    "learning_starts": 5_000,
+    "train_period": 8,
+    "target_period": 8,
+    "epsilon_decay_steps": 50_000,
+}
+PRESETS |= {
+    f"jax/{game}-v1": _MINATAR
+    for game in ("Breakout", "Asterix", "SpaceInvaders", "Freeway", "Seaquest")
+}
 TINY = {
     "env_steps": 72,
     "num_envs": 4,
