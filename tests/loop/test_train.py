@@ -23,6 +23,7 @@ def test_the_run_folder_holds_what_the_readme_promises(uninterrupted):
         "result.json",
         "tensorboard",
         "checkpoints",
+        "policy",
         "learning_curve.png",
         "episode.gif",
         "lock",
