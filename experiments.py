@@ -96,6 +96,11 @@ EXPERIMENTS = {
         "Masked language modeling: guess hidden tokens (Devlin 2019)",
         "topics",
     ),
+    "gpt": Row(
+        "missing_bits.ssl.gpt:GPT",
+        "Next-token prediction by any network on sequences (Radford 2019)",
+        "topics",
+    ),
     "finetune": Row(
         "missing_bits.supervised.finetune:Finetune",
         "Fine-tune an encoder on few labels, or its classifier alone",
@@ -124,6 +129,9 @@ COMMANDS = {
     ),
     "fill": Command(
         "missing_bits.commands.fill", 'python run.py fill --from=RUN --text="The [MASK] statement"'
+    ),
+    "sample": Command(
+        "missing_bits.commands.sample", 'python run.py sample --from=RUN --prompt="The "'
     ),
     "runs": Command(
         "missing_bits.commands.runs", "python run.py runs [FOLDER] --sort=headline --filter=..."

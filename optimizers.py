@@ -45,13 +45,15 @@ class Optimizer:
     it."""
     vector_scale: float = row(1.0)
     """Factor on the step size of biases and normalization parameters."""
+    clip: float = 0.0
+    """Gradients that are longer, all together, are scaled down to this length; 0 for never."""
 
     def check(self, prefix: str) -> None:
         """Raises `UserError` for settings that cannot train."""
         require_positive(self, "learning_rate", "trust", "vector_scale", prefix=prefix)
         require_between(self, 0, 1, "end", prefix=prefix)
         require_between(self, 0, 0.9999, "warmup", "momentum", "squares", prefix=prefix)
-        require_between(self, 0, float("inf"), "weight_decay", prefix=prefix)
+        require_between(self, 0, float("inf"), "weight_decay", "clip", prefix=prefix)
 
 
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:
@@ -77,6 +79,14 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     Adam (Liu et al. 2025, arXiv:2502.16982, section 2.2). It leaves embeddings, biases and all else
     to AdamW.
     """
+    moves = _moves(config, updates)
+    if config.clip:
+        return optax.chain(optax.clip_by_global_norm(config.clip), moves)
+    return moves
+
+
+def _moves(config: Optimizer, updates: int) -> optax.GradientTransformation:
+    """What makes steps of gradients, whatever their length."""
     step_size = optax.scale_by_learning_rate(schedule(config, updates))
     slow_vectors = optax.masked(optax.scale(config.vector_scale), _vectors)
     decay = optax.add_decayed_weights(config.weight_decay, _weights)
@@ -202,5 +212,5 @@ def layerwise(decay: float, encoder: optax.Params) -> optax.GradientTransformati
     )
 
 
-_BLOCK = re.compile(r"transformer/block(?:_(\d+))?\b")
-_EMBEDS = re.compile(r"transformer/embed|class_token")
+_BLOCK = re.compile(r"(?:transformer|stack)/block(?:_(\d+))?\b")
+_EMBEDS = re.compile(r"transformer/embed|\['embed'\]|stack/positions|class_token")

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import haiku as hk
 import jax
@@ -11,6 +12,7 @@ from jax.typing import ArrayLike
 
 from missing_bits.encoders import text
 from missing_bits.encoders.variables import Variables
+from missing_bits.nets.sequences.parts import Mixed
 from missing_bits.nets.sequences.stack import Network, Settings
 from missing_bits.nets.text import PADDING
 
@@ -99,8 +101,30 @@ class CausalEncoder:
           reset: bool [B, L], which of them begin a document; None if none does within a row.
           keys: random keys [B] for dropout; None for none.
         """
+        return self.read(variables, tokens, reset, keys).y
+
+    def read(
+        self,
+        variables: Variables,
+        tokens: jax.Array,
+        reset: jax.Array | None = None,
+        keys: jax.Array | None = None,
+    ) -> Mixed:
+        """What `tokens` gives, and what is remembered after the last one."""
         x = self.table(variables.params)[tokens]
-        return self.network.apply(self._inner(variables), x, reset, None, keys).y
+        return self.network.apply(self._inner(variables), x, reset, None, keys)
+
+    def step(self, variables: Variables, tokens: jax.Array, reset: jax.Array, state: Any) -> Mixed:
+        """One more token of each row, [B]: what it is encoded to [B, D], and what is remembered.
+
+        Args:
+          variables: of this encoder.
+          tokens: int [B].
+          reset: bool [B], which of them begin a document.
+          state: what is remembered: `network.initial(B)` of nothing.
+        """
+        x = self.table(variables.params)[tokens]
+        return self.network.step(self._inner(variables), x, reset, state)
 
     def _inner(self, variables: Variables) -> hk.Params:
         """The parameters of the network."""

@@ -1,14 +1,14 @@
 """Encoders as they are handed over: what a run has learned, in a file that says what it is.
 
-An encoder of either kind, of images or of text, maps its inputs and `Variables` to one feature
-vector each.
+An encoder of any kind, of images or of text, maps its inputs and `Variables` to one feature vector
+each.
 """
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import haiku as hk
 import jax
@@ -18,18 +18,23 @@ from jax.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 
 from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.encoders.causal import CausalEncoder
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError, require
 
-AnyEncoder = ImageEncoder | TextEncoder
-_KINDS: dict[str, type[AnyEncoder]] = {"images": ImageEncoder, "text": TextEncoder}
+AnyEncoder = ImageEncoder | TextEncoder | CausalEncoder
+_KINDS: dict[str, type[AnyEncoder]] = {
+    "images": ImageEncoder,
+    "text": TextEncoder,
+    "causal text": CausalEncoder,
+}
 _LARGEST = 1 << 31  # of any number that a card may name
 
 
 def kind_of(encoder: AnyEncoder) -> str:
-    """What an encoder encodes: "images" or "text"."""
+    """What an encoder encodes: "images", "text" or, from left to right, "causal text"."""
     return next(kind for kind, of_kind in _KINDS.items() if isinstance(encoder, of_kind))
 
 
@@ -157,23 +162,10 @@ def _encoder(card: Mapping[str, Any]) -> AnyEncoder:
     """The encoder that a card describes."""
     kind = card["kind"]
     _expect(kind in _KINDS, f"its card tells of {kind[:40]!r}, not of {' or '.join(_KINDS)}")
-    types = get_type_hints(_KINDS[kind])
-    written = card["encoder"]
-    unknown = sorted(written.keys() - types.keys())
-    _expect(not unknown, f"its encoder has an unknown {unknown[0][:40]!r}" if unknown else "")
-    for name, value in written.items():
-        _expect(_is_of(value, types[name]), f"its encoder's {name} has a wrong type or size")
-    # JSON has lists for tuples.
-    fields = {k: tuple(value) if isinstance(value, list) else value for k, value in written.items()}
-    needed = [
-        field.name
-        for field in dataclasses.fields(_KINDS[kind])
-        if field.default is dataclasses.MISSING and field.name not in written
-    ]
-    _expect(not needed, f"its encoder lacks {', '.join(needed)}")
+    fields = _fields(_KINDS[kind], card["encoder"], "encoder")
     try:
         encoder = _KINDS[kind](**fields)
-        if isinstance(encoder, TextEncoder):
+        if isinstance(encoder, TextEncoder | CausalEncoder):
             size = Tokenizer.from_json(encoder.tokenizer).size
             _expect(
                 size == encoder.vocabulary,
@@ -184,9 +176,33 @@ def _encoder(card: Mapping[str, Any]) -> AnyEncoder:
     return encoder
 
 
+def _fields(kind: type, written: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The fields of a dataclass as JSON has them, of the types that it says."""
+    types = get_type_hints(kind)
+    unknown = sorted(written.keys() - types.keys())
+    _expect(not unknown, f"its {what} has an unknown {unknown[0][:40]!r}" if unknown else "")
+    fields: dict[str, Any] = {}
+    for name, value in written.items():
+        if dataclasses.is_dataclass(types[name]) and isinstance(value, dict):
+            fields[name] = types[name](**_fields(types[name], value, name))
+            continue
+        _expect(_is_of(value, types[name]), f"its {what}'s {name} has a wrong type or size")
+        # JSON has lists for tuples.
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    needed = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.name not in written
+    ]
+    _expect(not needed, f"its {what} lacks {', '.join(needed)}")
+    return fields
+
+
 def _is_of(value: Any, kind: Any) -> bool:
     """Whether a value from JSON is of a field's type; numbers must be of a sane size."""
     parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in parts
     if parts:  # a tuple
         if not isinstance(value, list):
             return False

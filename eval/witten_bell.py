@@ -26,37 +26,51 @@ _ORDERS = 9  # of n-grams that are tried: more never were better on the text of 
 
 
 class Best(NamedTuple):
-    """The n-gram whose order is best on a text."""
+    """The n-gram whose order is best on validation text."""
 
     order: int
     """K: tokens of the context and the one that is predicted."""
-    losses: np.ndarray
-    """float64 [H - 1]: in nats, of each token but the first."""
+    validation: np.ndarray
+    """float64: losses in nats, of each token but the first."""
+    test: np.ndarray
+    """Likewise."""
+    unigram: np.ndarray
+    """Losses of the 1-gram on validation text."""
 
 
-def best(train: np.ndarray, held_out: np.ndarray, vocabulary: int) -> Best:
-    """The K-gram with the smallest loss on held-out text, K from 1 until it rises.
+def best(train: np.ndarray, validation: np.ndarray, test: np.ndarray, vocabulary: int) -> Best:
+    """The K-gram with the smallest loss on validation text, K from 1 until it rises.
 
     Args:
       train: int [T], documents with a SEP before, between and after them. Of a long text only the
         first 30 million tokens are counted.
-      held_out: int [H], likewise; tokens of both are below `vocabulary`.
+      validation: int [H], likewise.
+      test: likewise.
       vocabulary: the number of different tokens.
     """
-    found: Best | None = None
+    held_out = np.concatenate([validation, test[1:]])  # one SEP between the two
     orders = interpolated(train[:_MOST], held_out, vocabulary)
-    for order, chances in enumerate(itertools.islice(orders, _ORDERS), 1):
+    found: list[np.ndarray] = []
+    for chances in itertools.islice(orders, _ORDERS):
         losses = -np.log(chances)
-        if found is not None and losses.mean() >= found.losses.mean():
+        here = slice(len(validation) - 1)
+        if found and losses[here].mean() >= found[-1][here].mean():
             break
-        found = Best(order, losses)
-    return found
+        found.append(losses)
+    on_validation, on_test = np.split(found[-1], [len(validation) - 1])
+    return Best(len(found), on_validation, on_test, found[0][: len(validation) - 1])
 
 
 def interpolated(train: np.ndarray, held_out: np.ndarray, vocabulary: int) -> Iterator[np.ndarray]:
     """The probabilities that the 1-gram, the 2-gram, ... give to each held-out token but the first.
 
-    The arguments are those of `best`; each result is float64 [H - 1].
+    Args:
+      train: int [T], documents with a SEP before, between and after them.
+      held_out: int [H], likewise; tokens of both are below `vocabulary`.
+      vocabulary: the number of different tokens.
+
+    Yields:
+      float64 [H - 1].
     """
     chex.assert_rank([train, held_out], 1)
     # Both texts at once: equal contexts get equal numbers. Counted is the training text alone.

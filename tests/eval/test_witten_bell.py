@@ -102,9 +102,14 @@ def test_the_best_order_is_that_of_the_smallest_loss():
     rng = np.random.default_rng(0)
     cycle = np.tile([A, A, B, A, B, B, C], 30)  # two tokens before tell the next one
     noisy = np.where(rng.random(cycle.size) < 0.1, C, cycle)
-    train, held_out = stream(noisy[:150]), stream(noisy[150:])
-    losses = [-np.log(chances).mean() for chances in orders(train, held_out, 6)]
-    found = witten_bell.best(train, held_out, V)
-    assert found.order == 1 + int(np.argmin(losses)) > 1
-    assert found.losses.mean() == pytest.approx(min(losses))
-    assert found.losses.shape == (len(held_out) - 1,)
+    train, validation, test = map(stream, (noisy[:150], noisy[150:180], noisy[180:]))
+    on_validation, on_test = (
+        [-np.log(chances) for chances in orders(train, held_out, 6)]
+        for held_out in (validation, test)
+    )
+    found = witten_bell.best(train, validation, test, V)
+    means = [losses.mean() for losses in on_validation]
+    assert found.order == 1 + int(np.argmin(means)) > 1
+    np.testing.assert_allclose(found.validation, on_validation[found.order - 1])
+    np.testing.assert_allclose(found.test, on_test[found.order - 1])
+    np.testing.assert_allclose(found.unigram, on_validation[0])
