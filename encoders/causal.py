@@ -12,9 +12,12 @@ from jax.typing import ArrayLike
 
 from missing_bits.encoders import text
 from missing_bits.encoders.variables import Variables
+from missing_bits.errors import require
 from missing_bits.nets.sequences.parts import Mixed
 from missing_bits.nets.sequences.stack import Network, Settings
 from missing_bits.nets.text import PADDING
+
+_MOST = {"layers": 512, "width": 65_536, "heads": 65_536}  # what a file may claim
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class CausalEncoder:
 
     def __post_init__(self) -> None:
         self.settings.check("")
+        for name, most in _MOST.items():
+            number = getattr(self.settings, name)
+            require(
+                number <= most,
+                f"The {name} of a network on sequences is {number}; it must be at most {most:,}.",
+            )
         text.check_sizes(self.vocabulary, self.length)
 
     @property
