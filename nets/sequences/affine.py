@@ -86,9 +86,7 @@ def _scan_backward(way, saved, dx):
 _scan.defvjp(_scan_forward, _scan_backward)
 
 
-def _solve(
-    way: Way, a: jax.Array, b: jax.Array, start: jax.Array, reverse: bool
-) -> jax.Array:
+def _solve(way: Way, a: jax.Array, b: jax.Array, start: jax.Array, reverse: bool) -> jax.Array:
     """The recurrence forwards, or the one of its gradient backwards.
 
     The latter is x_t = a_{t+1} x_{t+1} + b_t, with `start` in place of the last step's a x.
