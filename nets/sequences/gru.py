@@ -160,7 +160,7 @@ def _run_forward(gates, u, c, keep, start):
 
 
 def _run_backward(saved, dh_of_steps):
-    gates, u, c, keep, h_tm1, activated = saved
+    gates, u, _, keep, h_tm1, activated = saved
     width = h_tm1.shape[2]
 
     def body(dh, inputs):

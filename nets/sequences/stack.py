@@ -24,10 +24,14 @@ import jax.numpy as jnp
 
 from missing_bits.errors import require, require_between, require_positive
 from missing_bits.nets.sequences import parts
+from missing_bits.nets.sequences.affine import Way
 from missing_bits.nets.sequences.attention import Attention, Positions
 from missing_bits.nets.sequences.gru import GRU
 from missing_bits.nets.sequences.lstm import LSTM
+from missing_bits.nets.sequences.mamba import Mamba
 from missing_bits.nets.sequences.parts import Mixed, Mixer
+from missing_bits.nets.sequences.qrnn import QRNN, Pooling
+from missing_bits.nets.sequences.s4 import S4, Discretization
 from missing_bits.nets.transformer import computed_once, dropped, folded
 
 
@@ -64,7 +68,7 @@ class Network(NamedTuple):
 class Settings:
     """Which network on sequences."""
 
-    network: Literal["lstm", "gru", "transformer"] = "lstm"
+    network: Literal["lstm", "gru", "qrnn", "s4", "mamba", "transformer"] = "lstm"
     """What mixes the steps of a sequence."""
     layers: int = 2
     """Number of blocks."""
@@ -80,10 +84,28 @@ class Settings:
     gru: Literal["cudnn", "cho"] = "cudnn"
     """Whether the GRU's gate acts after the product, as in cuDNN and torch, or before it, as in its
     paper."""
+    qrnn_pooling: Pooling = "fo"
+    """The QRNN's gates: forget, output, input."""
+    qrnn_window: int = 2
+    """Steps that the QRNN's gates look at."""
+    s4_states: int = 64
+    """States of S4 for each feature, an even number."""
+    s4_discretization: Discretization = "zero_order_hold"
+    """How S4 becomes discrete in time."""
+    mamba_states: int = 16
+    """States of Mamba for each inner feature, of which there are twice the width."""
+    recurrence: Way = "auto"
+    """How QRNN, S4 and Mamba compute what is recurrent in them; auto chooses by platform and
+    length."""
 
     def check(self, prefix: str) -> None:
         """Raises `UserError` for settings that make no network."""
         require_positive(self, "layers", "width", "heads", prefix=prefix)
+        require_positive(self, "qrnn_window", "s4_states", "mamba_states", prefix=prefix)
+        require(
+            self.s4_states % 2 == 0,
+            f"--{prefix}s4-states is {self.s4_states}; it must be even: states come in pairs.",
+        )
         require_between(self, 0, 0.9, "dropout", prefix=prefix)
         require(
             self.network != "transformer" or self.width % self.heads == 0,
@@ -144,12 +166,18 @@ class Block(hk.Module):
                 return LSTM()
             case "gru":
                 return GRU(settings.gru == "cho")
+            case "qrnn":
+                return QRNN(settings.qrnn_pooling, settings.qrnn_window, settings.recurrence)
+            case "s4":
+                return S4(settings.s4_states, settings.s4_discretization, settings.recurrence)
+            case "mamba":
+                return Mamba(settings.mamba_states, settings.recurrence)
             case "transformer":
                 dtype = jnp.bfloat16 if settings.bfloat16 else jnp.float32
                 return Attention(settings.heads, self._context, dtype)
 
 
-_WITH_MLP = ("lstm", "gru", "transformer")
+_WITH_MLP = ("lstm", "gru", "qrnn", "transformer")
 
 
 class Stack(hk.Module):
