@@ -17,7 +17,14 @@ from missing_bits.nets.sequences.parts import Mixed
 from missing_bits.nets.sequences.stack import Network, Settings
 from missing_bits.nets.text import PADDING
 
-_MOST = {"layers": 512, "width": 65_536, "heads": 65_536}  # what a file may claim
+_MOST = {  # of what a file may claim
+    "layers": 512,
+    "width": 65_536,
+    "heads": 65_536,
+    "qrnn_window": 1_024,
+    "s4_states": 65_536,
+    "mamba_states": 65_536,
+}
 
 
 @dataclass(frozen=True)
