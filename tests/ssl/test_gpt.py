@@ -104,7 +104,7 @@ def test_dropout_is_drawn_for_each_row(make):
     jax.eval_shape(method.step, state, batch, jax.random.key(0))
 
 
-@pytest.mark.parametrize("network", ["lstm", "gru", "transformer"])
+@pytest.mark.parametrize("network", get_args(options.names(Config)["network"]))
 def test_every_network_steps(make, network):
     method = make(network=network, tokenizer="bytes")
     state = jax.eval_shape(method.init, jax.random.key(0))
@@ -161,8 +161,8 @@ def test_the_ngram_is_counted_and_told_before_training(make, texts, capfd):
 def test_it_learns_beyond_the_most_frequent_characters(make, trained, network):
     """The 1-gram knows how frequent characters are; the days of the week follow each other."""
     fast = optimizers.Optimizer(learning_rate=1e-2, clip=1.0)
-    method = make(network=network, width=32, updates=150, optimizer=fast)
-    scores = method.evaluation.scores(trained(method, 150), jax.random.key(0), True)
+    method = make(network=network, width=32, updates=100, optimizer=fast)
+    scores = method.evaluation.scores(trained(method, 100), jax.random.key(0), True)
     baselines = method.evaluation.baselines(jax.random.key(0))
     unigram = baselines["baseline/unigram_bits_per_byte"]
     assert scores["eval/bits_per_byte"] < 0.6 * unigram
