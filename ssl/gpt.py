@@ -15,7 +15,8 @@ Rows begin at any place of the text, each as often as the others. A document sta
 there the network forgets what was before, and the loss of a document does not depend on another.
 Any of the networks of `nets/sequences/` predicts (`--network`). The embeddings of tokens are also
 the last weights, whose product with what the network gives are the logits (Press and Wolf 2017).
-Deviations from GPT-2: its weights start as Glorot's; products with all else as in nanoGPT.
+Deviations from GPT-2: weights of layers start as Glorot and Bengio (2010) have them; the optimizer
+is nanoGPT's. Held-out text counts as a whole (eval/next_tokens.py).
 Shapes: B rows in a batch (on one device), L tokens of the context, D width, V vocabulary.
 """
 
