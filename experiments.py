@@ -36,6 +36,16 @@ class Command(NamedTuple):
 _NOISY = {"noisy": 0.5, "epsilon_final": 0.0, "epsilon_decay_steps": 1}
 
 
+def _sequences(network: str, summary: str) -> Row:
+    """A network on sequences."""
+    return Row(
+        "missing_bits.supervised.sequences:Sequences",
+        summary,
+        "digits_rows",
+        {"network": network},
+    )
+
+
 def _dqn(summary: str, **settings: Any) -> Row:
     """A member of the DQN family."""
     return Row("missing_bits.agents.dqn:DQN", summary, "CartPole-v1", settings)
@@ -116,6 +126,22 @@ EXPERIMENTS = {
         "missing_bits.supervised.classify:Classify",
         "The same networks trained with labels: what to compare with",
         "photos",
+    ),
+    "sequences": Row(
+        "missing_bits.supervised.sequences:Sequences",
+        "Sequences with an answer, by any network: --task, --network",
+        "digits_rows",
+    ),
+    "lstm": _sequences("lstm", "LSTM: gates keep what a cell remembers (Hochreiter 1997)"),
+    "gru": _sequences("gru", "GRU: two gates do with a single state (Cho 2014)"),
+    "qrnn": _sequences(
+        "qrnn", "QRNN: gates look at inputs alone, so that time is affine (Bradbury 2016)"
+    ),
+    "s4": _sequences(
+        "s4", "S4D: a diagonal state-space model, recurrence and convolution (Gu 2022)"
+    ),
+    "mamba": _sequences(
+        "mamba", "Mamba: a state-space model whose inputs choose (Gu and Dao 2023)"
     ),
 }
 

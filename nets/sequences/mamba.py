@@ -127,7 +127,7 @@ class Mamba(hk.Module):
     def _a(self, u: jax.Array) -> jax.Array:
         """A [E, N], negative."""
         shape = [u.shape[-1], self._states]
-        return -jnp.exp(hk.get_parameter("state_rate", shape, init=_rates))
+        return -jnp.exp(hk.get_parameter("log_rate", shape, init=_rates))
 
     @hk.name_like("__call__")
     def _out(self, y: jax.Array, u: jax.Array, z: jax.Array) -> jax.Array:

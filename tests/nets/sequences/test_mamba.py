@@ -26,7 +26,7 @@ def block_by_loops(params, x, resets):
     }
     own = params["mamba"]
     into = x @ params["mamba/in"]["w"]
-    a = -np.exp(own["state_rate"])  # [E, N]
+    a = -np.exp(own["log_rate"])  # [E, N]
     h = np.zeros((FEATURES, STATES))
     window = []  # inputs of the convolution, the newest last
     found = []

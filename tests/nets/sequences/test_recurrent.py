@@ -89,7 +89,7 @@ def test_the_lstms_own_gradient_is_that_of_a_plain_loop(resets):
         h = []
         for t in range(len(gates)):
             if resets:
-                state = jax.tree.map(lambda leaf: jnp.where(keep[t], leaf, 0), state)
+                state = lstm.State(jnp.where(keep[t], state.h, 0), jnp.where(keep[t], state.c, 0))
             i, f, g, o = jnp.split(gates[t] + state.h @ u, 4, axis=1)
             c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
             state = lstm.State(jax.nn.sigmoid(o) * jnp.tanh(c), c)
