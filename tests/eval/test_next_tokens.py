@@ -1,6 +1,8 @@
 """Held-out loss: each token once, as a plain loop has it, per token and per byte; no leaks."""
 
 import functools
+import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +27,10 @@ VERSES = "".join(f"verse {n} sings of {n % 7} birds — and naïve {n % 5} 猫\n
 
 @functools.cache
 def streams(kind="characters", vocabulary=300):
-    return Text(f"txt:{folder() / 'a.txt'}", LENGTH, kind, vocabulary).read_streams()
-
-
-@functools.cache
-def folder():
-    import pathlib
-    import tempfile
-
-    path = pathlib.Path(tempfile.mkdtemp())
-    (path / "a.txt").write_text(VERSES)
-    return path
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "verses.txt"
+        path.write_text(VERSES)
+        return Text(f"txt:{path}", LENGTH, kind, vocabulary).read_streams()
 
 
 @functools.cache
@@ -71,12 +66,10 @@ def test_windows_predict_each_token_once_with_a_context(data):
     assert (before >= np.minimum(tokens[1:], length - stride + 1)).all()
 
 
-@pytest.mark.parametrize("network", ["transformer", "gru"])
-@pytest.mark.parametrize("stride", [3, LENGTH])
-def test_losses_are_those_of_a_plain_loop(network, stride):
-    """One prediction after the other, each of which reads its own context."""
+@functools.cache
+def predicted(network):
+    """The function that gives the log-probabilities of what follows a place of a context."""
     found, params = model(network)
-    tokens = streams().validation.tokens[:45]
     encoder = found.encoder
 
     @jax.jit
@@ -85,6 +78,14 @@ def test_losses_are_those_of_a_plain_loop(network, stride):
         y = encoder.tokens(Variables(params, {}), context[None], reset[None])[0, last]
         return jax.nn.log_softmax(encoder.table(params) @ y)
 
+    return predicted
+
+
+@pytest.mark.parametrize("network", ["transformer", "gru"])
+@pytest.mark.parametrize("stride", [3, LENGTH])
+def test_losses_are_those_of_a_plain_loop(network, stride):
+    """One prediction after the other, each of which reads its own context."""
+    tokens = streams().validation.tokens[:45]
     losses = []
     start = 0
     for place in range(1, len(tokens)):
@@ -92,8 +93,8 @@ def test_losses_are_those_of_a_plain_loop(network, stride):
             start = min(start + stride, len(tokens) - 1 - LENGTH)
         context = np.zeros(LENGTH, np.int32)
         context[: place - start] = tokens[start:place]
-        losses.append(-float(predicted(context, place - start - 1)[tokens[place]]))
-    ours = judge(network, stride).losses(params, tokens)
+        losses.append(-float(predicted(network)(context, place - start - 1)[tokens[place]]))
+    ours = judge(network, stride).losses(model(network)[1], tokens)
     np.testing.assert_allclose(ours, losses, rtol=1e-4, atol=1e-5)
 
 
