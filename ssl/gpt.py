@@ -1,10 +1,11 @@
 """GPT: a network learns text by predicting each token from those before it.
 
-Radford et al. 2019; the default is nanoGPT's recipe for a CPU, on Python's help: two thousand
-updates, about a minute on two cores.
+Radford et al. 2019; the default is nanoGPT's recipe for a CPU, two thousand updates. On tiny
+shakespeare it reaches 1.80 nats per character (one seed) where windows of held-out text do not
+overlap, as nanoGPT judges itself (1.88), and 1.77 by the default; a 5-gram 1.67.
 
     python run.py --exp=gpt
-    python run.py --exp=gpt --data=txt:shakespeare.txt --split=end
+    python run.py --exp=gpt --data=txt:shakespeare.txt --split=end --stride=64
     python run.py sample --from=RUN --prompt="The "
 
 With x_0 ... x_L a row of tokens, of any of the B in a batch, and p the prediction of the network,
