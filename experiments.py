@@ -36,6 +36,16 @@ class Command(NamedTuple):
 _HALF = {"batch_size": 64, "train_period": 4}  # of the updates, each on half as much
 
 
+def _sequences(network: str, summary: str) -> Row:
+    """A network on sequences."""
+    return Row(
+        "missing_bits.supervised.sequences:Sequences",
+        summary,
+        "digits_rows",
+        {"network": network},
+    )
+
+
 def _dqn(summary: str, **settings: Any) -> Row:
     """A member of the DQN family."""
     return Row("missing_bits.agents.dqn:DQN", summary, "CartPole-v1", settings)
@@ -110,6 +120,11 @@ EXPERIMENTS = {
         "Masked language modeling: guess hidden tokens (Devlin 2019)",
         "topics",
     ),
+    "gpt": Row(
+        "missing_bits.ssl.gpt:GPT",
+        "Next-token prediction by any network on sequences (Radford 2019)",
+        "topics",
+    ),
     "finetune": Row(
         "missing_bits.supervised.finetune:Finetune",
         "Fine-tune an encoder on few labels, or its classifier alone",
@@ -126,6 +141,22 @@ EXPERIMENTS = {
         "The same networks trained with labels: what to compare with",
         "photos",
     ),
+    "sequences": Row(
+        "missing_bits.supervised.sequences:Sequences",
+        "Sequences with an answer, by any network: --task, --network",
+        "digits_rows",
+    ),
+    "lstm": _sequences("lstm", "LSTM: gates keep what a cell remembers (Hochreiter 1997)"),
+    "gru": _sequences("gru", "GRU: two gates do with a single state (Cho 2014)"),
+    "qrnn": _sequences(
+        "qrnn", "QRNN: gates look at inputs alone, so that time is affine (Bradbury 2016)"
+    ),
+    "s4": _sequences(
+        "s4", "S4D: a diagonal state-space model, recurrence and convolution (Gu 2022)"
+    ),
+    "mamba": _sequences(
+        "mamba", "Mamba: a state-space model whose inputs choose (Gu and Dao 2023)"
+    ),
 }
 
 # Names of version 0.1, kept for one version.
@@ -141,6 +172,9 @@ COMMANDS = {
     ),
     "play": Command(
         "missing_bits.commands.play", "python run.py play --from=RUN --out=episodes.gif"
+    ),
+    "sample": Command(
+        "missing_bits.commands.sample", 'python run.py sample --from=RUN --prompt="The "'
     ),
     "runs": Command(
         "missing_bits.commands.runs", "python run.py runs [FOLDER] --sort=headline --filter=..."

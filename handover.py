@@ -11,7 +11,7 @@ import json
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import safetensors.numpy
@@ -146,23 +146,33 @@ def make(kind: type[T], written: Mapping[str, Any], what: str) -> T:
     Raises:
       Unsound: the fields are not those of the dataclass, or it refuses them.
     """
+    fields = _fields(kind, written, what)
+    try:
+        return kind(**fields)
+    except UserError as error:
+        raise Unsound(str(error).rstrip(".")) from error
+
+
+def _fields(kind: type, written: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The fields of a dataclass as JSON has them, those of dataclasses within it too."""
     hints = get_type_hints(kind)
     unknown = sorted(written.keys() - hints.keys())
     expect(not unknown, f"its {what} has an unknown {unknown[0][:40]!r}" if unknown else "")
+    fields: dict[str, Any] = {}
     for name, value in written.items():
+        if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
+            fields[name] = hints[name](**_fields(hints[name], value, name))
+            continue
         expect(is_of(value, hints[name]), f"its {what}'s {name} has a wrong type or size")
-    # JSON has lists for tuples.
-    fields = {k: tuple(value) if isinstance(value, list) else value for k, value in written.items()}
+        # JSON has lists for tuples.
+        fields[name] = tuple(value) if isinstance(value, list) else value
     needed = [
         field.name
         for field in dataclasses.fields(kind)
         if field.default is field.default_factory and field.name not in written  # none of both
     ]
     expect(not needed, f"its {what} lacks {', '.join(needed)}")
-    try:
-        return kind(**fields)
-    except UserError as error:
-        raise Unsound(str(error).rstrip(".")) from error
+    return fields
 
 
 def is_of(value: Any, kind: Any) -> bool:
@@ -170,6 +180,8 @@ def is_of(value: Any, kind: Any) -> bool:
     parts = get_args(kind)
     if isinstance(kind, types.UnionType):
         return any(is_of(value, part) for part in parts)
+    if get_origin(kind) is Literal:
+        return value in parts
     if parts:  # a tuple
         if not isinstance(value, list):
             return False

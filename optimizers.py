@@ -45,13 +45,15 @@ class Optimizer:
     it."""
     vector_scale: float = row(1.0)
     """Factor on the step size of biases and normalization parameters."""
+    clip: float = 0.0
+    """Gradients that are longer, all together, are scaled down to this length; 0 for never."""
 
     def check(self, prefix: str) -> None:
         """Raises `UserError` for settings that cannot train."""
         require_positive(self, "learning_rate", "trust", "vector_scale", prefix=prefix)
         require_between(self, 0, 1, "end", prefix=prefix)
         require_between(self, 0, 0.9999, "warmup", "momentum", "squares", prefix=prefix)
-        require_between(self, 0, float("inf"), "weight_decay", prefix=prefix)
+        require_between(self, 0, float("inf"), "weight_decay", "clip", prefix=prefix)
 
 
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:
@@ -76,33 +78,58 @@ def make(config: Optimizer, updates: int) -> optax.GradientTransformation:
     and moves each along the orthogonal matrix next to its momentum, with steps as long as those of
     Adam (Liu et al. 2025, arXiv:2502.16982, section 2.2). It leaves embeddings, biases and all else
     to AdamW.
+
+    What makes the state matrix of a state-space model (S4) moves by a tenth of the step size and
+    does not decay, as in the published code of Gu et al. 2022.
     """
+    moves = _moves(config, updates)
+    if config.clip:
+        return optax.chain(optax.clip_by_global_norm(config.clip), moves)
+    return moves
+
+
+def _moves(config: Optimizer, updates: int) -> optax.GradientTransformation:
+    """What makes steps of gradients, whatever their length."""
     step_size = optax.scale_by_learning_rate(schedule(config, updates))
     slow_vectors = optax.masked(optax.scale(config.vector_scale), _vectors)
+    slow_states = optax.masked(optax.scale(_OF_STATES), _states)
+    slow = optax.chain(slow_vectors, slow_states)
     decay = optax.add_decayed_weights(config.weight_decay, _weights)
     adam = optax.scale_by_adam(b1=config.momentum, b2=config.squares)
     if config.name == "adamw":
-        return optax.chain(adam, decay, slow_vectors, step_size)
+        return optax.chain(adam, decay, slow, step_size)
     if config.name == "muon":
         muon = optax.chain(
             contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=_matrices),
             optax.stateless(lambda moves, params: jax.tree.map(_as_long_as_adam, moves)),
         )
         layers = optax.partition({"muon": muon, "adam": adam}, _takes)
-        return optax.chain(layers, decay, slow_vectors, step_size)
+        return optax.chain(layers, decay, slow, step_size)
     adapt = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=config.trust), _weights)
-    return optax.chain(decay, adapt, optax.trace(config.momentum), slow_vectors, step_size)
+    return optax.chain(decay, adapt, optax.trace(config.momentum), slow, step_size)
 
 
-_BIASES = ("by_distance",)  # parameters of several axes that are added, and multiply nothing
+# Parameters of several axes that multiply nothing: biases, and logarithms of rates.
+_NO_WEIGHTS = ("by_distance", "log_rate", "state_rate", "state_frequency")
+_STATES = ("state_rate", "state_frequency", "state_step")  # of state-space models
+_OF_STATES = 0.1  # their part of the step size
 
 
 def _weights(params: optax.Params) -> Any:
     """Which parameters are weights, which multiply what comes in."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, p: p.ndim > 1 and not (path and getattr(path[-1], "key", None) in _BIASES),
-        params,
+        lambda path, p: p.ndim > 1 and _name(path) not in _NO_WEIGHTS, params
     )
+
+
+def _states(params: optax.Params) -> Any:
+    """Which parameters make the state matrix of a state-space model."""
+    return jax.tree_util.tree_map_with_path(lambda path, p: _name(path) in _STATES, params)
+
+
+def _name(path: Any) -> str | None:
+    """The parameter's own name."""
+    return getattr(path[-1], "key", None) if path else None
 
 
 def _vectors(params: optax.Params) -> Any:
@@ -202,5 +229,5 @@ def layerwise(decay: float, encoder: optax.Params) -> optax.GradientTransformati
     )
 
 
-_BLOCK = re.compile(r"transformer/block(?:_(\d+))?\b")
-_EMBEDS = re.compile(r"transformer/embed|class_token")
+_BLOCK = re.compile(r"(?:transformer|stack)/block(?:_(\d+))?\b")
+_EMBEDS = re.compile(r"transformer/embed|\['embed'\]|stack/positions|class_token")

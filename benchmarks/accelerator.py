@@ -40,7 +40,7 @@ from missing_bits.agents import dqn
 from missing_bits.eval import collapse, knn, linear_probe
 from missing_bits.nets import layers
 from missing_bits.optimizers import Optimizer
-from missing_bits.ssl import barlow_twins, bert, mae
+from missing_bits.ssl import barlow_twins, bert, gpt, mae
 
 HERE = Path(__file__).resolve().parent
 TOLERANCE = 1e-4  # of statistics, as a share of their largest value
@@ -190,6 +190,22 @@ def masked_text(quick: bool, folder: Path) -> Subject:
     return Subject(bert.BERT, config, config.batch_size, peer)
 
 
+def next_tokens(quick: bool, folder: Path) -> Subject:
+    """GPT-2's smallest size on random letters, in bfloat16."""
+    batch_size = 8
+    letters = 256
+    size = gpt.SIZES["gpt2"]
+    text = folder / "letters.txt"
+    draw = np.random.default_rng(0).integers
+    text.write_text("".join(map(chr, draw(0x4E00, 0x4E00 + letters, 20_000))))
+    sizes = {"size": "gpt2", "batch_size": batch_size, "bfloat16": True}
+    settings = gpt.TINY if quick else sizes
+    config = options.make(gpt.Config, **settings | {"data": f"txt:{text}", "split": "end"})
+    peer = ["gpt.py", f"--batch-size={batch_size}", f"--vocabulary={letters + 4}", "--bfloat16"]
+    peer += [f"--{name}={number}" for name, number in size.items()]
+    return Subject(gpt.GPT, config, config.batch_size, peer)
+
+
 def random_images(folder: Path, side: int, count: int) -> str:
     """The option `--data` for a file of random images in color."""
     path = folder / f"{side}.npz"
@@ -216,6 +232,7 @@ ROWS = (
     ),
     Row("MAE, vit_small, 224x224", "images", masked_images, 45),
     Row("BERT, bert_medium, 128 tokens", "rows", masked_text, 35),
+    Row("GPT, gpt2, 1,024 tokens", "rows", next_tokens, 45),
     Row(
         "Barlow Twins, ResNet-50, 224x224",
         "pairs",

@@ -19,15 +19,15 @@ PINS = {  # in peers/
 }
 
 
-def call(command: list, **environment: str) -> str:
-    """Run a command from the repository root and return its stdout.
+def call(command: list, folder: Path = ROOT, **environment: str) -> str:
+    """Run a command in a folder, by default the repository root, and return its stdout.
 
     Raises:
       SystemExit: it failed; with the end of what it printed.
     """
     command = [str(word) for word in command]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True
     )
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])

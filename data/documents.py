@@ -116,6 +116,24 @@ def _split_of_block(number: int) -> str:
     return {_VALIDATED: "validation", _TESTED: "test"}.get(number % 10, "train")
 
 
+def split_end(document: Document) -> Corpus:
+    """The corpus of one document: its first 90 % to train, the last 10 % to validate and to test.
+
+    Nothing is left out: not even paragraphs that come again (nanoGPT's split of a text).
+
+    Raises:
+      UserError: the text is shorter than 40 characters.
+    """
+    text = document.text
+    require(
+        len(text) >= _BLOCKS,
+        f"The text has {len(text)} characters; give at least {_BLOCKS}, better 100,000.",
+    )
+    end = len(text) * 9 // 10
+    held_out = [Document(f"{document.name}#2", text[end:], "")]
+    return _corpus([Document(document.name, text[:end], "")], held_out, held_out)
+
+
 def split_documents(documents: Iterable[Document]) -> Corpus:
     """The corpus of documents with classes: of each 80 % to train, 10 % to validate, 10 % to test.
 

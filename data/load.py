@@ -4,6 +4,7 @@ import difflib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from missing_bits.data import files
 from missing_bits.data.documents import Corpus
@@ -106,11 +107,12 @@ def check_text(data: str, prefix: str = "") -> None:
     _name_and_path(data, _TEXTS, "text", prefix)
 
 
-def load_text(data: str) -> Corpus:
+def load_text(data: str, split: Literal["blocks", "end"] = "blocks") -> Corpus:
     """The text that `--data` names.
 
     Args:
       data: topics, stdlib or txt:PATH.
+      split: which tenths are held out: those of the text's own kind, or the last of a file.
 
     Raises:
       UserError: there is no such text, or it cannot be read.
@@ -119,7 +121,7 @@ def load_text(data: str) -> Corpus:
     name, path = _name_and_path(data, _TEXTS, "text")
     module = importlib.import_module(f"missing_bits.data.{name}")
     if name == "txt":
-        return module.load(files.at(path))
+        return module.load(files.at(path), split)
     return module.load()
 
 

@@ -71,6 +71,17 @@ def pack(documents: Sequence[Encoded], length: int, what: str = "text") -> Packe
     return Packed(tokens, segments, words)
 
 
+def join(documents: Sequence[Encoded]) -> np.ndarray:
+    """Documents one after the other, a SEP before, between and after them: int32 [T].
+
+    A SEP ends a document, and is what the next one begins from.
+    """
+    parts = [np.array([SEP], np.int32)]
+    for document in documents:
+        parts += [document.ids, [SEP]]
+    return np.concatenate(parts).astype(np.int32)
+
+
 def _rows(array: np.ndarray, length: int, padding: int) -> np.ndarray:
     """Rows [N, L], int32, of an array [T]; the last is filled up."""
     missing = -len(array) % length

@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from missing_bits.data import tokenizer
+from missing_bits.data import packing, tokenizer
+from missing_bits.data.documents import Corpus
 from missing_bits.data.load import check_text, load_text
 from missing_bits.data.packing import Packed, pack
-from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.data.tokenizer import Encoded, Kind, Tokenizer
 from missing_bits.errors import require
 from missing_bits.notes import say
 
@@ -28,6 +29,35 @@ class Texts(NamedTuple):
     """SHA-256 of the text and of how it is split."""
 
 
+class Stream(NamedTuple):
+    """The tokens of one split in their order."""
+
+    tokens: np.ndarray
+    """int32 [T]: documents, a SEP before, between and after them."""
+    size: int
+    """Bytes of the text in UTF-8, white space included."""
+
+
+class Streams(NamedTuple):
+    """Text to be read from its start to its end; training never sees the last two splits."""
+
+    words: Tokenizer
+    """What cut the text into tokens."""
+    train: Stream
+    validation: Stream
+    test: Stream
+    digest: str
+    """SHA-256 of the text and of how it is split."""
+
+
+class _Cut(NamedTuple):
+    """A corpus, and the tokens of the documents of each split."""
+
+    words: Tokenizer
+    corpus: Corpus
+    encoded: dict[str, list[Encoded]]
+
+
 @dataclass(frozen=True)
 class Text:
     """Which text to learn from, and how it is cut."""
@@ -36,10 +66,14 @@ class Text:
     """Text: topics (help of Python), stdlib (sources of its library), txt:PATH (file or folder)."""
     length: int = 128
     """Tokens in a row."""
-    tokenizer: Literal["wordpiece", "bytes"] = "wordpiece"
-    """How text is cut: into pieces of words, chosen on the training text, or into bytes."""
+    tokenizer: Kind = "wordpiece"
+    """How text is cut: into pieces of words or merged byte pairs, chosen on the training text, into
+    its characters, or into bytes."""
     vocabulary: int = 4_096
-    """wordpiece: number of different tokens, at most."""
+    """wordpiece, bpe: number of different tokens, at most."""
+    split: Literal["blocks", "end"] = "blocks"
+    """Which tenths are held out: some all over the text or whole documents, for validation and test
+    each; or, of a single file, the last one, for both."""
 
     def check(self, prefix: str) -> None:
         """Raises `UserError` for text that does not exist, or settings that cannot be.
@@ -49,10 +83,15 @@ class Text:
         """
         check_text(self.data, prefix)
         require(
+            self.split == "blocks" or self.data.startswith("txt:"),
+            f"--{prefix}split=end is for a single file, --{prefix}data=txt:PATH, not for "
+            f"{self.data}.",
+        )
+        require(
             self.length >= 2,
             f"--{prefix}length is {self.length}; a row needs at least 2 tokens.",
         )
-        least = 2 * tokenizer.SPECIALS
+        least = tokenizer.BYTES if self.tokenizer == "bpe" else 2 * tokenizer.SPECIALS
         require(
             self.vocabulary >= least,
             f"--{prefix}vocabulary is {self.vocabulary}; it must be at least {least}.",
@@ -72,7 +111,52 @@ class Text:
           UserError: there is no such text, it cannot be read, a split is shorter than a row, or
             nothing in it is known.
         """
-        corpus = load_text(self.data)
+        words, corpus, encoded = self._cut()
+        packed = {
+            split: pack(documents, self.length, f"{split} split")
+            for split, documents in encoded.items()
+        }
+        return Texts(words, **packed, digest=corpus.digest)
+
+    def read_streams(self) -> Streams:
+        """Reads the text and trains the tokenizer on its training split; nothing is cut into rows.
+
+        Says in a line how much of the text the tokenizer does not know, and if the text yields
+        fewer tokens than were asked for.
+
+        Raises:
+          UserError: there is no such text, it cannot be read, a split is shorter than a row,
+            nothing in it is known, or the vocabulary is larger than the text.
+        """
+        words, corpus, encoded = self._cut()
+        if self.tokenizer in ("wordpiece", "bpe"):
+            letters = sum(len(document.text) for document in corpus.train)
+            require(
+                self.vocabulary <= letters,
+                f"--vocabulary={self.vocabulary} is larger than the text: there are {letters:,} "
+                "characters to train on; ask for less, or give more text.",
+            )
+            if words.size < self.vocabulary:
+                say(
+                    f"{self.data}: the text yields {words.size:,} different tokens of "
+                    f"--vocabulary={self.vocabulary}."
+                )
+        streams = {}
+        for split, documents in encoded.items():
+            tokens = packing.join(documents)
+            require(
+                len(tokens) > self.length,
+                f"--length={self.length} is longer than all there is: the {split} split has only "
+                f"{len(tokens)} tokens; ask for less, or give more text.",
+            )
+            texts = getattr(corpus, split)
+            size = sum(len(document.text.encode()) for document in texts)
+            streams[split] = Stream(tokens, size)
+        return Streams(words, **streams, digest=corpus.digest)
+
+    def _cut(self) -> _Cut:
+        """The corpus and its tokens; `UserError` where none of a split is known."""
+        corpus = load_text(self.data, self.split)
         words = tokenizer.train(
             (document.text for document in corpus.train), self.tokenizer, self.vocabulary
         )
@@ -91,11 +175,7 @@ class Text:
         texts = [document.text for documents in splits.values() for document in documents]
         ids = [found.ids for documents in encoded.values() for found in documents]
         tell_unknown(self.data, words, texts, np.concatenate(ids))
-        packed = {
-            split: pack(documents, self.length, f"{split} split")
-            for split, documents in encoded.items()
-        }
-        return Texts(words, **packed, digest=corpus.digest)
+        return _Cut(words, corpus, encoded)
 
 
 def check_known(data: str, what: str, ids: np.ndarray) -> None:

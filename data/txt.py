@@ -11,10 +11,18 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from missing_bits import memory
 from missing_bits.data import files
-from missing_bits.data.documents import Corpus, Document, dedupe, split_blocks, split_documents
+from missing_bits.data.documents import (
+    Corpus,
+    Document,
+    dedupe,
+    split_blocks,
+    split_documents,
+    split_end,
+)
 from missing_bits.data.said import number, printable, some
 from missing_bits.errors import UserError, require
 from missing_bits.notes import say
@@ -24,18 +32,27 @@ _LEAST = 3  # documents of a class: to train on, for validation and for testing
 _TIMES = 10  # the bytes of a text that reading and cutting it take, for each byte of its files
 
 
-def load(path: Path) -> Corpus:
+def load(path: Path, split: Literal["blocks", "end"] = "blocks") -> Corpus:
     """The text of a file, whatever its ending, or of a folder's files, in order of their paths.
 
     Says in a line what was loaded.
 
+    Args:
+      path: of a file or folder.
+      split: "end" holds out the last tenth of a file.
+
     Raises:
-      UserError: there is no such path, no text in it, a file that is not UTF-8, or memory does not
-        suffice.
+      UserError: there is no such path, no text in it, a file that is not UTF-8, memory does not
+        suffice, or a folder shall be split at its end.
     """
     require(
         os.path.isdir(path) or os.path.isfile(path),
         f"There is no file or folder {path}; expected a UTF-8 text file or a folder of them.",
+    )
+    require(
+        split == "blocks" or not os.path.isdir(path),
+        f"--split=end holds out the last tenth of a single file, but {path} is a folder; leave it "
+        "away, or name a file.",
     )
     paths = _files(path) if os.path.isdir(path) else [path]
     require(
@@ -51,6 +68,9 @@ def load(path: Path) -> Corpus:
         documents = [Document(path.name, _read(path), "")]
     documents = [document for document in documents if document.text.strip()]
     require(bool(documents), f"{path} holds no text: it is empty or blank; give a file with text.")
+    if split == "end":
+        say(f"{path}: {len(documents[0].text):,} characters, of which the last tenth is held out.")
+        return split_end(documents[0])
     kept = dedupe(documents)
     labels = {document.label for document in documents} - {""}
     counts = Counter(document.label for document in kept)

@@ -1,7 +1,7 @@
 """Encoders as they are handed over: what a run has learned, in a file that says what it is.
 
-An encoder of either kind, of images or of text, maps its inputs and `Variables` to one feature
-vector each.
+An encoder of any kind, of images or of text, maps its inputs and `Variables` to one feature vector
+each.
 """
 
 import dataclasses
@@ -15,17 +15,22 @@ from jax.typing import ArrayLike
 
 from missing_bits import handover
 from missing_bits.data.tokenizer import Tokenizer
+from missing_bits.encoders.causal import CausalEncoder
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError, require
 
-AnyEncoder = ImageEncoder | TextEncoder
-_KINDS: dict[str, type[AnyEncoder]] = {"images": ImageEncoder, "text": TextEncoder}
+AnyEncoder = ImageEncoder | TextEncoder | CausalEncoder
+_KINDS: dict[str, type[AnyEncoder]] = {
+    "images": ImageEncoder,
+    "text": TextEncoder,
+    "causal text": CausalEncoder,
+}
 
 
 def kind_of(encoder: AnyEncoder) -> str:
-    """What an encoder encodes: "images" or "text"."""
+    """What an encoder encodes: "images", "text" or, from left to right, "causal text"."""
     return next(kind for kind, of_kind in _KINDS.items() if isinstance(encoder, of_kind))
 
 
@@ -101,7 +106,7 @@ def _understood(card: Mapping[str, Any]) -> tuple[AnyEncoder, handover.Trees]:
     known = " or ".join(_KINDS)
     handover.expect(kind in _KINDS, f"its card tells of {kind[:40]!r}, not of {known}")
     encoder = handover.make(_KINDS[kind], card["encoder"], "encoder")
-    if isinstance(encoder, TextEncoder):
+    if isinstance(encoder, TextEncoder | CausalEncoder):
         try:
             size = Tokenizer.from_json(encoder.tokenizer).size
         except UserError as error:

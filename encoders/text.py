@@ -42,12 +42,7 @@ class TextEncoder:
             self.network in text.NAMES,
             f"An encoder of text is one of {', '.join(text.NAMES)}; there is no {self.network}.",
         )
-        for what, number in (("vocabulary", self.vocabulary), ("length", self.length)):
-            require(
-                1 <= number <= _MOST_TOKENS,
-                f"The {what} of an encoder of text is {number}; it must lie between 1 and "
-                f"{_MOST_TOKENS:,}.",
-            )
+        check_sizes(self.vocabulary, self.length)
         require(
             0 <= self.dropout < 1,
             f"The dropout of an encoder of text is {self.dropout}; it must be at least 0 and below "
@@ -98,56 +93,7 @@ class TextEncoder:
         Raises:
           UserError: they are none of these.
         """
-        if isinstance(texts, np.ndarray) and texts.dtype.kind in "UO":  # strings
-            texts = texts.tolist()
-        if isinstance(texts, str):
-            texts = [texts]
-        if isinstance(texts, Sequence) and texts and all(isinstance(one, str) for one in texts):
-            texts = self._tokenized(texts)
-        is_traced = isinstance(texts, jax.core.Tracer)
-        try:
-            tokens = texts if is_traced else np.asarray(texts)
-        except ValueError as error:
-            raise UserError(
-                f"Rows of tokens differ in length; pad them at the end with {text.PADDING}."
-            ) from error
-        require(
-            jnp.issubdtype(tokens.dtype, jnp.integer),
-            f"Texts are of type {tokens.dtype}; give a list of strings, or tokens as integers.",
-        )
-        shape = tokens.shape
-        advice = " Give a single text as tokens[None]." if len(shape) == 1 else ""
-        require(
-            len(shape) == 2 and shape[1] > 0,
-            f"Tokens are of shape {shape}; this encoder takes (texts, tokens of a text).{advice}",
-        )
-        if not is_traced and tokens.size:
-            low = tokens.min()
-            high = tokens.max()
-            require(
-                low >= 0 and high < self.vocabulary,
-                f"Tokens are numbers from {low} to {high}; those of this encoder's vocabulary go "
-                f"from 0 to {self.vocabulary - 1}. Give strings, or cut them by its own tokenizer.",
-            )
-        return jnp.asarray(tokens, jnp.int32)
-
-    def _tokenized(self, texts: Sequence[str]) -> np.ndarray:
-        """Tokens int32 [B, L] of texts."""
-        from missing_bits.data.tokenizer import Tokenizer  # late: its library is not always needed
-
-        found = [encoded.ids for encoded in Tokenizer.from_json(self.tokenizer).encode_all(texts)]
-        long = sum(len(ids) > self.length for ids in found)
-        if long:
-            warnings.warn(
-                f"{long} of {len(texts)} texts have more than {self.length} tokens, the most that "
-                "this encoder reads: their ends are cut off.",
-                stacklevel=4,
-            )
-        longest = max(1, *map(len, found))
-        tokens = np.full((len(texts), min(longest, self.length)), text.PADDING, np.int32)
-        for row, ids in zip(tokens, found, strict=True):
-            row[: len(ids)] = ids[: self.length]
-        return tokens
+        return prepare(texts, self.tokenizer, self.vocabulary, self.length)
 
     def tokens(
         self,
@@ -169,3 +115,77 @@ class TextEncoder:
     @property
     def _network(self) -> hk.Transformed:
         return text.make(self.network, self.vocabulary, self.dropout, self.bfloat16)
+
+
+def check_sizes(vocabulary: int, length: int) -> None:
+    """Raises `UserError` for sizes that no encoder of text has."""
+    for what, number in (("vocabulary", vocabulary), ("length", length)):
+        require(
+            1 <= number <= _MOST_TOKENS,
+            f"The {what} of an encoder of text is {number}; it must lie between 1 and "
+            f"{_MOST_TOKENS:,}.",
+        )
+
+
+def prepare(
+    texts: str | Sequence[str] | ArrayLike, tokenizer: str, vocabulary: int, length: int
+) -> jax.Array:
+    """Texts, or their tokens, as `TextEncoder.prepare` describes it.
+
+    Args:
+      texts: a text or several, or tokens [B, L].
+      tokenizer: as JSON.
+      vocabulary: number of different tokens.
+      length: tokens of a text, at most.
+    """
+    if isinstance(texts, np.ndarray) and texts.dtype.kind in "UO":  # strings
+        texts = texts.tolist()
+    if isinstance(texts, str):
+        texts = [texts]
+    if isinstance(texts, Sequence) and texts and all(isinstance(one, str) for one in texts):
+        texts = _tokenized(texts, tokenizer, length)
+    is_traced = isinstance(texts, jax.core.Tracer)
+    try:
+        tokens = texts if is_traced else np.asarray(texts)
+    except ValueError as error:
+        raise UserError(
+            f"Rows of tokens differ in length; pad them at the end with {text.PADDING}."
+        ) from error
+    require(
+        jnp.issubdtype(tokens.dtype, jnp.integer),
+        f"Texts are of type {tokens.dtype}; give a list of strings, or tokens as integers.",
+    )
+    shape = tokens.shape
+    advice = " Give a single text as tokens[None]." if len(shape) == 1 else ""
+    require(
+        len(shape) == 2 and shape[1] > 0,
+        f"Tokens are of shape {shape}; this encoder takes (texts, tokens of a text).{advice}",
+    )
+    if not is_traced and tokens.size:
+        low = tokens.min()
+        high = tokens.max()
+        require(
+            low >= 0 and high < vocabulary,
+            f"Tokens are numbers from {low} to {high}; those of this encoder's vocabulary go "
+            f"from 0 to {vocabulary - 1}. Give strings, or cut them by its own tokenizer.",
+        )
+    return jnp.asarray(tokens, jnp.int32)
+
+
+def _tokenized(texts: Sequence[str], tokenizer: str, length: int) -> np.ndarray:
+    """Tokens int32 [B, L] of texts, of which too long ones are cut."""
+    from missing_bits.data.tokenizer import Tokenizer  # late: its library is not always needed
+
+    found = [encoded.ids for encoded in Tokenizer.from_json(tokenizer).encode_all(texts)]
+    long = sum(len(ids) > length for ids in found)
+    if long:
+        warnings.warn(
+            f"{long} of {len(texts)} texts have more than {length} tokens, the most that "
+            "this encoder reads: their ends are cut off.",
+            stacklevel=5,
+        )
+    longest = max(1, *map(len, found))
+    tokens = np.full((len(texts), min(longest, length)), text.PADDING, np.int32)
+    for row, ids in zip(tokens, found, strict=True):
+        row[: len(ids)] = ids[:length]
+    return tokens

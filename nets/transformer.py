@@ -60,17 +60,18 @@ class Block(hk.Module):
         """
         chex.assert_rank(x, 3)
         width = x.shape[2]
-        x = _computed_once(x)
+        x = computed_once(x)
         qkv = _linear(3 * width, "qkv")(_norm(x, "attention_norm"))
         qkv = qkv.reshape(*x.shape[:2], 3, self._heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)  # each [B, L, heads, D / heads]
         heads_mask = None if mask is None else mask[:, None]  # the same for all heads
         bias = self._by_distance(x.shape[1]).astype(x.dtype) if self._reach else None
         mixed = jax.nn.dot_product_attention(q, k, v, bias, heads_mask, is_causal=self._causal)
-        x += self._drop(_linear(width, "mix")(mixed.reshape(x.shape)), keys, 0)
-        x = _computed_once(x)
+        mixed = _linear(width, "mix")(mixed.reshape(x.shape))
+        x += dropped(mixed, self._dropout, keys, 0)
+        x = computed_once(x)
         hidden = jax.nn.gelu(_linear(4 * width, "widen")(_norm(x, "mlp_norm")))
-        return x + self._drop(_linear(width, "narrow")(hidden), keys, 1)
+        return x + dropped(_linear(width, "narrow")(hidden), self._dropout, keys, 1)
 
     def _by_distance(self, length: int) -> jax.Array:
         """What is added to scores of attention [1, heads, L, L] (Raffel et al. 2020, 2.1)."""
@@ -80,23 +81,6 @@ class Block(hk.Module):
         distance = place[None, :] - place[:, None]  # from query to key
         distance = np.clip(distance, -self._reach, self._reach)
         return jnp.moveaxis(table[distance + self._reach], 2, 0)[None]
-
-    def _drop(self, x: jax.Array, keys: jax.Array | None, place: int) -> jax.Array:
-        """What is left of x, scaled to the same mean.
-
-        What is dropped of an example depends on its own key alone.
-        """
-        dropped = round(256 * self._dropout)  # of 256
-        if keys is None or dropped == 0:
-            return x
-        length, width = x.shape[1:]
-        # A random number of 32 bits is drawn for four elements.
-        words = (length, ceil_div(width, 4))
-        bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, place), words))(keys)
-        shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 1, 4)
-        parts = bits[..., None] >> shifts & 255  # [B, L, D / 4, 4]
-        kept = parts.reshape(*x.shape[:2], -1)[:, :, :width] >= dropped
-        return jnp.where(kept, x * (256 / (256 - dropped)), 0)
 
 
 class Transformer(hk.Module):
@@ -133,18 +117,40 @@ class Transformer(hk.Module):
         """Tokens [B, L, D] to tokens [B, L, D]; `mask` and `keys` as for `Block`."""
         for layer in range(self._layers):
             block = Block(self._heads, self._dropout, self._reach, self._causal)
-            x = block(x, mask, _folded(keys, layer))
+            x = block(x, mask, folded(keys, layer))
         return _norm(x, "norm")
 
 
-def _folded(keys: jax.Array | None, layer: int) -> jax.Array | None:
+def dropped(x: jax.Array, share: float, keys: jax.Array | None, place: int) -> jax.Array:
+    """What dropout leaves of x [B, L, D], scaled to the same mean.
+
+    Args:
+      x: tokens.
+      share: that is dropped, 0 to 0.9, in 256ths.
+      keys: random keys [B]; what is dropped of an example depends on its own alone. None: nothing.
+      place: another number for each place where the same keys drop.
+    """
+    of_256 = round(256 * share)
+    if keys is None or of_256 == 0:
+        return x
+    length, width = x.shape[1:]
+    # A random number of 32 bits is drawn for four elements.
+    words = (length, ceil_div(width, 4))
+    bits = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, place), words))(keys)
+    shifts = jnp.arange(0, 32, 8, dtype=jnp.uint32).reshape(1, 1, 1, 4)
+    parts = bits[..., None] >> shifts & 255  # [B, L, D / 4, 4]
+    kept = parts.reshape(*x.shape[:2], -1)[:, :, :width] >= of_256
+    return jnp.where(kept, x * (256 / (256 - of_256)), 0)
+
+
+def folded(keys: jax.Array | None, layer: int) -> jax.Array | None:
     """Keys [B] of a layer."""
     if keys is None:
         return None
     return jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
 
 
-def _computed_once(x: jax.Array) -> jax.Array:
+def computed_once(x: jax.Array) -> jax.Array:
     """x, whose gradient is computed once.
 
     XLA's CPU compiler else repeats in each block the gradient of all blocks above.
@@ -158,7 +164,7 @@ def _linear(size: int, name: str) -> Callable[[jax.Array], jax.Array]:
     That is what XLA's CPU compiler multiplies fastest.
     """
     layer = hk.Linear(size, w_init=GLOROT, name=name)
-    return lambda x: _computed_once(layer(x.reshape(-1, x.shape[2]))).reshape(*x.shape[:2], size)
+    return lambda x: computed_once(layer(x.reshape(-1, x.shape[2]))).reshape(*x.shape[:2], size)
 
 
 def _norm(x: jax.Array, name: str) -> jax.Array:

@@ -350,7 +350,7 @@ def _read(config: Config, loaded: files.Loaded) -> Labeled:
     """The data, of the kind and size that the encoder was made for."""
     encoder = loaded.encoder
     saved = _options(loaded.card.get("config", {}))
-    kind = files.kind_of(encoder)
+    kind = "images" if isinstance(encoder, ImageEncoder) else "text"
     name = config.data or saved["data"]
     require(
         bool(name),

@@ -9,9 +9,11 @@ import optax
 import pytest
 
 from missing_bits import collectives, optimizers, options
+from missing_bits.encoders.causal import CausalEncoder
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.errors import UserError
+from missing_bits.nets.sequences.stack import Settings
 from missing_bits.optimizers import Optimizer
 
 W = np.array([[3.0, 4.0]], np.float32)  # a weight of length 5
@@ -399,6 +401,41 @@ def test_the_layers_of_real_encoders_are_counted_from_the_top():
                 assert factors == {0.5 ** (count - blocks.index(block))}, module
             else:  # embeddings, the class token
                 assert factors == {0.5 ** (count + 1)}, module
+
+
+def test_the_layers_of_networks_on_sequences_are_counted_too():
+    encoder = CausalEncoder(Settings("transformer", 3, 8, 2), 9, 5, "")
+    params = jax.eval_shape(encoder.init, jax.random.key(0)).params
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
+    scaled, _ = optimizers.layerwise(0.5, params).update(ones, optax.EmptyState())
+
+    def factor(module):
+        return {float(leaf.max()) for leaf in scaled[module].values()}
+
+    assert factor("embed") == factor("stack/positions") == {0.5**4}
+    assert factor("stack/block/attention/qkv") == factor("stack/block/widen") == {0.5**3}
+    assert factor("stack/block_2/mlp_norm") == {0.5}
+    assert factor("stack/norm") == {1.0}
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_gradients_that_are_too_long_are_shortened_together(name):
+    """Of length 5 with a limit of 2.5: half of each; of length 2 with the same limit: none."""
+    config = optimizers.Optimizer(name, warmup=0.0, weight_decay=0.0, clip=2.5)
+    params = {"layer": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}}
+    long = {"layer": {"w": jnp.array([[3.0, 0.0], [0.0, 0.0]]), "b": jnp.array([0.0, 4.0])}}
+    half = jax.tree.map(lambda leaf: leaf / 2, long)
+    plain = optimizers.make(dataclasses.replace(config, clip=0.0), 10)
+    clipped = optimizers.make(config, 10)
+    found, state = clipped.update(long, clipped.init(params), params)
+    wanted, plain_state = plain.update(half, plain.init(params), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, wanted)
+    short = jax.tree.map(lambda leaf: 0.4 * leaf, long)
+    found, _ = clipped.update(short, state, params)
+    wanted, _ = plain.update(short, plain_state, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, wanted)
+    with pytest.raises(UserError, match=r"--optimizer\.clip is -1"):
+        dataclasses.replace(config, clip=-1.0).check("optimizer.")
 
 
 def test_an_encoder_without_blocks_has_no_layers_to_scale():

@@ -23,7 +23,8 @@ SCRIPT = """
 import hashlib
 from missing_bits.data import tokenizer, topics
 texts = [document.text for document in topics.load().train]
-print(hashlib.sha256(tokenizer.train(texts, "wordpiece", 1000).to_json().encode()).hexdigest())
+for kind in ("wordpiece", "bpe"):
+    print(hashlib.sha256(tokenizer.train(texts, kind, 1000).to_json().encode()).hexdigest())
 """
 
 
@@ -38,15 +39,30 @@ def plain():
 
 
 @pytest.fixture(scope="module")
+def pairs():
+    return tokenizer.train(SMALL, "bpe", 300)
+
+
+@pytest.fixture(scope="module")
+def letters():
+    return tokenizer.train([*SMALL, "é猫"], "characters", 0)
+
+
+@pytest.fixture(scope="module")
 def trained():
     return tokenizer.train([document.text for document in topics.load().train], "wordpiece", 1000)
+
+
+@pytest.fixture(scope="module")
+def merged():
+    return tokenizer.train([document.text for document in topics.load().train], "bpe", 1000)
 
 
 def spelled(tokens, encoded):
     return [tokens.token(number) for number in encoded.ids]
 
 
-def test_training_is_the_same_in_every_process(trained):
+def test_training_is_the_same_in_every_process(trained, merged):
     """Hash tables of Python and of the library are seeded anew in each."""
     found = [
         subprocess.run(
@@ -57,14 +73,20 @@ def test_training_is_the_same_in_every_process(trained):
         ).stdout.decode()
         for seed in ("1", "2")
     ]
-    assert found == [hashlib.sha256(trained.to_json().encode()).hexdigest() + "\n"] * 2
+    hashes = [
+        hashlib.sha256(tokens.to_json().encode()).hexdigest() + "\n" for tokens in (trained, merged)
+    ]
+    assert found == ["".join(hashes)] * 2
 
 
-def test_the_vocabulary_has_its_size_and_special_tokens_first(trained, small, plain):
-    assert trained.size == 1000
+def test_the_vocabulary_has_its_size_and_special_tokens_first(
+    trained, merged, small, plain, pairs, letters
+):
+    assert trained.size == merged.size == 1000
+    assert letters.size == len({*"".join(SMALL), *"é猫"}) + SPECIALS
     assert plain.size == 256 + SPECIALS
     assert SPECIALS < small.size <= 100  # these texts do not yield more
-    for tokens in (trained, small, plain):
+    for tokens in (trained, merged, small, plain, pairs, letters):
         assert [tokens.token(i) for i in (PAD, UNK, SEP, MASK)] == [
             "[PAD]",
             "[UNK]",
@@ -113,7 +135,7 @@ def test_rare_letters_take_at_most_half_of_the_vocabulary():
     )  # (84 - 4) / 4 letters; of equally frequent ones the first
 
 
-@pytest.mark.parametrize("kind", ["small", "plain"])
+@pytest.mark.parametrize("kind", ["small", "plain", "pairs", "letters"])
 def test_special_tokens_are_characters_unless_asked_for(kind, request):
     tokens = request.getfixturevalue(kind)
     text = "the [MASK] cat[MASK]s"
@@ -121,8 +143,9 @@ def test_special_tokens_are_characters_unless_asked_for(kind, request):
     within = tokens.encode(text, specials=True)
     assert min(without.ids) >= SPECIALS
     assert within.ids.tolist().count(MASK) == 2
-    place = within.ids.tolist().index(MASK)
-    assert within.words[place - 1] < within.words[place] < within.words[place + 1]
+    if kind in ("small", "plain"):
+        place = within.ids.tolist().index(MASK)
+        assert within.words[place - 1] < within.words[place] < within.words[place + 1]
     np.testing.assert_array_equal(
         tokens.encode_all([text])[0].ids, without.ids
     )  # asking once changes nothing later
@@ -140,9 +163,52 @@ def test_bytes_come_back_exactly(plain, text):
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60) | st.text(alphabet="the cats, [MASK]\nsé猫\U0001f408", max_size=60))
+def test_byte_pairs_come_back_exactly(pairs, merged, text):
+    """Whatever they were trained on; their spellings put together are the text's bytes."""
+    for tokens in (pairs, merged):
+        ids = tokens.encode(text).ids
+        assert (ids >= SPECIALS).all()
+        assert tokens.decode(ids) == text
+        assert b"".join(tokens.spelled(number) for number in ids) == text.encode()
+
+
+def test_byte_pairs_are_merged_in_their_order(pairs, merged):
+    """Bytes have the ids that they have alone; later ones stand for two earlier tokens."""
+    assert pairs.spelled(SPECIALS + 65) == b"A"
+    stored = json.loads(merged.to_json())["merges"]
+    assert len(stored) == 1000 - tokenizer.BYTES
+    for number, (left, right) in enumerate(stored, tokenizer.BYTES):
+        assert merged.spelled(number) == merged.spelled(left) + merged.spelled(right)
+    assert len(merged.encode(" the statement").ids) < 5
+
+
+def test_characters_are_those_of_the_text(letters):
+    """Also beyond the first 65,536; one that it lacks is unknown."""
+    encoded = letters.encode("a cat,\n é猫🐈s")
+    assert [letters.token(number) for number in encoded.ids] == [*"a cat,\n é猫", "[UNK]", "s"]
+    assert encoded.words.tolist() == [0, *[1] * 5, *[2] * 6]
+    assert letters.decode(encoded.ids) == "a cat,\n é猫[UNK]s"
+    assert letters.encode("").ids.shape == (0,)
+    library = letters._library.encode("a cat,\n é猫🐈s").ids
+    np.testing.assert_array_equal(encoded.ids, library)  # for other programs
+
+
+def test_what_a_token_is_spelled_like(small, plain, letters):
+    """Put together it is the text, of words with a space before each."""
+    ids = small.encode("the gnisgnis, cat").ids
+    assert b"".join(small.spelled(number) for number in ids) == b" the gnisgnis , cat"
+    assert letters.spelled(letters.encode("é").ids[0]) == "é".encode()
+    assert plain.spelled(SPECIALS + 200) == bytes([200])
+    assert [tokens.spelled(SEP) for tokens in (small, plain, letters)] == [b""] * 3
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(alphabet="abc ,.[]MASK_é猫\n\u0301\t", max_size=40), max_size=4))
-def test_words_count_up_without_gaps_and_all_at_once_is_one_by_one(trained, plain, texts):
-    for tokens in (trained, plain):
+def test_words_count_up_without_gaps_and_all_at_once_is_one_by_one(
+    trained, merged, plain, letters, texts
+):
+    for tokens in (trained, merged, plain, letters):
         together = tokens.encode_all(texts)
         for text, found in zip(texts, together, strict=True):
             alone = tokens.encode(text)
@@ -164,8 +230,17 @@ def test_bytes_are_spelled_readably(plain):
     ]
 
 
-@pytest.mark.parametrize("written", [Tokenizer.to_json, Tokenizer.to_library_json])
-@pytest.mark.parametrize("kind", ["small", "plain"])
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        ("small", Tokenizer.to_json),
+        ("plain", Tokenizer.to_json),
+        ("pairs", Tokenizer.to_json),
+        ("letters", Tokenizer.to_json),
+        ("small", Tokenizer.to_library_json),
+        ("plain", Tokenizer.to_library_json),
+    ],
+)
 def test_json_keeps_everything(kind, written, request):
     """Also that of the library `tokenizers`, as runs stored it until version 0.2."""
     tokens = request.getfixturevalue(kind)
@@ -197,8 +272,22 @@ SPECIAL = ["[PAD]", "[UNK]", "[SEP]", "[MASK]"]
         ({"kind": "wordpiece", "vocabulary": [*SPECIAL, "a", "a"]}, "of its 6 tokens some are"),
         ({"kind": "wordpiece", "vocabulary": [*SPECIAL, ""]}, "of its 5 tokens some are empty"),
         ({"kind": "wordpiece", "vocabulary": [*SPECIAL, 7]}, "of its 5 tokens some are"),
-        ({"kind": "regex", "vocabulary": SPECIAL}, "of kind 'regex'; this suite has wordpiece and"),
+        (
+            {"kind": "regex", "vocabulary": SPECIAL},
+            "of kind 'regex'; this suite has wordpiece, bpe",
+        ),
         ({"kind": ["bytes"]}, "The tokenizer is of kind"),
+        ({"kind": "bpe"}, "its merges are no pairs of earlier tokens"),
+        ({"kind": "bpe", "merges": [[4, 260]]}, "its merges are no pairs of earlier tokens"),
+        ({"kind": "bpe", "merges": [[3, 5]]}, "its merges are no pairs of earlier tokens"),
+        ({"kind": "bpe", "merges": [[4, True]]}, "its merges are no pairs of earlier tokens"),
+        ({"kind": "bpe", "merges": [[4, 5], [4, 5], [4, 261]]}, "it merges what is not there yet"),
+        ({"kind": "characters", "characters": "aba"}, "its characters are no text, none, there"),
+        ({"kind": "characters", "characters": ["a"]}, "its characters are no text"),
+        (
+            {"model": {"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}},
+            "The tokenizer is damaged or of another kind",
+        ),
         (
             {"model": {"type": "Unigram", "vocab": {}}},
             "The tokenizer is damaged or of another kind",

@@ -188,6 +188,17 @@ def test_what_is_no_file_is_not_read():
         txt.load(pathlib.Path("/dev/zero"))
 
 
+def test_the_end_of_a_folder_is_not_held_out(tmp_path):
+    write(tmp_path / "texts" / "a.txt", PROSE)
+    with pytest.raises(
+        UserError, match="--split=end holds out the last tenth of a single file, but"
+    ):
+        txt.load(tmp_path / "texts", "end")
+    write(tmp_path / "b.txt", "too short")
+    with pytest.raises(UserError, match="The text has 9 characters; give at least 40"):
+        txt.load(tmp_path / "b.txt", "end")
+
+
 def test_text_comes_through_the_door(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "a:b.txt", PROSE)

@@ -15,15 +15,18 @@ import safetensors.numpy
 from missing_bits import handover
 from missing_bits.data import tokenizer
 from missing_bits.encoders import files
+from missing_bits.encoders.causal import CausalEncoder
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.errors import UserError
+from missing_bits.nets.sequences.stack import Settings
 
 ENCODER = ImageEncoder("convnet", (28, 28, 1), (0.3,), (0.2,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
 VOCABULARY = ["[PAD]", "[UNK]", "[SEP]", "[MASK]", "naïve", '"', "\\"]  # what JSON has to escape
 TOKENIZER = json.dumps({"kind": "wordpiece", "vocabulary": VOCABULARY}, ensure_ascii=False)
 TEXT = TextEncoder("bert_nano", 7, 5, TOKENIZER, dropout=0.1)
+CAUSAL = CausalEncoder(Settings("transformer", 1, 8, 2), 7, 5, TOKENIZER)
 TOKENS = np.array([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0]], np.int32)
 HEAD = {
     "head/linear": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}
@@ -46,6 +49,14 @@ def text_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     variables = jax.device_get(jax.jit(TEXT.init)(jax.random.key(0)))
     files.save(folder / "encoder" / "seed0.safetensors", TEXT, variables, {"step": 9}, HEAD)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def causal_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("causal")
+    variables = jax.device_get(jax.jit(CAUSAL.init)(jax.random.key(0)))
+    files.save(folder / "encoder" / "seed0.safetensors", CAUSAL, variables, {"step": 4})
     return folder
 
 
@@ -78,6 +89,57 @@ def test_round_trip_of_an_encoder_of_text_and_its_head(text_run):
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
     jax.tree.map(np.testing.assert_array_equal, loaded.head, HEAD)
     np.testing.assert_array_equal(loaded(TOKENS), TEXT.apply(variables, jnp.asarray(TOKENS))[0])
+
+
+def test_round_trip_of_an_encoder_that_reads_from_left_to_right(causal_run):
+    """Its network's settings too. Features are means over the tokens, without padding."""
+    loaded = files.load(causal_run)
+    variables = jax.jit(CAUSAL.init)(jax.random.key(0))
+    assert loaded.encoder == CAUSAL
+    assert loaded.card["kind"] == files.kind_of(loaded.encoder) == "causal text"
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+    features = np.asarray(loaded(TOKENS))
+    assert features.shape == (2, CAUSAL.num_features)
+    tokens = np.asarray(CAUSAL.tokens(variables, jnp.asarray(TOKENS)))
+    np.testing.assert_allclose(features[0], tokens[0].mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(features[1], tokens[1, :2].mean(axis=0), rtol=1e-4, atol=1e-6)
+    short = np.asarray(loaded(TOKENS[1:, :2]))
+    np.testing.assert_allclose(features[1:], short, rtol=1e-4, atol=1e-6)
+    with pytest.warns(UserWarning, match="1 of 1 texts have more than 5 tokens"):
+        assert loaded(" ".join(["naïve"] * 9)).shape == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("network", "bert", "its settings's network has a wrong type or size"),
+        ("network", ["gru"], "its settings's network has a wrong type or size"),
+        ("layers", 10**6, "layers of a network on sequences is 1000000; it must be at most 512"),
+        ("layers", 1.0, "its settings's layers has a wrong type or size"),
+        ("width", 0, "--width is 0"),
+        ("width", 7, "--width is 7; it must be a multiple"),
+        ("heads", 4_000_000_000, "its settings's heads has a wrong type or size"),
+        ("dropout", -1, "--dropout is -1"),
+        ("run", "rm", "its settings has an unknown 'run'"),
+    ],
+)
+def test_settings_of_a_network_are_held_against_what_they_may_be(
+    causal_run, tmp_path, field, value, expected
+):
+    path = causal_run / "encoder" / "seed0.safetensors"
+    card = files.load(path).card
+    card["encoder"]["settings"][field] = value
+    write(tmp_path / "other.safetensors", tensors_of(path), card)
+    assert expected in told(tmp_path / "other.safetensors")
+
+
+def test_a_network_without_settings_is_told(causal_run, tmp_path):
+    path = causal_run / "encoder" / "seed0.safetensors"
+    for settings in (None, [], "gru"):
+        card = files.load(path).card
+        card["encoder"]["settings"] = settings
+        write(tmp_path / "other.safetensors", tensors_of(path), card)
+        assert "its encoder's settings has a wrong type" in told(tmp_path / "other.safetensors")
 
 
 def test_a_head_lies_beside_an_encoder_of_images(tmp_path):

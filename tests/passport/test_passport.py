@@ -98,6 +98,7 @@ CASES = {
     "mae": Case("mae"),
     "simmim": Case("simmim"),
     "bert": Case("bert", {"data": "short documents"}),
+    "gpt": Case("gpt", {"data": "short documents"}),
     "finetune": Case(
         "finetune",
         {"init_from": "an encoder"},

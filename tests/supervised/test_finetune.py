@@ -15,9 +15,11 @@ import pytest
 from missing_bits import optimizers, options
 from missing_bits.data import labeled, tokenizer
 from missing_bits.encoders import files
+from missing_bits.encoders.causal import CausalEncoder
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.errors import UserError
+from missing_bits.nets.sequences.stack import Settings
 from missing_bits.supervised import finetune
 from missing_bits.supervised.finetune import Config, Finetune, Learned
 
@@ -31,7 +33,11 @@ ENCODERS = {
     "vit": ImageEncoder("vit_nano", (16, 16, 1), (0.3,), (0.35,)),
     "narrow": ImageEncoder("convnet", (8, 8, 1), (0.3,), (0.35,)),
     "text": TextEncoder("bert_nano", 260, 32, tokenizer.train([], "bytes", 0).to_json()),
+    "causal": CausalEncoder(
+        Settings("gru", 1, 32), 260, 32, tokenizer.train([], "bytes", 0).to_json()
+    ),
 }
+TEXTS = ("text", "causal")
 CONFIGS = {  # of files that do not tell what they have learned from
     "silent": {},
     "lying": {"data": ["digits"], "images": {"data": 3, "image_size": "large"}},
@@ -66,7 +72,7 @@ def starts(corpus, tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         encoder = ENCODERS[name]
         images = {"data": "digits", "data_dir": "", "image_size": 0}
-        config = {"text": {"data": corpus}} if name == "text" else {"images": images}
+        config = {"text": {"data": corpus}} if name in TEXTS else {"images": images}
         facts = {"exp": "test", "config": config}
         variables = jax.device_get(jax.jit(encoder.init)(jax.random.key(99)))
         files.save(folder / "encoder" / "seed0.safetensors", encoder, variables, facts)
@@ -485,3 +491,16 @@ def test_it_learns_to_tell_texts_apart(make, starts, tmp_path):
     experiment.hand_over(learned, path, {"config": {"data": ""}})
     chex.assert_trees_all_equal(files.load(tmp_path).variables, experiment.tuned(learned).encoder)
     assert differ(files.load(starts("text")).variables.params, learned.params.encoder)
+
+
+def test_a_language_model_learns_it_too(make, starts):
+    """From what reads from left to right, and with low-rank additions alone."""
+    experiment = make("causal", "full", updates=60, batch_size=32, optimizer=Config().optimizer)
+    learned = experiment.learned(trained(experiment, 60))
+    scores = experiment.evaluation.scores(learned, jax.random.key(0), True)
+    assert scores["eval/accuracy"] > 0.7
+    narrow = make("causal", "lora", lora_rank=2)
+    saved = files.load(starts("causal")).variables.params
+    assert narrow.learned(trained(narrow)).params.adapters.keys() == {
+        module for module, leaves in saved.items() if "w" in leaves
+    }
