@@ -17,11 +17,12 @@ format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bench:  ## speeds against the peers: DQN, two views of images, training steps of Barlow Twins and of masked models
+bench:  ## speeds against the peers: DQN, two views of images, training steps of Barlow Twins, masked models and recurrent layers
 	$(PYTHON) benchmarks/dqn_speed.py
 	$(PYTHON) benchmarks/augment_speed.py
 	$(PYTHON) benchmarks/barlow_speed.py
 	$(PYTHON) benchmarks/masked_speed.py
+	$(PYTHON) benchmarks/sequence_speed.py
 
 constraints:  ## resolve every version anew on Python 3.11, 3.12 and 3.13
 	$(PYTHON) .ci/constraints.py

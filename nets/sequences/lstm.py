@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from missing_bits.nets.sequences import parts
 from missing_bits.nets.sequences.parts import Mixed
+from missing_bits.nets.transformer import computed_once
 
 _UNROLL = 4  # steps of one turn of the loop: more compile longer
 
@@ -79,7 +80,7 @@ class _Cell(NamedTuple):
 
 def _cell(gates: jax.Array, c: jax.Array) -> _Cell:
     """One step, of W x + U h + b [B, 4 D] and the last c [B, D]."""
-    i, f, g, o = jnp.split(gates.astype(jnp.float32), 4, axis=1)
+    i, f, g, o = jnp.split(computed_once(gates).astype(jnp.float32), 4, axis=1)
     i = jax.nn.sigmoid(i)
     f = jax.nn.sigmoid(f)
     g = jnp.tanh(g)
@@ -138,6 +139,7 @@ def _run_backward(saved, cotangents):
         tanh_c = jnp.tanh(f * c_tm1 + i * g)
         dh = dstate.h + dh_t
         dc = dstate.c + dh * o * (1 - tanh_c * tanh_c)
+        dh, dc, tanh_c = computed_once((dh, dc, tanh_c))  # else once for each gate
         dgates = jnp.concatenate(
             [
                 dc * g * i * (1 - i),
