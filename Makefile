@@ -17,12 +17,15 @@ format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bench:  ## speeds against the peers: DQN, two views of images, training steps of Barlow Twins, masked models and GPT
+bench:  ## speeds against the peers: DQN, replay, augmentation, training steps of pretraining and of networks on sequences
 	$(PYTHON) benchmarks/dqn_speed.py
+	$(PYTHON) benchmarks/minatar_speed.py
+	$(PYTHON) benchmarks/replay_speed.py
 	$(PYTHON) benchmarks/augment_speed.py
 	$(PYTHON) benchmarks/barlow_speed.py
 	$(PYTHON) benchmarks/masked_speed.py
 	$(PYTHON) benchmarks/gpt_speed.py
+	$(PYTHON) benchmarks/sequence_speed.py
 
 constraints:  ## resolve every version anew on Python 3.11, 3.12 and 3.13
 	$(PYTHON) .ci/constraints.py

@@ -5,6 +5,7 @@ It is that of images and of text. Shapes: B examples, L tokens, D the width of a
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import chex
 import haiku as hk
@@ -14,6 +15,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from missing_bits.numeric import ceil_div
+
+T = TypeVar("T")
 
 GLOROT = hk.initializers.VarianceScaling(1.0, "fan_avg", "uniform")  # Glorot and Bengio 2010
 
@@ -150,8 +153,8 @@ def folded(keys: jax.Array | None, layer: int) -> jax.Array | None:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
 
 
-def computed_once(x: jax.Array) -> jax.Array:
-    """x, whose gradient is computed once.
+def computed_once(x: T) -> T:
+    """x, a pytree of arrays which, and whose gradients, are computed once.
 
     XLA's CPU compiler else repeats in each block the gradient of all blocks above.
     """

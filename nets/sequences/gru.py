@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from missing_bits.nets.sequences import parts
 from missing_bits.nets.sequences.parts import Mixed
+from missing_bits.nets.transformer import computed_once
 
 _UNROLL = 4  # steps of one turn of the loop: more compile longer
 
@@ -168,6 +169,7 @@ def _run_backward(saved, dh_of_steps):
         r, z, n, m = jnp.split(activated, 4, axis=1)
         dh += dh_t
         dn = dh * (1 - z) * (1 - n * n)
+        dh, dn = computed_once((dh, dn))  # else once for each gate
         dz = dh * (h_tm1 - n) * z * (1 - z)
         dr = dn * m * r * (1 - r)
         duh = jnp.concatenate([dr, dz, dn * r], axis=1).astype(u.dtype)

@@ -21,8 +21,9 @@ import jax.numpy as jnp
 
 from missing_bits.nets.sequences import parts
 from missing_bits.nets.sequences.parts import Mixed
+from missing_bits.nets.transformer import computed_once
 
-_UNROLL = 4  # steps of one turn of the loop: more compile longer
+_UNROLL = 2  # steps of one turn of the loop: more compile longer, and are no faster
 
 
 class State(NamedTuple):
@@ -44,27 +45,26 @@ class LSTM(hk.Module):
         parts.check(x, reset)
         batch, _, width = x.shape
         state = self.initial(batch, width) if state is None else state
-        gates, u = self._weights(jnp.moveaxis(x, 1, 0))
+        gates, u, b = self._weights(jnp.moveaxis(x, 1, 0))
         keep = None if reset is None else ~reset.T[:, :, None]
-        h, last = run(gates, u, keep, state)
+        h, last = run(gates, u, b, keep, state)
         return Mixed(jnp.moveaxis(h, 0, 1).astype(x.dtype), last)
 
     @hk.name_like("__call__")
     def step(self, x: jax.Array, reset: jax.Array, state: State) -> Mixed:
         """One step [B, D] to one of the same shape; see `parts.Mixer`."""
-        gates, u = self._weights(x)
-        state = parts.kept(state, reset)
-        state = _cell(gates + state.h.astype(u.dtype) @ u, state.c).state
+        gates, u, b = self._weights(x)
+        state = _cell(gates, u, b, parts.kept(state, reset)).state
         return Mixed(state.h.astype(x.dtype), state)
 
     @hk.name_like("__call__")
-    def _weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """W x + b [..., 4 D], and U [D, 4 D]."""
+    def _weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """W x [..., 4 D], U [D, 4 D], and b [4 D]."""
         width = x.shape[-1]
         gates = parts.Linear(4 * width, bias=False, name="input")(x)
         b = hk.get_parameter("b", [4 * width], jnp.float32, _open)
         u = hk.get_parameter("w", [width, 4 * width], jnp.float32, parts.GLOROT)
-        return gates + b.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)), u.astype(x.dtype)
+        return gates, u.astype(x.dtype), b
 
 
 def _open(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -77,20 +77,21 @@ class _Cell(NamedTuple):
     gates: jax.Array  # [B, 4 D], what i, f, g, o came to
 
 
-def _cell(gates: jax.Array, c: jax.Array) -> _Cell:
-    """One step, of W x + U h + b [B, 4 D] and the last c [B, D]."""
-    i, f, g, o = jnp.split(gates.astype(jnp.float32), 4, axis=1)
+def _cell(gates: jax.Array, u: jax.Array, b: jax.Array, state: State) -> _Cell:
+    """One step, of W x [B, 4 D], U, b [4 D] and the last state."""
+    gates = (gates + state.h.astype(u.dtype) @ u).astype(jnp.float32) + b[None]
+    i, f, g, o = jnp.split(computed_once(gates), 4, axis=1)
     i = jax.nn.sigmoid(i)
     f = jax.nn.sigmoid(f)
     g = jnp.tanh(g)
     o = jax.nn.sigmoid(o)
-    c = f * c + i * g
+    c = f * state.c + i * g
     return _Cell(State(o * jnp.tanh(c), c), jnp.concatenate([i, f, g, o], axis=1))
 
 
 @jax.custom_vjp
 def run(
-    gates: jax.Array, u: jax.Array, keep: jax.Array | None, state: State
+    gates: jax.Array, u: jax.Array, b: jax.Array, keep: jax.Array | None, state: State
 ) -> tuple[jax.Array, State]:
     """All steps, one after the other.
 
@@ -98,33 +99,34 @@ def run(
     weights U after the way back: as one product over all steps, not a sum that grows in the loop.
 
     Args:
-      gates: W x + b, [T, B, 4 D].
+      gates: W x, [T, B, 4 D].
       u: U, [D, 4 D].
+      b: [4 D], float32.
       keep: bool [T, B, 1], false where the state starts anew; None for never.
       state: before the first step.
 
     Returns:
       h [T, B, D], float32, and the last state.
     """
-    (h, _, _), last = _forward(gates, u, keep, state)
+    (h, _, _), last = _forward(gates, u, b, keep, state)
     return h, last
 
 
-def _forward(gates, u, keep, state):
+def _forward(gates, u, b, keep, state):
     """What each step came to, and the last state."""
 
     def body(state, inputs):
         gates, keep = inputs
         state = parts.kept(state, None if keep is None else ~keep[:, 0])
-        cell = _cell(gates + state.h.astype(u.dtype) @ u, state.c)
+        cell = _cell(gates, u, b, state)
         return cell.state, (cell.state.h, state.c, cell.gates)
 
     last, steps = jax.lax.scan(body, state, (gates, keep), unroll=_UNROLL)
     return steps, last
 
 
-def _run_forward(gates, u, keep, state):
-    (h, c_tm1, activated), last = _forward(gates, u, keep, state)
+def _run_forward(gates, u, b, keep, state):
+    (h, c_tm1, activated), last = _forward(gates, u, b, keep, state)
     return (h, last), (gates, u, keep, state, h, c_tm1, activated)
 
 
@@ -138,6 +140,7 @@ def _run_backward(saved, cotangents):
         tanh_c = jnp.tanh(f * c_tm1 + i * g)
         dh = dstate.h + dh_t
         dc = dstate.c + dh * o * (1 - tanh_c * tanh_c)
+        dh, dc, tanh_c = computed_once((dh, dc, tanh_c))  # else once for each gate
         dgates = jnp.concatenate(
             [
                 dc * g * i * (1 - i),
@@ -158,7 +161,8 @@ def _run_backward(saved, cotangents):
         h_tm1 = jnp.where(keep, h_tm1, 0)
     width, many = u.shape
     du = h_tm1.reshape(-1, width).astype(u.dtype).T @ dgates.reshape(-1, many)
-    return dgates.astype(gates.dtype), du, None, dstate
+    db = jnp.sum(dgates, axis=(0, 1), dtype=jnp.float32)
+    return dgates.astype(gates.dtype), du, db, None, dstate
 
 
 run.defvjp(_run_forward, _run_backward)

@@ -68,6 +68,10 @@ SHARED = {
     "noisy_dqn": "rainbow",
     "c51": "rainbow",
     "qr_dqn": "iqn",
+    "lstm": "sequences",
+    "gru": "sequences",
+    "qrnn": "mamba",
+    "s4": "mamba",
 }
 """Rows that are parts of another: that one's passport is theirs."""
 CASES = {
@@ -112,6 +116,13 @@ CASES = {
         marked=("optimizer.learning-rate", "classifier-rate", "lora-alpha"),
     ),
     "classify": Case("classify", marked=("optimizer.learning-rate", "label-smoothing")),
+    "sequences": Case("sequences"),
+    # Its biases of steps, about -5, are moved by less than they are rounded here.
+    "mamba": Case(
+        "mamba",
+        {"task": "adding", "length": 6, "network": "mamba"},
+        rests="step_bias",
+    ),
 }
 
 

@@ -82,24 +82,25 @@ def same_gradients(mine, plain, *inputs):
 
 @pytest.mark.parametrize("resets", [True, False])
 def test_the_lstms_own_gradient_is_that_of_a_plain_loop(resets):
-    gates, u, _, keep, h = drawn(4)
+    gates, u, c, keep, h = drawn(4)
+    b = jnp.tile(c, 4)
     keep = keep if resets else None
 
-    def plain(gates, u, state):
+    def plain(gates, u, b, state):
         h = []
         for t in range(len(gates)):
             if resets:
                 state = lstm.State(jnp.where(keep[t], state.h, 0), jnp.where(keep[t], state.c, 0))
-            i, f, g, o = jnp.split(gates[t] + state.h @ u, 4, axis=1)
+            i, f, g, o = jnp.split(gates[t] + state.h @ u + b[None], 4, axis=1)
             c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
             state = lstm.State(jax.nn.sigmoid(o) * jnp.tanh(c), c)
             h.append(state.h)
         return jnp.stack(h), state
 
-    def mine(gates, u, state):
-        return lstm.run(gates, u, keep, state)
+    def mine(gates, u, b, state):
+        return lstm.run(gates, u, b, keep, state)
 
-    same_gradients(mine, plain, gates, u, lstm.State(h, 2 * h))
+    same_gradients(mine, plain, gates, u, b, lstm.State(h, 2 * h))
 
 
 @pytest.mark.parametrize("resets", [True, False])
