@@ -149,7 +149,7 @@ EXPERIMENTS = {
     "lstm": _sequences("lstm", "LSTM: gates keep what a cell remembers (Hochreiter 1997)"),
     "gru": _sequences("gru", "GRU: two gates do with a single state (Cho 2014)"),
     "qrnn": _sequences(
-        "qrnn", "QRNN: gates look at inputs alone, so that time is affine (Bradbury 2016)"
+        "qrnn", "QRNN: gates that look at inputs alone (Bradbury 2016)"
     ),
     "s4": _sequences(
         "s4", "S4D: a diagonal state-space model, recurrence and convolution (Gu 2022)"
