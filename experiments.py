@@ -152,7 +152,7 @@ EXPERIMENTS = {
         "qrnn", "QRNN: gates that look at inputs alone (Bradbury 2016)"
     ),
     "s4": _sequences(
-        "s4", "S4D: a diagonal state-space model, recurrence and convolution (Gu 2022)"
+        "s4", "S4D: diagonal state spaces, a recurrence or a convolution (Gu 2022)"
     ),
     "mamba": _sequences(
         "mamba", "Mamba: a state-space model whose inputs choose (Gu and Dao 2023)"
