@@ -51,7 +51,8 @@ def require_between(config: object, low: float, high: float, *names: str, prefix
     for name in names:
         value = getattr(config, name)
         option = "--" + prefix + name.replace("_", "-")
-        require(low <= value <= high, f"{option} is {value}; it must lie between {low} and {high}.")
+        fits = f"lie between {low} and {high}" if high < float("inf") else f"be at least {low}"
+        require(low <= value <= high, f"{option} is {value}; it must {fits}.")
 
 
 def remedy(error: OSError) -> str:

@@ -41,8 +41,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {_line(message)}", file=sys.stderr)
     return status
+
+
+def _line(message: str) -> str:
+    """A message in one line; what a file put into it does not reach a terminal as a command."""
+    joined = " ".join(message.split())
+    return "".join(letter if letter.isprintable() else "?" for letter in joined)
 
 
 def _not_installed_here() -> str | None:
@@ -99,7 +105,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _warn(message: Warning | str, *_: object) -> None:
     """Shows a warning as one line: where it was raised is no business of the user's."""
     with contextlib.suppress(OSError, ValueError):  # nobody need listen
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"warning: {_line(str(message))}", file=sys.stderr)
 
 
 def console() -> None:

@@ -10,7 +10,8 @@ Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly 
 network (Mnih et al. 2015, algorithm 1). The double estimator lets the online network choose the
 action that the target values (van Hasselt et al. 2016, equation 4). Deviations from the paper, all
 but the last of them settings: Adam for RMSProp, n-step returns, soft target updates, a linear
-learning-rate decay; bounded features are scaled to [-1, 1].
+learning-rate decay; bounded features are scaled to [-1, 1]. The gradients of two streams are not
+scaled by 1 / sqrt(2), as Wang et al. do.
 
 The other parts: two streams (Wang et al. 2016), layers with noise (Fortunato et al. 2018), a
 distribution in place of the value (losses/values.py), prioritized replay (replay/prioritized.py),
@@ -94,7 +95,7 @@ class Config:
     prioritized: bool = False
     """Replay by priority."""
     priority_exponent: float = row(0.5)
-    """How much priorities differ, from 0 for not at all."""
+    """How much priorities differ, from 0 for not at all to 1."""
     priority_correction: float = row(0.4)
     """How much of the bias of priorities is undone at the start; all of it at the end."""
     munchausen: bool = False
@@ -216,12 +217,15 @@ class DQN:
         free = ("envs", "double", "huber", "learning_rate_end", "discount", "epsilon_final")
         free += ("head", "value_low", "value_high", "dueling", "noisy", "prioritized")
         free += ("priority_exponent", "priority_correction", "munchausen", "munchausen_scale")
-        free += ("explore_exponent",)
+        free += ("explore_exponent", "atoms")
         positive = [field.name for field in fields(config) if field.name not in free]
         require_positive(config, *positive)
         require_between(config, 0, 1, "discount", "target_tau", "epsilon_final")
-        require_between(config, 0, 1, "priority_correction", "munchausen_scale")
-        not_negative = ("learning_rate_end", "noisy", "priority_exponent", "explore_exponent")
+        require_between(config, 0, 1, "priority_exponent", "priority_correction")
+        require_between(config, 0, 1, "munchausen_scale")
+        require_between(config, 1, values.MOST, "quantiles")
+        require_between(config, 2, values.MOST, "atoms")
+        not_negative = ("learning_rate_end", "noisy", "explore_exponent")
         require_between(config, 0, float("inf"), *not_negative)
         require(
             config.explore_exponent == 0 or config.explore_exponent > 1,
@@ -313,7 +317,9 @@ class DQN:
         """What makes the steps that updates learn from."""
         space = self.envs.observation_space
         dtype = environments.stored_dtype(space.dtype)
-        uniform.tell_size(len(seeds), self.config.replay_capacity, space.shape, dtype)
+        uniform.tell_size(
+            len(seeds), self.config.replay_capacity, space.shape, dtype, self.replay.init
+        )
         return self.envs.source(seeds)
 
     def init(self, key: jax.Array) -> State:
@@ -390,7 +396,8 @@ class DQN:
             bonus = soft.bonus
             r_t = r_t + soft.reward
         else:
-            # With the target as its own chooser this is plain Q-learning.
+            # With the target as its own chooser this is plain Q-learning; where networks draw, it
+            # chooses by other draws than those that value the choice.
             chooser = self._judge(params if config.double else target_params, keys[2], batch.s_t)
             policy = jax.nn.one_hot(jnp.argmax(chooser.q, axis=-1), self.envs.num_actions)
             bonus = jnp.zeros_like(r_t)

@@ -31,9 +31,10 @@ from missing_bits.nets import q_networks
 _DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "float16", "float32", "float64"]
 _LARGEST = {
     "observation_size": 1 << 24,
+    "hidden_layers": 100,
     "num_actions": 1 << 16,
-    "quantiles": 1 << 16,
-    "atoms": 1 << 16,
+    "quantiles": values.MOST,
+    "atoms": values.MOST,
 }
 
 
@@ -73,6 +74,7 @@ class QPolicy:
     """Scale of the noise with which the network was trained; the policy itself draws none."""
 
     def __post_init__(self) -> None:
+        q_networks.check_shape(self.observation_shape)
         size = math.prod(self.observation_shape)
         sizes = {
             "observation_size": size,
@@ -85,6 +87,11 @@ class QPolicy:
                 1 <= number <= _LARGEST[what],
                 f"A policy's {what} is {number}; it must lie between 1 and {_LARGEST[what]:,}.",
             )
+        most = _LARGEST["hidden_layers"]
+        require(
+            len(self.hidden_sizes) <= most,
+            f"A policy's hidden layers are {len(self.hidden_sizes)}; there may be {most}.",
+        )
         require(
             all(side > 0 for side in (*self.observation_shape, *self.hidden_sizes)),
             f"A policy's sizes are {self.observation_shape} and {self.hidden_sizes}; each must be "
@@ -99,6 +106,12 @@ class QPolicy:
             {len(self.low), len(self.high)} <= {1, size},
             f"A policy of {size} numbers has {len(self.low)} lower and {len(self.high)} upper "
             "bounds; it must have one for each or one for all.",
+        )
+        low = np.array([-np.inf if bound is None else bound for bound in self.low])
+        high = np.array([np.inf if bound is None else bound for bound in self.high])
+        require(
+            bool((low <= high).all()),
+            "A policy's lower bounds are not all below its upper ones.",
         )
         require(self.noisy >= 0, f"A policy's noise is {self.noisy}; it must be at least 0.")
         values.check_categorical(self.value_low, self.value_high, self.atoms)

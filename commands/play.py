@@ -193,6 +193,16 @@ class _Told:
     cut_at: int | None = None
     epsilon: float = 0.0
 
+    def __post_init__(self) -> None:
+        require(
+            self.cut_at is None or self.cut_at >= 1,
+            f"its episodes are cut at {self.cut_at} steps; it must be at least 1",
+        )
+        require(
+            0 <= self.epsilon <= 1,
+            f"its epsilon is {self.epsilon}; it must lie between 0 and 1",
+        )
+
 
 def environment(policy: "Loaded", config: Config) -> "Envs":
     """The environment to play in: that of the run, or another one that is asked for.

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import rlax
 
 from missing_bits import collectives
@@ -23,6 +24,8 @@ from missing_bits.errors import require
 
 NAMES = ("scalar", "categorical", "quantile", "implicit")
 """Of the heads."""
+MOST = 1 << 16
+"""Atoms or quantiles that a head may have."""
 
 
 class Errors(NamedTuple):
@@ -112,7 +115,8 @@ def categorical(low: float, high: float, atoms: int) -> Head:
         target = jax.lax.stop_gradient(project(moved, mixed, returns))
         loss = -jnp.sum(target * jax.nn.log_softmax(chosen), axis=-1)
         known = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
-        return Errors(loss, loss - known)  # the divergence, as Rainbow ranks by
+        # The divergence, as Rainbow ranks by; rounding may leave it a little below 0.
+        return Errors(loss, jnp.maximum(loss - known, 0.0))
 
     return Head(atoms, _none, mean, mix, errors)
 
@@ -238,4 +242,12 @@ def check_categorical(low: float, high: float, atoms: int) -> None:
         low < high and atoms >= 2,
         f"--value-low={low}, --value-high={high} and --atoms={atoms} describe no range of returns: "
         "low must be below high, with at least 2 atoms.",
+    )
+    known = np.finfo(np.float32)
+    span = high - low
+    rounding = 4 * float(known.eps) * max(abs(low), abs(high))
+    require(
+        max(float(known.tiny), rounding) < span / (atoms - 1) and span < float(known.max),
+        f"--value-low={low}, --value-high={high} and --atoms={atoms} describe returns that float32 "
+        "does not tell apart; give another range, or fewer atoms.",
     )

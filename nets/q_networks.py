@@ -174,7 +174,7 @@ def for_observations(space: gym.spaces.Box, shape: Shape) -> hk.Transformed:
     Raises:
       UserError: observations are neither vectors nor images of at least 3 x 3 pixels.
     """
-    _check(space.shape)
+    check_shape(space.shape)
     is_vector = len(space.shape) == 1
     is_large = min(space.shape[:2]) >= _NATURE_SIDE
 
@@ -190,7 +190,7 @@ def for_observations(space: gym.spaces.Box, shape: Shape) -> hk.Transformed:
     return hk.transform(network)
 
 
-def _check(shape: tuple[int, ...]) -> None:
+def check_shape(shape: tuple[int, ...]) -> None:
     """Raises `UserError` unless observations of a shape are vectors or large enough images."""
     is_vector = len(shape) == 1
     is_image = len(shape) == 3 and min(shape[:2]) >= _SMALLEST_SIDE

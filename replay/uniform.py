@@ -14,7 +14,8 @@ Shapes: E lanes (environments on this device), V steps inserted at once, T rows 
 transitions sampled, n steps of return.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -75,7 +76,11 @@ def init(lanes: int, capacity: int, observation_shape: tuple[int, ...], dtype: j
 
 
 def tell_size(
-    seeds: int, capacity: int, observation_shape: tuple[int, ...], dtype: jnp.dtype
+    seeds: int,
+    capacity: int,
+    observation_shape: tuple[int, ...],
+    dtype: jnp.dtype,
+    make: Callable[..., Any] = init,
 ) -> None:
     """Says how large the replays of a run will be, if they are large.
 
@@ -84,11 +89,12 @@ def tell_size(
       capacity: of each, as of `init`.
       observation_shape: as of `init`.
       dtype: as of `init`.
+      make: makes one: `init`, or that of another kind of replay.
 
     Raises:
       UserError: there is less memory than that, and it is to hold them.
     """
-    shapes = jax.eval_shape(lambda: init(1, capacity, observation_shape, dtype))
+    shapes = jax.eval_shape(lambda: make(1, capacity, observation_shape, dtype))
     size = seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     of_all = f" of {seeds} seeds" if seeds > 1 else ""
     free = memory.available()

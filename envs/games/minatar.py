@@ -41,6 +41,9 @@ class MinAtar(FuncEnv):
       sticky_action_prob: probability that the last action is repeated.
       difficulty_ramping: whether the game becomes harder with time, if it is one that does.
       use_minimal_action_set: whether only those of the six actions count that do something.
+
+    Raises:
+      ValueError: they are no probability and no truth values: text, say, is always true.
     """
 
     planes: ClassVar[tuple[str, ...]]
@@ -59,6 +62,17 @@ class MinAtar(FuncEnv):
         use_minimal_action_set: bool = True,
     ) -> None:
         super().__init__()
+        is_number = isinstance(sticky_action_prob, int | float)
+        if not (is_number and 0 <= sticky_action_prob <= 1):
+            raise ValueError(
+                f"sticky_action_prob is {sticky_action_prob!r}; it must lie between 0 and 1"
+            )
+        for name, given in (
+            ("difficulty_ramping", difficulty_ramping),
+            ("use_minimal_action_set", use_minimal_action_set),
+        ):
+            if not isinstance(given, bool):
+                raise ValueError(f"{name} is {given!r}; it must be true or false")
         actions = self.minimal_actions if use_minimal_action_set else range(len(ACTIONS))
         self._actions = np.array(actions, np.int32)
         self._stickiness = sticky_action_prob

@@ -13,8 +13,10 @@ from missing_bits import memory, options
 from missing_bits.agents import exploration
 from missing_bits.agents.dqn import DQN, PRESETS, TINY, Config
 from missing_bits.envs.games.cartpole import CartPole
+from missing_bits.envs.steps import Steps
 from missing_bits.errors import UserError
 from missing_bits.loop.checkpoint import digest
+from missing_bits.replay import kinds, prioritized
 from missing_bits.replay.prioritized import Sample
 from missing_bits.replay.uniform import Transitions
 from missing_bits.tests.agents import probes
@@ -206,6 +208,10 @@ def test_nothing_is_learned_before_learning_starts(programs):
         ({"discount": 1.5}, "--discount is 1.5; it must lie between 0 and 1"),
         ({"hidden_sizes": (32, 0)}, "--hidden-sizes is 0"),
         ({"learning_starts": 5, "num_envs": 8}, "--learning-starts is 5"),
+        ({"head": "categorical", "atoms": -5}, "--atoms is -5; it must lie between 2 and 65536"),
+        ({"head": "quantile", "quantiles": 10**7}, "--quantiles is 10000000; it must lie between"),
+        ({"noisy": -1.0}, "--noisy is -1.0; it must be at least 0"),
+        ({"priority_exponent": 20.0}, "--priority-exponent is 20.0; it must lie between 0 and 1"),
         ({"vectorization": "fast"}, "--vectorization=fast"),
         ({"vectorization": "async"}, "JAX-native"),
     ],
@@ -219,6 +225,15 @@ def test_a_replay_that_no_memory_holds_is_refused_before_anything_is_made(monkey
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
     with pytest.raises(UserError, match="--replay-capacity=90000 takes"):
         make(env="jax/CartPole-v1", replay_capacity=90_000).source([0])
+
+
+def test_priorities_take_memory_too(monkeypatch):
+    """A row of CartPole takes 25 bytes, its priority 4 more: 2.3 MB and 2.6 MB for 90,000."""
+    monkeypatch.setattr(memory, "available", lambda: 2_400_000)
+    settings = {"env": "jax/CartPole-v1", "replay_capacity": 90_000}
+    make(**settings).source([0])
+    with pytest.raises(UserError, match="--replay-capacity=90000 takes"):
+        make(**settings, prioritized=True).source([0])
 
 
 PROBED = {
@@ -378,9 +393,68 @@ def test_prediction_target_and_choice_draw_for_themselves(settings):
     np.testing.assert_array_equal(told[0], told[3])
     assert (told[0] != told[1]).any()
     assert (told[1] != told[2]).any()
-    state = agent.init(jax.random.key(0))
-    acted = [agent.act(state.params, (), BATCH.s_t, None, jnp.int32(9**9), key) for key in keys]
-    assert all(one.action.shape == (2,) for one in acted)
+    losses = []
+    for i in range(3):  # another key for one of the three alone
+        others = [*keys[:i], jax.random.key(2), *keys[i + 1 :]]
+        losses.append(float(agent.loss(params, params, others, drawn(BATCH))[0]))
+    losses.append(float(agent.loss(params, params, keys, drawn(BATCH))[0]))
+    # Where two actions change places by another draw, so does the loss; by the others, always.
+    assert len({*losses[:2], losses[3]}) == 3
+
+
+def test_an_update_draws_with_four_keys_of_its_own():
+    """The sample, prediction, target and choice; the next update has others."""
+    agent = make(**SMALL, noisy=0.5)
+    keys = [agent._keys(jax.random.fold_in(jax.random.key(0), i), 4) for i in range(2)]
+    words = np.concatenate([jax.random.key_data(of_update) for of_update in keys])
+    assert len(np.unique(words, axis=0)) == 8
+
+
+def test_acting_draws_fresh_noise_at_every_step_and_judging_none():
+    """Noise as large as ten times the weights turns greedy actions over."""
+    agent = make(**SMALL, noisy=10.0, epsilon_final=0.0)
+    params = agent.network.init(jax.random.key(0), BATCH.s_t, None)
+    late = jnp.int32(10**9)
+    keys = jax.random.split(jax.random.key(1), 50)
+    act = jax.jit(lambda key: agent.act(params, (), BATCH.s_t[:1], None, late, key).action[0])
+    acted = [int(act(key)) for key in keys]
+    assert set(acted) == {0, 1}
+    assert acted == [int(act(key)) for key in keys], "the keys decide"
+    still = np.argmax(agent.network.apply(params, None, BATCH.s_t, None)[..., 0], axis=-1)
+    for _ in range(3):
+        np.testing.assert_array_equal(agent.policy.apply(params, BATCH.s_t), still)
+
+
+def test_the_correction_of_priorities_becomes_whole_at_the_end():
+    """Linearly, from its setting at the first step to 1 at the last of the budget."""
+    config = options.make(Config, **TINY | {"env": "jax/CartPole-v1", "prioritized": True})
+    kind = kinds.by_priority(1, 0.9, 0.5, 0.4)
+    replay = kind.init(1, 40, (), jnp.float32)
+    flags = jnp.zeros((1, 8), bool)
+    numbers = jnp.arange(8.0)[None]
+    steps = Steps(numbers, numbers.astype(jnp.int32), numbers, flags, flags, numbers, ~flags)
+    replay = kind.insert(replay, steps)
+    key = jax.random.key(0)
+    first = kind.sample(replay, key, 16, jnp.float32(0))
+    replay = kind.reprioritize(replay, first, jnp.arange(16.0), jnp.bool_(True))
+    for share, beta in ((0.0, 0.4), (0.5, 0.7), (1.0, 1.0)):
+        weights = kind.sample(replay, key, 16, jnp.float32(share)).weights
+        expected = prioritized.sample(replay, key, 16, 1, 0.9, beta).weights
+        np.testing.assert_allclose(weights, expected, rtol=1e-6)
+        assert len(np.unique(weights)) > 1
+    shares = []
+    agent = DQN(config, DQN.resources(config))
+
+    def spied(replay, key, batch_size, share):
+        shares.append(float(share))
+        raise KeyboardInterrupt
+
+    agent.replay = agent.replay._replace(insert=lambda replay, steps: replay, sample=spied)
+    state = agent.init(key)
+    for updates in (0, 5, 11):  # of 12, six of 72 environment steps each
+        with pytest.raises(KeyboardInterrupt):
+            agent.step(state._replace(updates=jnp.int32(updates)), None, key)
+    assert shares == pytest.approx([1 / 12, 0.5, 1.0])
 
 
 def test_random_actions_last_as_zeta_says():

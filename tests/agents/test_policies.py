@@ -150,7 +150,10 @@ def changed(run, path, card=None, tensors=None):
         ("low", [0.0, 1.0]),
         ("low", []),
         ("low", [float("nan")] * 4),
+        ("low", [9.0]),  # above the upper bounds of some
         ("high", [[1.0]]),
+        ("observation_shape", [4] + [1] * 99),
+        ("hidden_sizes", [1] * 20_000),
         ("num_actions", 0),
         ("num_actions", 3),
         ("num_actions", 1 << 30),
@@ -200,6 +203,12 @@ def test_cards_of_another_kind(run, tmp_path, card, said):
 )
 def test_tensors_are_held_against_the_network(run, tmp_path, name, tensor, said):
     assert said in told(changed(run, tmp_path / "other.safetensors", tensors={name: tensor}))
+
+
+def test_observations_of_an_environment_that_fit_no_network_are_told_as_such():
+    for shape in ((0,), (), (4, 36, 36, 3)):
+        with pytest.raises(UserError, match=r"Observations of shape .* fit no network: it takes"):
+            policies.of_network(gym.spaces.Box(-1, 1, shape), 2, hidden_sizes=(4,))
 
 
 def test_missing_and_torn_files(run, tmp_path):

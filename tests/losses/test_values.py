@@ -148,6 +148,37 @@ def test_munchausen_is_its_equation():
     np.testing.assert_allclose(found.reward, 0.9 * np.clip(0.5 * log, -1, 0), rtol=1e-5)
 
 
+def test_munchausens_reward_is_clipped_and_certain_policies_have_no_entropy():
+    """Gaps of 100 at a temperature of 0.03: log probabilities of 0 and -3333, scaled 0 and -100."""
+    q = np.float32([[0.0, -100.0], [0.0, -100.0]])
+    found = values.munchausen(q, np.array([0, 1]), q, 0.03, 0.9, -1.0)
+    np.testing.assert_allclose(found.reward, [0.0, -0.9], atol=1e-6)
+    np.testing.assert_array_equal(found.policy, [[1, 0], [1, 0]])
+    np.testing.assert_array_equal(found.bonus, [0, 0])
+
+
+@pytest.mark.parametrize("atoms", [51, 2_001])
+def test_no_surprise_is_below_zero(atoms):
+    """Predictions that are their own targets: rounding must not make a root of it NaN."""
+    head = values.categorical(-10.0, 10.0, atoms)
+    raw = np.random.default_rng(0).normal(size=(200, atoms)).astype(np.float32)
+    mixed = jax.nn.softmax(raw)
+    zero = np.zeros(200, np.float32)
+    surprise = head.errors(raw, None, mixed, zero, zero, np.ones(200, np.float32)).surprise
+    assert (surprise >= 0).all()
+    np.testing.assert_allclose(surprise, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "atoms"),
+    [(0, 1e-40, 5), (1e10, 1e10 + 1, 5), (-3e38, 3e38, 5), (1, 2, 1 << 24)],
+)
+def test_returns_that_float32_does_not_tell_apart_are_refused(low, high, atoms):
+    with pytest.raises(UserError, match="float32 does not tell apart"):
+        values.check_categorical(low, high, atoms)
+    values.check_categorical(-1e6, 1e6, 51)
+
+
 @pytest.mark.parametrize(("low", "high", "atoms"), [(1, 1, 5), (2, 1, 5), (0, 1, 1)])
 def test_returns_that_make_no_sense_are_refused(low, high, atoms):
     with pytest.raises(UserError, match="describe no range of returns"):

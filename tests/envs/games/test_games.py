@@ -213,6 +213,21 @@ def test_actions_stick_at_their_rate(probability):
     np.testing.assert_array_equal(made.game.paddle, np.where(made.last_action == LEFT, 3, 5))
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sticky_action_prob": 7}, "sticky_action_prob is 7; it must lie between 0 and 1"),
+        ({"sticky_action_prob": "x"}, "sticky_action_prob is 'x'; it must lie between 0 and 1"),
+        ({"sticky_action_prob": float("nan")}, "sticky_action_prob is nan"),
+        ({"difficulty_ramping": "false"}, "difficulty_ramping is 'false'; it must be true or"),
+        ({"use_minimal_action_set": 0}, "use_minimal_action_set is 0; it must be true or false"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Breakout(**settings)
+
+
 @pytest.mark.parametrize("name", GAMES)
 def test_action_sets_and_observations(name):
     game = GAMES[name]()
