@@ -148,12 +148,8 @@ EXPERIMENTS = {
     ),
     "lstm": _sequences("lstm", "LSTM: gates keep what a cell remembers (Hochreiter 1997)"),
     "gru": _sequences("gru", "GRU: two gates do with a single state (Cho 2014)"),
-    "qrnn": _sequences(
-        "qrnn", "QRNN: gates that look at inputs alone (Bradbury 2016)"
-    ),
-    "s4": _sequences(
-        "s4", "S4D: diagonal state spaces, a recurrence or a convolution (Gu 2022)"
-    ),
+    "qrnn": _sequences("qrnn", "QRNN: gates that look at inputs alone (Bradbury 2016)"),
+    "s4": _sequences("s4", "S4D: diagonal state spaces, a recurrence or a convolution (Gu 2022)"),
     "mamba": _sequences(
         "mamba", "Mamba: a state-space model whose inputs choose (Gu and Dao 2023)"
     ),
