@@ -292,7 +292,7 @@ class _Session:
             elif not isinstance(error, UserError) or not self.begun:
                 raise
             if self.begun:
-                told += f" {self.how_to_go_on}"
+                told = f"{told.removesuffix('.')}. {self.how_to_go_on}"
             raise UserError(told) from error
 
     def write_new_configs(self) -> None:

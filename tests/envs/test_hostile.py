@@ -326,6 +326,7 @@ def test_a_run_whose_environment_fails_ends_in_a_line(tmp_path, capfd):
     assert status == 2
     said = capfd.readouterr().err
     assert said.startswith(f"error: --env={id_of('Raises')}: a step failed: ValueError: the sim")
+    assert "connection, 100% of it. Continue with: " in said
     assert "Traceback" not in said
 
 
