@@ -197,13 +197,28 @@ def _sum(replay: Replay, lane: jax.Array, place: jax.Array) -> Replay:
 def _pick(priorities: jax.Array, draw: jax.Array) -> jax.Array:
     """Indices [B] into priorities [B, R], each with a probability proportional to its own.
 
+    First one of about sqrt(R) groups, then one of its members: running sums are what is dear.
+
     Args:
       priorities: not below 0.
       draw: [B] uniform in [0, 1).
     """
-    ends = jnp.cumsum(priorities, axis=1)
-    beyond = (ends > draw[:, None] * ends[:, -1:]) & (priorities > 0)
+    batch, size = priorities.shape
+    width = max(1, round(size**0.5))
+    missing = -size % width
+    groups = jnp.pad(priorities, ((0, 0), (0, missing))).reshape(batch, -1, width)
+    sums = jnp.sum(groups, axis=2)
+    group, left = _first_beyond(sums, draw * jnp.sum(sums, axis=1))
+    members = jnp.take_along_axis(groups, group[:, None, None], axis=1)[:, 0]
+    return group * width + _first_beyond(members, left)[0]
+
+
+def _first_beyond(parts: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """In which of some parts [B, N], laid end to end, a point [B] lies, and how far into it."""
+    ends = jnp.cumsum(parts, axis=1)
+    beyond = (ends > where[:, None]) & (parts > 0)
     # Rounding may leave none: then it is the last that can be.
-    size = priorities.shape[1]
-    last = size - 1 - jnp.argmax(priorities[:, ::-1] > 0, axis=1)
-    return jnp.where(jnp.any(beyond, axis=1), jnp.argmax(beyond, axis=1), last)
+    last = parts.shape[1] - 1 - jnp.argmax(parts[:, ::-1] > 0, axis=1)
+    index = jnp.where(jnp.any(beyond, axis=1), jnp.argmax(beyond, axis=1), last)
+    start = jnp.take_along_axis(ends - parts, index[:, None], axis=1)[:, 0]
+    return index, where - start
