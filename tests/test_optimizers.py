@@ -247,6 +247,29 @@ def test_defaults_can_train():
     Optimizer().check("optimizer.")
 
 
+def test_the_state_of_a_state_space_model_moves_by_a_tenth():
+    """Adam's first step has the size of the step, whatever the gradient: 0.5, and 0.05 for it."""
+    settings = Optimizer("adamw", learning_rate=0.5, warmup=0.0, end=1.0, weight_decay=0.0)
+    optimizer = optimizers.make(settings, 10)
+    names = ("w", "state_rate", "state_frequency", "state_step")
+    params = {"s4": {name: jnp.ones((2, 3)) for name in names}}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    for name, update in updates["s4"].items():
+        np.testing.assert_allclose(update, -0.5 if name == "w" else -0.05, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars", "muon"])
+def test_rates_of_a_state_space_model_do_not_decay(name):
+    settings = Optimizer(name, learning_rate=0.5, warmup=0.0, end=1.0, weight_decay=0.1)
+    optimizer = optimizers.make(settings, 10)
+    names = ("w", "log_rate", "state_rate", "state_frequency")
+    params = {"m": {name: jnp.ones((2, 3)) for name in names}}
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+    for name, update in updates["m"].items():
+        assert bool((update < 0).all()) == (name == "w"), name
+
+
 # What each optimizer's path depends on, of the numbers that rows of one program may differ in.
 NUMBERS = ("learning-rate", "end", "weight-decay", "momentum", "squares", "trust", "vector-scale")
 IDLE = {"adamw": {"trust"}, "lars": {"squares"}, "muon": {"trust"}}
