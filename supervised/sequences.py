@@ -42,6 +42,7 @@ from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.metrics import Mean, Metrics
 from missing_bits.nets.sequences.stack import Network, Settings
 from missing_bits.options import Flat
+from missing_bits.pictures import canvas
 from missing_bits.pictures import sequences as pictures
 from missing_bits.plan import Plan
 
@@ -307,6 +308,7 @@ class Judge:
         self._config = config
         self._data = data
         self._model = model
+        self._title = f"{config.mixing.network} on {canvas.subject(config.series.task)}"
         self._score = jax.jit(model.score)
 
     def evaluation(self) -> Evaluation:
@@ -385,7 +387,7 @@ class Judge:
         example = next(self._test())
         pictures.reach(
             self._reach(params, example),
-            f"{self._config.mixing.network} on {self._config.series.task}",
+            self._title,
             folder / f"reach_seed{seed}.png",
         )
         if self._config.test_lengths:
@@ -398,7 +400,7 @@ class Judge:
                 accuracy,
                 drawn.chance,
                 self._config.series.size,
-                f"{self._config.mixing.network} on {self._config.series.task}",
+                self._title,
                 folder / f"lengths_seed{seed}.png",
             )
 
