@@ -52,8 +52,7 @@ class Config:
     def check(self, prefix: str) -> None:
         """Raises `UserError` for settings with which nothing can be drawn."""
         require_positive(self, "length", "num", prefix=prefix)
-        require_between(self, 0, 1e6, "temperature", prefix=prefix)
-        require_between(self, 0, float("inf"), "top_k", "seed", prefix=prefix)
+        require_between(self, 0, float("inf"), "temperature", "top_k", "seed", prefix=prefix)
         require(
             0 < self.top_p <= 1,
             f"--{prefix}top-p is {self.top_p}; it must lie above 0 and be at most 1.",

@@ -145,7 +145,6 @@ WRONG = {
     "no continuations": ({"num": "0"}, ["--num is 0; it must be at least 1"]),
     "a negative temperature": ({"temperature": "-1"}, ["--temperature is -1"]),
     "a temperature that is none": ({"temperature": "nan"}, ["--temperature is nan"]),
-    "an infinite temperature": ({"temperature": "inf"}, ["--temperature is inf"]),
     "more than there are": ({"top-k": "99"}, ["--top-k is 99; it must be at most 11"]),
     "negative k": ({"top-k": "-1"}, ["--top-k is -1"]),
     "no probability": ({"top-p": "0"}, ["--top-p is 0.0; it must lie above 0 and be at most 1"]),
