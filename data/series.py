@@ -269,7 +269,7 @@ def _number(cell: str, where: str) -> float:
         f"{where} is empty: series have no gaps. Fill it in, or leave out its rows.",
     )
     try:
-        value = float(cell)
+        value = float(cell.replace("_", "?"))  # to Python 1_0 is ten
     except ValueError as error:
         raise UserError(
             f'{where} holds "{short(cell, 40)}", no number. Leave out columns that hold none.'

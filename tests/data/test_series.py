@@ -76,6 +76,7 @@ def test_arrays(tmp_path):
     [
         ("a,b\n1,2\n3,\n", 'line 3, "b" is empty: series have no gaps'),
         ("a,b\n1,2\n3,tall\n", 'line 3, "b" holds "tall", no number'),
+        ("a,b\n1,1_0\n", 'line 2, "b" holds "1_0", no number'),
         ("a,b\n1,nan\n", 'line 2, "b" holds nan: series have no gaps'),
         ("a,b\n1,2,3\n", "line 2: 3 cells for 2 columns"),
         ("a\n1\n\n3\n\n", "line 3: 0 cells for 1 column."),
