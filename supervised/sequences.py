@@ -224,9 +224,7 @@ class Sequences:
             one_label = False
         model = Model(
             settings.make(context),
-            hk.without_apply_rng(
-                hk.transform(lambda x: hk.Linear(settings.width, name="embed")(x))
-            ),
+            _embedding(settings.width),
             hk.without_apply_rng(hk.transform(lambda x: hk.Linear(outputs, name="head")(x))),
             classes,
             one_label and config.read == "mean",
@@ -293,6 +291,22 @@ class Sequences:
     def learned(self, state: State) -> Params:
         """The parameters."""
         return state.params
+
+
+def _embedding(width: int) -> hk.Transformed:
+    """The linear layer that embeds each step, [B, T, F] to [B, T, D].
+
+    Its biases start as large as its weights, as torch's do. With zeros, a step of zeros (a margin
+    of an image) would stay zero through all layers, where the gradient of each normalization is
+    1 / sqrt(1e-5): together 1e9 and more.
+    """
+
+    def embed(x: jax.Array) -> jax.Array:
+        largest = x.shape[-1] ** -0.5
+        biases = hk.initializers.RandomUniform(-largest, largest)
+        return hk.Linear(width, b_init=biases, name="embed")(x)
+
+    return hk.without_apply_rng(hk.transform(embed))
 
 
 class Judge:
