@@ -63,7 +63,7 @@ class Config:
     """Series of a generated task, of each length, to test on."""
     test_lengths: tuple[int, ...] = ()
     """Further lengths (of copying: delays) of a generated task to test on."""
-    optimizer: optimizers.Optimizer = optimizers.Optimizer()
+    optimizer: optimizers.Optimizer = optimizers.Optimizer(clip=1.0)
     """How parameters move."""
 
 
