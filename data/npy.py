@@ -20,7 +20,7 @@ from missing_bits.errors import UserError, require
 
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
 _MAGIC = b"\x93NUMPY"
-_ALONE = "images"  # the name of an array that a file holds alone
+_ALONE = "images"  # the name of an array that a file holds alone, if nothing else is said
 
 
 class _Header(NamedTuple):
@@ -30,8 +30,12 @@ class _Header(NamedTuple):
     dtype: np.dtype
 
 
-def names(path: Path) -> list[str]:
-    """The names of a file's arrays; that of an .npy file is "images".
+def names(path: Path, alone: str = _ALONE) -> list[str]:
+    """The names of a file's arrays.
+
+    Args:
+      path: the file.
+      alone: the name of the array of an .npy file.
 
     Raises:
       UserError: there is no such file, or it holds no arrays.
@@ -42,7 +46,7 @@ def names(path: Path) -> list[str]:
     )
     with _reading(path):
         if _is_one_array(path):
-            return [_ALONE]
+            return [alone]
         require(
             zipfile.is_zipfile(path),
             f"{path} is not an .npz file, or one that was cut off; expected one as numpy.savez "
@@ -53,13 +57,16 @@ def names(path: Path) -> list[str]:
     return [name.removesuffix(".npy") for name in members]
 
 
-def read(path: Path, wanted: Sequence[str], copied: Collection[str] = ()) -> dict[str, np.ndarray]:
+def read(
+    path: Path, wanted: Sequence[str], copied: Collection[str] = (), alone: str = _ALONE
+) -> dict[str, np.ndarray]:
     """Some of a file's arrays.
 
     Args:
       path: the file.
       wanted: names of arrays.
       copied: those of which the caller makes a copy as bytes; there must be room for it too.
+      alone: the name of the array of an .npy file.
 
     Raises:
       UserError: one of them is damaged, holds Python objects, is encrypted or compressed in another
@@ -68,10 +75,10 @@ def read(path: Path, wanted: Sequence[str], copied: Collection[str] = ()) -> dic
     with _reading(path):
         if _is_one_array(path):
             with path.open("rb") as file:
-                header = _header(path, _ALONE, file, path.stat().st_size)
-                _check_memory(path, {_ALONE: header}, copied)
+                header = _header(path, alone, file, path.stat().st_size)
+                _check_memory(path, {alone: header}, copied)
                 file.seek(0)
-                return {_ALONE: _array(file)}
+                return {alone: _array(file)}
         with zipfile.ZipFile(path) as archive:
             members = {name: archive.getinfo(f"{name}.npy") for name in wanted}
             headers = {}

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from missing_bits.data import files, generated
+from missing_bits.data import files, generated, npy
 from missing_bits.data.images import ImageSet
+from missing_bits.data.said import number, short, some
 from missing_bits.errors import UserError, require
 
 _IMAGES = ("digits_rows", "digits_pixels", "fashion_rows", "fashion_pixels")
@@ -24,6 +25,8 @@ _SPEECH = ("speech", "speech_samples")
 _FILES = ("csv:", "npz:")
 _WINDOW = 64  # steps of a forecast's series, if nothing else is said
 _TEST_SHARE = 0.2
+_LARGEST = 1e30  # of a user's numbers: squares of larger ones are beyond float32
+_CONSTANT = 1e-14  # deviation of a feature as a share of its mean: below it, there is only rounding
 
 
 class Labeled(NamedTuple):
@@ -133,7 +136,19 @@ class Task:
         path = files.at(written)
         require(os.path.isfile(path), f"--task={self.task}: there is no file {path}.")
         read = _read_csv(path) if kind == "csv" else _read_npz(path)
+        require(
+            read.values.size > 0, f"--task={self.task}: its series have no steps, or no features."
+        )
+        require(
+            bool((np.abs(read.values) <= _LARGEST).all()),
+            f"--task={self.task} holds numbers beyond {_LARGEST:g}; give them in another unit.",
+        )
         if read.labels is not None:
+            require(
+                self.length == 0 and self.horizon == 1,
+                f"--length and --horizon are for forecasts; series of {self.task} have labels, and "
+                "a length of their own.",
+            )
             return _classified(read, self.task)
         length = self.length or _WINDOW
         return forecasts(read.values, length, self.horizon, self.task)
@@ -179,7 +194,7 @@ class Task:
 class _Read(NamedTuple):
     """What a user's file holds."""
 
-    values: np.ndarray  # float32 [N, T, F], or [T, F] to forecast
+    values: np.ndarray  # float64 [N, T, F], or [T, F] to forecast
     labels: np.ndarray | None  # [N], of any type
 
 
@@ -191,28 +206,60 @@ def _read_csv(path: Path) -> _Read:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
+            reader = csv.reader(file)
+            lines = [_Line(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table: {error}.") from error
-    require(len(rows) >= 2, f"{path} has no rows below the names of its columns.")
-    names = [name.strip() for name in rows[0]]
+        raise UserError(f"{path} cannot be read as a table in UTF-8: {error}.") from error
+    while lines and not lines[-1].cells:  # empty lines at the end are no gaps
+        lines.pop()
+    require(len(lines) >= 2, f"{path} has no rows below the names of its columns.")
+    names = [name.strip() for name in lines[0].cells]
+    other = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), "")
+    require(not other, f"{path} parts its columns by {other!r}; write it with commas (and points).")
+    require(
+        not _are_data(names),
+        f"{path} begins with numbers ({some(names, 3)}); its first line must name the columns.",
+    )
     label = names.index("label") if "label" in names else None
-    values = np.empty((len(rows) - 1, len(names) - (label is not None)), np.float32)
+    values = np.empty((len(lines) - 1, len(names) - (label is not None)))
     labels = []
-    for number, row in enumerate(rows[1:], 2):
+    for row, line in enumerate(lines[1:]):
+        where = f"{path}, line {line.number}"
         require(
-            len(row) == len(names),
-            f"{path}, line {number}: {len(row)} cells for {len(names)} columns.",
+            len(line.cells) == len(names),
+            f"{where}: {number(len(line.cells), 'cell')} for {number(len(names), 'column')}.",
         )
         cells = iter(range(values.shape[1]))
-        for column, (name, cell) in enumerate(zip(names, row, strict=True)):
+        for column, (name, cell) in enumerate(zip(names, line.cells, strict=True)):
             if column == label:
+                require(bool(cell.strip()), f"{where}: the label is empty; leave out such rows.")
                 labels.append(cell.strip())
                 continue
-            values[number - 2, next(cells)] = _number(cell, f'{path}, line {number}, "{name}"')
+            values[row, next(cells)] = _number(cell, f'{where}, "{short(name)}"')
     if label is None:
         return _Read(values, None)
     return _Read(values[:, :, None], np.array(labels))
+
+
+class _Line(NamedTuple):
+    """A row of a table."""
+
+    number: int  # of its last line in the file, from 1
+    cells: list[str]
+
+
+def _are_data(names: list[str]) -> bool:
+    """Whether what should name columns are numbers, but not 0, 1, 2, ... as programs count them."""
+    counted = [str(column) for column in range(len(names))]
+    return names != counted and all(map(_is_number, names))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(cell: str, where: str) -> float:
@@ -222,26 +269,27 @@ def _number(cell: str, where: str) -> float:
         f"{where} is empty: series have no gaps. Fill it in, or leave out its rows.",
     )
     try:
-        value = float(cell)
+        value = float(cell.replace("_", "?"))  # to Python 1_0 is ten
     except ValueError as error:
         raise UserError(
-            f'{where} holds "{cell[:40]}", no number. Leave out columns that hold none.'
+            f'{where} holds "{short(cell, 40)}", no number. Leave out columns that hold none.'
         ) from error
     require(np.isfinite(value), f"{where} holds {cell}: series have no gaps. Fill it in.")
     return value
 
 
 def _read_npz(path: Path) -> _Read:
-    """Arrays: `series` [T] or [T, F] to forecast; or [N, T] or [N, T, F], with `labels` [N]."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no .npz file of arrays: {error}.") from error
+    """Arrays: `series` [T] or [T, F] to forecast; or [N, T] or [N, T, F], with `labels` [N].
+
+    What an .npy file holds is `series`.
+    """
+    names = npy.names(path, "series")
     require(
-        "series" in arrays,
-        f"{path} holds {', '.join(arrays) or 'nothing'}; expected series, and perhaps labels.",
+        "series" in names,
+        f"{path} holds {some(names) or 'nothing'}; expected series, and perhaps labels.",
     )
+    wanted = [name for name in ("series", "labels") if name in names]
+    arrays = npy.read(path, wanted, alone="series")
     series = arrays["series"]
     labels = arrays.get("labels")
     require(
@@ -258,8 +306,12 @@ def _read_npz(path: Path) -> _Read:
         bool(np.isfinite(series).all()),
         f"{path}: series hold gaps (NaN or infinite numbers). Fill them in.",
     )
+    require(
+        labels is None or labels.dtype.kind != "f" or bool(np.isfinite(labels).all()),
+        f"{path}: some labels are NaN or infinite; leave out such series.",
+    )
     flat = series.ndim == (2 if labels is not None else 1)
-    return _Read((series[..., None] if flat else series).astype(np.float32), labels)
+    return _Read((series[..., None] if flat else series).astype(np.float64), labels)
 
 
 def _classified(read: _Read, task: str) -> SeriesSet:
@@ -313,8 +365,12 @@ def forecasts(values: np.ndarray, length: int, horizon: int, task: str) -> Serie
 
 
 def _standardized(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Each feature with mean 0 and deviation 1 over the series to train on."""
+    """Each feature with mean 0 and deviation 1 over the series to train on.
+
+    In double precision: what are seconds since 1970 to float32 differ by minutes, if at all.
+    """
     axes = tuple(range(known.ndim - 1))
-    mean = known.mean(axis=axes, keepdims=True)
-    deviation = known.std(axis=axes, keepdims=True)
-    return ((values - mean) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+    mean = known.mean(axis=axes, keepdims=True, dtype=np.float64)
+    deviation = known.std(axis=axes, keepdims=True, dtype=np.float64)
+    moves = deviation > _CONSTANT * np.abs(mean)
+    return ((values - mean) / np.where(moves, deviation, 1)).astype(np.float32)

@@ -6,16 +6,18 @@ the other, and for each its number of samples, `lengths`, its `digit` and its `t
 """
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from missing_bits.data import files
-from missing_bits.errors import UserError, require
+from missing_bits.data import files, npy
+from missing_bits.errors import require
 
 RATE = 8_000  # samples a second
 NAME = "spoken_digits.npz"
 _ARRAYS = ("samples", "lengths", "digit", "take")
+_TESTED = 4  # takes up to this one are to test on
 _SECONDS = 1  # of a recording: longer ones are cut
 _FRAME = 256  # samples of a spectrum, 32 ms
 _HOP = 80  # samples from one to the next, 10 ms
@@ -56,25 +58,21 @@ def load(data_dir: str, log_mel: bool) -> Spoken:
         f"(github.com/Jakobovits/free-spoken-digit-dataset) as arrays {', '.join(_ARRAYS)}. Put it "
         f"there, or into {files.cache('spoken_digits')}.",
     )
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            samples, lengths, digit, take = (stored[name] for name in _ARRAYS)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} is not the file of spoken digits: {error}. Expected arrays "
-            f"{', '.join(_ARRAYS)}."
-        ) from error
-    ends = np.cumsum(lengths)
+    missing = set(_ARRAYS) - set(npy.names(path))
     require(
-        samples.ndim == 1 and len(ends) > 0 and ends[-1] == len(samples),
-        f"{path} is not the file of spoken digits: its lengths do not add up to its samples.",
+        not missing,
+        f"{path} is not the file of spoken digits: it has no {', '.join(sorted(missing))}; "
+        f"expected arrays {', '.join(_ARRAYS)}.",
     )
+    samples, lengths, digit, take = npy.read(path, _ARRAYS).values()
+    _check(path, samples, lengths, digit, take)
+    ends = np.cumsum(lengths)
     longest = _SECONDS * RATE
     kept = np.minimum(lengths, longest).astype(np.int32)
     waves = np.zeros((len(ends), longest), np.float32)
     for wave, end, length, many in zip(waves, ends, lengths, kept, strict=True):
         wave[:many] = samples[end - length : end - length + many] / 2**15
-    is_test = take <= 4
+    is_test = take <= _TESTED
     if log_mel:
         series = _log_mel(waves)  # [N, T, 40]
         steps = np.minimum(series.shape[1], 1 + kept // _HOP).astype(np.int32)
@@ -89,6 +87,31 @@ def load(data_dir: str, log_mel: bool) -> Spoken:
     labels = digit.astype(np.int32)
     parts = (Recordings(series[s], steps[s], labels[s]) for s in (~is_test, is_test))
     return Spoken(*parts)
+
+
+def _check(
+    path: Path, samples: np.ndarray, lengths: np.ndarray, digit: np.ndarray, take: np.ndarray
+) -> None:
+    """Raises `UserError` for arrays that are no recordings."""
+    wrong = f"{path} is not the file of spoken digits: "
+    require(
+        samples.ndim == 1 and samples.dtype == np.int16,
+        f"{wrong}its samples are {samples.dtype} of shape {samples.shape}; expected int16, one "
+        "recording after the other.",
+    )
+    require(
+        all(array.dtype.kind in "iu" and array.ndim == 1 for array in (lengths, digit, take))
+        and len(lengths) == len(digit) == len(take),
+        f"{wrong}expected lengths, digit and take to be as many whole numbers.",
+    )
+    require(
+        bool((lengths > 0).all()) and lengths.sum() == len(samples),
+        f"{wrong}its lengths do not add up to its samples.",
+    )
+    require(
+        bool(((digit >= 0) & (digit <= 9)).all()) and 0 < (take <= _TESTED).sum() < len(take),
+        f"{wrong}expected digits from 0 to 9, and takes up to {_TESTED} and above.",
+    )
 
 
 def _log_mel(waves: np.ndarray) -> np.ndarray:

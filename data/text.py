@@ -36,6 +36,8 @@ class Stream(NamedTuple):
     """int32 [T]: documents, a SEP before, between and after them."""
     size: int
     """Bytes of the text in UTF-8, white space included."""
+    unknown: int
+    """Those of them that no token tells: of characters or words that are unknown."""
 
 
 class Streams(NamedTuple):
@@ -151,7 +153,12 @@ class Text:
             )
             texts = getattr(corpus, split)
             size = sum(len(document.text.encode()) for document in texts)
-            streams[split] = Stream(tokens, size)
+            unknown = sum(
+                words.unknown_bytes(document.text)
+                for document, found in zip(texts, documents, strict=True)
+                if (found.ids == tokenizer.UNK).any()
+            )
+            streams[split] = Stream(tokens, size, unknown)
         return Streams(words, **streams, digest=corpus.digest)
 
     def _cut(self) -> _Cut:

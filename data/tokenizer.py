@@ -134,6 +134,20 @@ class Tokenizer:
         words = [word for run in runs for word, _ in split.pre_tokenize_str(run)]
         return sum(len(word) > LONGEST_WORD for word in words)
 
+    def unknown_bytes(self, text: str) -> int:
+        """How many bytes of a text in UTF-8 stand in characters or words that are unknown."""
+        if self.kind in ("bytes", "bpe"):
+            return 0
+        if self.kind == "characters":
+            unknown = self._characters(text).ids == UNK
+            parts = (character for character, is_it in zip(text, unknown, strict=True) if is_it)
+        else:
+            self._library.encode_special_tokens = True
+            found = self._library.encode(text)
+            places = zip(found.ids, found.offsets, strict=True)
+            parts = (text[start:end] for number, (start, end) in places if number == UNK)
+        return sum(len(part.encode()) for part in parts)
+
     def _characters(self, text: str) -> Encoded:
         """The tokens of a text, one for each character; a word begins where white space does."""
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -8,8 +8,10 @@ goes; with one of the whole context it has anything from none on, as in training
 
 The loss is in nats per token. Bits per byte are the bits of all predictions over the bytes of the
 text in UTF-8 (white space, unknown letters and all), so that they can be compared whatever the text
-is cut into: 8 for a model to which all bytes are alike. Words of WordPiece do not tell the white
-space between them: there they are bits of a text without it.
+is cut into: 8 for a model to which all bytes are alike. A token for an unknown character or word
+does not tell which it is: there 8 bits come to the prediction for each of its bytes, as if they
+were written out. Words of WordPiece do not tell the white space between them: there they are bits
+of a text without it.
 Shapes: T tokens of a text, N windows, L tokens of each, S the stride, V vocabulary.
 """
 
@@ -181,10 +183,8 @@ class NextTokens:
 def _figures(losses: np.ndarray, stream: Stream) -> dict[str, float]:
     """The loss in nats per token and the bits per byte, of losses [T - 1] in nats."""
     nats = float(np.sum(losses, dtype=np.float64))
-    return {
-        "loss": nats / len(losses),
-        "bits_per_byte": nats / math.log(2) / stream.size,
-    }
+    bits = nats / math.log(2) + 8 * stream.unknown
+    return {"loss": nats / len(losses), "bits_per_byte": bits / stream.size}
 
 
 def stride_of(asked: int, length: int) -> int:

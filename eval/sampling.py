@@ -36,7 +36,10 @@ def log_chances(logits: jax.Array, sampling: Sampling) -> jax.Array:
     chex.assert_rank(logits, 2)
     temperature = jnp.asarray(sampling.temperature, jnp.float32)
     greedy = temperature == 0
-    logits = logits.astype(jnp.float32) / jnp.where(greedy, 1.0, temperature)
+    logits = logits.astype(jnp.float32)
+    # From 0 down: divided by however little, no logit becomes infinite but what is left out.
+    logits -= jnp.max(logits, axis=1, keepdims=True)
+    logits /= jnp.where(greedy, 1.0, temperature)
     order = jnp.argsort(-logits, axis=1, stable=True)  # the likeliest first
     sorted_logits = jnp.take_along_axis(logits, order, axis=1)
     size = logits.shape[1]
@@ -46,8 +49,9 @@ def log_chances(logits: jax.Array, sampling: Sampling) -> jax.Array:
     left = jnp.where(ranks < most, sorted_logits, -jnp.inf)
     chances = jax.nn.softmax(left, axis=1)
     likelier = jnp.cumsum(chances, axis=1) - chances  # the probability of all that are
-    # The first is always kept: rounding may leave its sum a little above 0.
-    left = jnp.where((likelier < sampling.top_p) | (ranks == 0), left, -jnp.inf)
+    # The first is always kept, and at a p of 1 are all: sums are rounded.
+    kept = (likelier < sampling.top_p) | (ranks == 0) | (jnp.asarray(sampling.top_p) >= 1)
+    left = jnp.where(kept, left, -jnp.inf)
     left = jax.nn.log_softmax(left, axis=1)
     places = jnp.argsort(order, axis=1)
     return jnp.take_along_axis(left, places, axis=1)

@@ -36,7 +36,7 @@ from missing_bits.loop.parallel import Layout
 from missing_bits.loop.process import Guest
 from missing_bits.loop.report import Report
 from missing_bits.numeric import ceil_div
-from missing_bits.pictures import curves
+from missing_bits.pictures import canvas, curves
 
 _VERSIONS = ("jax", "dm-haiku", "optax", "rlax", "gymnasium", "numpy", "scikit-learn")
 Judge = Callable[[int, Mapping[str, float]], dict[str, str]]
@@ -692,11 +692,12 @@ class _Session:
 
     def _draw_curve(self, member: Member, baselines: dict[str, float]) -> None:
         name = self.headline.name
+        subject = canvas.subject(str(options.value(member.config, self.experiment.subject)))
         curves.draw(
             read_rows(member.path).rows,
             name,
             self.plan.unit,
-            f"{member.name} on {options.value(member.config, self.experiment.subject)}",
+            f"{member.name} on {subject}",
             member.path / "learning_curve.png",
             statistics.interval,
             _beside(baselines, name),

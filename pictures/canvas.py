@@ -37,6 +37,8 @@ COLORS = (
 MARKERS = "osD^Xv"  # each with all colors in turn
 _TILE = 84  # pixels: about the side of an image after enlargement
 _LARGEST = 168  # pixels: the longer side of an image above which it is made smaller
+_PATHS = ("txt", "csv", "npz", "folder")  # what stands before the path of a user's data
+_NAME = 40  # characters of such a name in a title
 _NARROWEST = 480  # pixels: room for the texts above
 
 
@@ -79,6 +81,14 @@ def short(text: str, most: int) -> str:
     """A text on one line of at most so many characters (8 or more), its middle left out."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= most else f"{text[: most - 7]}...{text[-4:]}"
+
+
+def subject(data: str) -> str:
+    """What a run is about, for a title: of a path (txt:/home/me/poems.txt) its last name."""
+    kind, colon, written = data.partition(":")
+    if kind not in _PATHS or not colon:
+        return data
+    return f"{kind}:{short(Path(written).name or written, _NAME)}".replace("$", r"\$")
 
 
 def blank(height: int, width: int) -> np.ndarray:

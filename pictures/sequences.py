@@ -20,7 +20,7 @@ def reach(size: np.ndarray, title: str, path: Path) -> None:
     axes = figure.subplots()
     axes.semilogy(np.arange(len(size)), np.maximum(size, 1e-30), color=canvas.COLORS[0])
     axes.set(
-        title=f"How far back the last answer reaches: {title}",
+        title=f"How far back the last answer reaches\n{title}",
         xlabel="steps before the answer",
         ylabel="size of the gradient to the input",
     )

@@ -42,6 +42,7 @@ from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.metrics import Mean, Metrics
 from missing_bits.nets.sequences.stack import Network, Settings
 from missing_bits.options import Flat
+from missing_bits.pictures import canvas
 from missing_bits.pictures import sequences as pictures
 from missing_bits.plan import Plan
 
@@ -62,7 +63,7 @@ class Config:
     """Series of a generated task, of each length, to test on."""
     test_lengths: tuple[int, ...] = ()
     """Further lengths (of copying: delays) of a generated task to test on."""
-    optimizer: optimizers.Optimizer = optimizers.Optimizer()
+    optimizer: optimizers.Optimizer = optimizers.Optimizer(clip=1.0)
     """How parameters move."""
 
 
@@ -223,9 +224,7 @@ class Sequences:
             one_label = False
         model = Model(
             settings.make(context),
-            hk.without_apply_rng(
-                hk.transform(lambda x: hk.Linear(settings.width, name="embed")(x))
-            ),
+            _embedding(settings.width),
             hk.without_apply_rng(hk.transform(lambda x: hk.Linear(outputs, name="head")(x))),
             classes,
             one_label and config.read == "mean",
@@ -294,6 +293,22 @@ class Sequences:
         return state.params
 
 
+def _embedding(width: int) -> hk.Transformed:
+    """The linear layer that embeds each step, [B, T, F] to [B, T, D].
+
+    Its biases start as large as its weights, as torch's do. With zeros, a step of zeros (a margin
+    of an image) would stay zero through all layers, where the gradient of each normalization is
+    1 / sqrt(1e-5): together 1e9 and more.
+    """
+
+    def embed(x: jax.Array) -> jax.Array:
+        largest = x.shape[-1] ** -0.5
+        biases = hk.initializers.RandomUniform(-largest, largest)
+        return hk.Linear(width, b_init=biases, name="embed")(x)
+
+    return hk.without_apply_rng(hk.transform(embed))
+
+
 class Judge:
     """What judges parameters: test series, simpler methods beside, pictures.
 
@@ -307,6 +322,7 @@ class Judge:
         self._config = config
         self._data = data
         self._model = model
+        self._title = f"{config.mixing.network} on {canvas.subject(config.series.task)}"
         self._score = jax.jit(model.score)
 
     def evaluation(self) -> Evaluation:
@@ -356,7 +372,10 @@ class Judge:
                 yield asked(Labeled(*(jnp.asarray(array[rows]) for array in test)))
 
     def baselines(self, key: jax.Array) -> dict[str, float]:
-        """What guessing, repeating and a linear model reach on the same questions."""
+        """What guessing, repeating and a linear model reach on the same questions.
+
+        The linear model of classes learns from 10,000 series at most.
+        """
         if self._data is None:
             drawn = self._config.series.drawn
             assert drawn is not None
@@ -385,7 +404,7 @@ class Judge:
         example = next(self._test())
         pictures.reach(
             self._reach(params, example),
-            f"{self._config.mixing.network} on {self._config.series.task}",
+            self._title,
             folder / f"reach_seed{seed}.png",
         )
         if self._config.test_lengths:
@@ -398,7 +417,7 @@ class Judge:
                 accuracy,
                 drawn.chance,
                 self._config.series.size,
-                f"{self._config.mixing.network} on {self._config.series.task}",
+                self._title,
                 folder / f"lengths_seed{seed}.png",
             )
 

@@ -76,8 +76,15 @@ def test_arrays(tmp_path):
     [
         ("a,b\n1,2\n3,\n", 'line 3, "b" is empty: series have no gaps'),
         ("a,b\n1,2\n3,tall\n", 'line 3, "b" holds "tall", no number'),
+        ("a,b\n1,1_0\n", 'line 2, "b" holds "1_0", no number'),
         ("a,b\n1,nan\n", 'line 2, "b" holds nan: series have no gaps'),
         ("a,b\n1,2,3\n", "line 2: 3 cells for 2 columns"),
+        ("a\n1\n\n3\n\n", "line 3: 0 cells for 1 column."),
+        ("a;b\n1;2\n", "parts its columns by ';'"),
+        ("1.5,2\n3,4\n", "begins with numbers (1.5, 2); its first line must name the columns"),
+        ("a\n" + 200 * "1e300\n2e300\n", "holds numbers beyond 1e+30"),
+        ("label,a\nx,1\n,2\n", "line 3: the label is empty"),
+        ("label\nx\ny\n", "its series have no steps"),
         ("a,b\n", "no rows below the names"),
         ("a\n1\n2\n", "has 2 steps, of which the last 0 are to test on"),
         ("label,a\nx,1\nx,2\n", "has 1 class; expected at least 2"),
@@ -101,6 +108,9 @@ def test_tables_that_make_no_sense(tmp_path, text, words):
             "labels are of shape (3,); expected [4]",
         ),
         ({"series": np.array(["a"])}, "expected numbers"),
+        ({"series": np.zeros((4, 0)), "labels": np.zeros(4)}, "its series have no steps"),
+        ({"series": np.zeros((2, 1)), "labels": np.array([1, np.nan])}, "some labels are NaN"),
+        ({"series": np.array([{}])}, "Python objects, which are never read"),
     ],
 )
 def test_arrays_that_make_no_sense(tmp_path, arrays, words):
@@ -123,6 +133,54 @@ def test_arrays_that_make_no_sense(tmp_path, arrays, words):
 )
 def test_options_that_do_not_fit(task, words):
     assert words in refusal(lambda: task.check(""))
+
+
+def test_small_steps_of_large_numbers_are_kept(tmp_path):
+    """Seconds since 1970, which are 128 apart in float32; and a feature that is always the same."""
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=500)
+    series = np.stack([1.6e9 + steps, np.full(500, 0.1)], axis=1)
+    np.savez(tmp_path / "times.npz", series=series)
+    found = Task(f"npz:{tmp_path / 'times.npz'}", length=400 // 5).load()
+    known = steps[:400]
+    mine = found.train.inputs[0, :, 0]
+    np.testing.assert_allclose(mine, (steps[:80] - known.mean()) / known.std(), atol=1e-4)
+    assert np.abs(found.train.inputs[..., 1]).max() < 1e-6
+
+
+def test_a_table_may_end_in_empty_lines_and_its_columns_be_counted(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("0,1\n" + "1.5,2\n2.5,3\n" * 50 + "\n\n")
+    assert Task(f"csv:{path}", length=8).load().train.inputs.shape[1:] == (8, 2)
+
+
+def test_options_of_forecasts_are_not_for_series_with_labels(tmp_path):
+    np.savez(tmp_path / "x.npz", series=np.zeros((20, 7)), labels=np.arange(20) % 2)
+    for task in (
+        Task(f"npz:{tmp_path / 'x.npz'}", length=5),
+        Task(f"npz:{tmp_path / 'x.npz'}", horizon=2),
+    ):
+        assert "--length and --horizon are for forecasts" in refusal(task.load)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])
+def test_a_damaged_file_of_arrays(tmp_path, damage):
+    path = tmp_path / "mine.npz"
+    np.savez(path, series=np.arange(200.0))
+    whole = path.read_bytes()
+    damaged = {
+        "cut": whole[:500],
+        "flipped": whole[:300] + bytes(255 - byte for byte in whole[300:340]) + whole[340:],
+        "text": b"series",
+        "empty": b"",
+    }
+    path.write_bytes(damaged[damage])
+    assert str(path) in refusal(Task(f"npz:{path}").load)
+
+
+def test_an_array_alone_is_the_series(tmp_path):
+    np.save(tmp_path / "mine.npy", np.arange(200.0))
+    assert Task(f"npz:{tmp_path / 'mine.npy'}", length=5).load().train.inputs.shape[1:] == (5, 1)
 
 
 def test_a_file_that_is_not_there():
@@ -171,6 +229,16 @@ def test_speech_that_is_not_there_or_not_what_it_should_be(tmp_path):
     load = Task("speech", data_dir=str(tmp_path)).load
     assert "holds no spoken_digits.npz" in refusal(load)
     recorded(tmp_path, lengths=np.array([3]))
+    assert "as many whole numbers" in refusal(load)
+    recorded(tmp_path, lengths=np.full(12, -1))
     assert "do not add up" in refusal(load)
+    recorded(tmp_path, samples=np.zeros(3))
+    assert "its samples are float64" in refusal(load)
+    recorded(tmp_path, digit=np.arange(12))
+    assert "expected digits from 0 to 9" in refusal(load)
+    recorded(tmp_path, take=np.zeros(12, int))
+    assert "takes up to 4 and above" in refusal(load)
     np.savez(tmp_path / spoken_digits.NAME, samples=np.zeros(3))
-    assert "is not the file of spoken digits" in refusal(load)
+    assert "is not the file of spoken digits: it has no digit, lengths, take" in refusal(load)
+    (tmp_path / spoken_digits.NAME).write_bytes(b"PK")
+    assert "is not an .npz file" in refusal(load)

@@ -125,6 +125,15 @@ def test_unknown_letters_make_a_word_unknown(small):
     assert small.encode("the ßx cat").words.tolist() == [0, 1, 2]
 
 
+def test_bytes_of_what_is_unknown_are_counted(small, letters):
+    """Of words all bytes, known letters too: ß has 2, x 1; of characters those alone: 🐈 has 4."""
+    assert small.unknown_bytes("the ßx cat, ßx") == 6
+    assert small.unknown_bytes("the cat") == 0
+    assert letters.unknown_bytes("a cat,\n é猫🐈sß") == 6
+    assert letters.unknown_bytes("") == 0
+    assert tokenizer.train([], "bytes", 0).unknown_bytes("ß") == 0
+
+
 def test_rare_letters_take_at_most_half_of_the_vocabulary():
     letters = "".join(chr(0x4E00 + i) for i in range(500))
     tokens = tokenizer.train([letters + " " + letters[:10] * 5], "wordpiece", 84)

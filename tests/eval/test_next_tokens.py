@@ -113,23 +113,37 @@ def test_scores_are_means_over_tokens_and_bits_over_bytes():
     assert (headline.name, headline.larger_is_better) == ("eval/bits_per_byte", False)
 
 
-@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
-def test_bits_per_byte_of_a_uniform_model_are_eight_whatever_the_tokens(kind):
-    """To which all bytes are alike: a token of n bytes has the probability 256^-n."""
-    found = streams(kind)
+def uniform(found):
+    """Judges a model to which all bytes are alike: a token of n bytes has probability 256^-n."""
     sizes = np.array([len(found.words.spelled(number)) for number in range(found.words.size)])
 
     def losses(params, inputs, targets):
         return jnp.asarray(sizes * np.log(256), jnp.float32)[targets]
 
     encoder = CausalEncoder(Settings("gru", 1, 8), found.words.size, LENGTH, found.words.to_json())
-    judged = NextTokens(found, encoder, losses, LENGTH, 5)
-    scores = judged.scores({}, last=True)
+    return NextTokens(found, encoder, losses, LENGTH, 5)
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_bits_per_byte_of_a_uniform_model_are_eight_whatever_the_tokens(kind):
+    found = streams(kind)
+    scores = uniform(found).scores({}, last=True)
     assert scores["eval/bits_per_byte"] == pytest.approx(8, rel=1e-6)
     assert scores["eval/bits_per_byte_on_test"] == pytest.approx(8, rel=1e-6)
     assert scores["eval/loss"] == pytest.approx(
         8 * np.log(2) * found.validation.size / (len(found.validation.tokens) - 1), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_what_is_unknown_costs_its_bytes(kind, tmp_path):
+    """Held-out text with characters that training has not: still 8 bits, whatever the tokens."""
+    path = tmp_path / "verses.txt"
+    path.write_text(VERSES + "ÆØ🐈 " * 100)
+    found = Text(f"txt:{path}", LENGTH, kind, 300, split="end").read_streams()
+    assert (found.validation.unknown > 0) == (kind == "characters")
+    scores = uniform(found).scores({}, last=True)
+    assert scores["eval/bits_per_byte"] == pytest.approx(8, rel=1e-6)
 
 
 @pytest.mark.parametrize("network", ["transformer", "gru"])

@@ -57,6 +57,15 @@ def test_temperature_zero_takes_the_likeliest_and_of_equal_ones_the_first():
     np.testing.assert_allclose(chances(equal, top_k=1), [0, 1, 0])
 
 
+def test_a_p_of_one_leaves_nothing_out():
+    """The likeliest has 1 - 2e-9, which is 1 in float32."""
+    assert chances(jnp.array([[0.0, -20.0]]), top_p=1.0)[1] == pytest.approx(np.exp(-20), rel=1e-4)
+
+
+def test_a_temperature_near_zero_takes_the_likeliest():
+    np.testing.assert_allclose(chances(50 + LOGITS, temperature=1e-37), [0, 1, 0, 0, 0])
+
+
 def test_what_is_impossible_stays_so():
     logits = jnp.array([[0.0, -jnp.inf, 1.0]])
     for how in ({}, {"top_k": 2}, {"top_p": 0.999}, {"temperature": 0.0}):

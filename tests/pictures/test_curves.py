@@ -1,6 +1,7 @@
 """The picture of a learning curve."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from missing_bits.eval import statistics
@@ -37,6 +38,22 @@ def test_a_learning_curve_is_drawn_for_one_and_for_several_seeds(tmp_path):
     draw(rows_of([0, 10, 20]), tmp_path / "three.png")
     one = ink(tmp_path / "one.png")
     assert 0.005 < one < ink(tmp_path / "three.png"), "seeds and a band, not only a line"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("txt:/home/me/my poems.txt", "txt:my poems.txt"),
+        ("folder:pictures/", "folder:pictures"),
+        ("csv:" + "a/" * 60 + "b" * 200 + ".csv", "csv:" + "b" * 33 + "....csv"),
+        ("npz:costs $5 or $6.npz", r"npz:costs \$5 or \$6.npz"),
+        ("txt:", "txt:"),
+        ("CartPole-v1", "CartPole-v1"),
+        ("my.module:Env/Name-v0", "my.module:Env/Name-v0"),
+    ],
+)
+def test_a_title_names_a_file_and_not_its_folders(data, expected):
+    assert canvas.subject(data) == expected
 
 
 def test_a_curve_shows_the_values_it_was_given(tmp_path, monkeypatch):

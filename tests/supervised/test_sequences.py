@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from missing_bits import options
@@ -64,6 +65,20 @@ def test_a_label_is_read_from_the_mean_of_what_is_real():
     assert example.counted.tolist() == [[False, True, False]]
     assert example.targets[0, 1] == 1
     assert plain(True, True).answers(NOTHING, inputs)[0, 1].tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("network", ["gru", "s4", "transformer"])
+def test_steps_of_zeros_have_gradients_of_usual_size(network):
+    """Such as the margins of images: what embeds them must not be where normalization is steepest.
+
+    With biases of zero it is 3e10 of the GRU, 2e6 of S4, 200 of the transformer.
+    """
+    it = make(network=network, layers=2, width=16)
+    params = it.init(jax.random.key(0)).params
+    inputs = jnp.zeros((4, 8, 8))
+    batch = Labeled(inputs, jnp.arange(4), jnp.full(4, 8))
+    grads = jax.jit(jax.grad(lambda params: it.model.score(params, asked(batch)).loss))(params)
+    assert float(optax.tree.norm(grads)) < 100
 
 
 @functools.cache
