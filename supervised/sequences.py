@@ -54,7 +54,8 @@ class Config:
     series: Flat[Task] = Task()
     mixing: Flat[Settings] = Settings()
     read: Literal["mean", "last"] = "mean"
-    """What the label of a series is read from: the mean over its steps, or the last one."""
+    """What the label of a series is read from: the mean over its steps, or the last one. Tasks that
+    ask at several steps read each of these."""
     updates: int = 1_000
     """Budget, in updates."""
     batch_size: int = 64
@@ -62,7 +63,7 @@ class Config:
     test_series: int = 1_000
     """Series of a generated task, of each length, to test on."""
     test_lengths: tuple[int, ...] = ()
-    """Further lengths (of copying: delays) of a generated task to test on."""
+    """Further lengths (of copying: delays) of a generated task to test on at the end."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer(clip=1.0)
     """How parameters move."""
 
@@ -222,6 +223,11 @@ class Sequences:
             outputs = drawn.outputs
             classes = drawn.classes
             one_label = False
+        require(
+            one_label or config.read == "mean",
+            f"--read={config.read} is for series with a label; --task={task.task} asks at steps of "
+            "its own. Leave it out.",
+        )
         model = Model(
             settings.make(context),
             _embedding(settings.width),
@@ -335,8 +341,10 @@ class Judge:
         return Evaluation(headline, self.scores, self.baselines, self.pictures, against)
 
     def scores(self, params: Params, key: jax.Array, last: bool) -> dict[str, float]:
-        """On the test series; the same ones at every call."""
+        """On the test series, the same ones at every call; of further lengths at the last."""
         found = self._judged(params, None)
+        if not last:
+            return found
         for length in self._config.test_lengths:
             more = self._judged(params, length)
             found |= {f"{name}_at_{length}": value for name, value in more.items()}
