@@ -206,8 +206,8 @@ def _num_rows(of: Links) -> int:
 
 
 def bias(size: int, name: str = "b") -> jax.Array:
-    """A bias [D] that starts at 0."""
-    return hk.get_parameter(name, (size,), init=jnp.zeros)
+    """A bias [1, D] that starts at 0."""
+    return hk.get_parameter(name, (size,), init=jnp.zeros)[None]
 
 
 def thinned(x: Values, share: float, keys: jax.Array | None, place: int) -> Values:
@@ -335,14 +335,14 @@ class GAT(hk.Module):
             return _scored(received + sent, u), _scored(met, u)
         u = hk.get_parameter("u", shape, init=GLOROT)
         v = hk.get_parameter("v", shape, init=GLOROT)
-        to = jnp.sum(sent * u, axis=2)  # [N, H]
-        fro = jnp.sum(sent * v, axis=2)
+        to = jnp.sum(sent * u[None], axis=2)  # [N, H]
+        fro = jnp.sum(sent * v[None], axis=2)
         met = links.at_rows(graph.links, to) + links.at_columns(graph.links, fro)
         return jax.nn.leaky_relu(to + fro, _SLOPE), jax.nn.leaky_relu(met, _SLOPE)
 
 
 def _scored(x: jax.Array, u: jax.Array) -> jax.Array:
-    return jnp.sum(u * jax.nn.leaky_relu(x, _SLOPE), axis=-1)
+    return jnp.sum(u[None] * jax.nn.leaky_relu(x, _SLOPE), axis=-1)
 
 
 class GIN(hk.Module):

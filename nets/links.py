@@ -152,7 +152,7 @@ def largest(links: Links, values: jax.Array, num_rows: int) -> jax.Array:
     if links.by_row is None:
         return jax.ops.segment_max(values, links.rows, num_rows)
     return _gathered(
-        links.by_row, lambda at, _: _taken(values, at, -jnp.inf), jnp.maximum, -jnp.inf
+        links.by_row, lambda at, _: _taken(values, at, -jnp.inf), values, jnp.maximum, -jnp.inf
     )
 
 
@@ -168,10 +168,11 @@ Take = Callable[[jax.Array, jax.Array], jax.Array]
 def _gathered(
     sums: Sums,
     take: Take,
+    like: jax.Array,
     join: Callable[[jax.Array, jax.Array], jax.Array] = jnp.add,
     nothing: float = 0.0,
 ) -> jax.Array:
-    """Joins what each row takes of its entries, [R, ...]."""
+    """Joins what each row takes of its entries, [R, ...], of the form and type of `like`'s rows."""
     found = []
     for bucket in sums.buckets:
         taken = [
@@ -182,12 +183,11 @@ def _gathered(
             joined = join(joined, more)
         found.append(joined)
     if not found:
-        like = jax.eval_shape(take, *(jax.ShapeDtypeStruct((1,), jnp.int32),) * 2)
         return jnp.full((len(sums.place), *like.shape[1:]), nothing, like.dtype)
     placed = _taken(jnp.concatenate(found), sums.place, nothing)
     if sums.again is None:
         return placed
-    return _gathered(sums.again, lambda at, _: _taken(placed, at, nothing), join, nothing)
+    return _gathered(sums.again, lambda at, _: _taken(placed, at, nothing), like, join, nothing)
 
 
 def _taken(x: jax.Array, at: jax.Array, nothing: float) -> jax.Array:
@@ -195,11 +195,11 @@ def _taken(x: jax.Array, at: jax.Array, nothing: float) -> jax.Array:
 
 
 def _sum(sums: Sums, values: jax.Array) -> jax.Array:
-    return _gathered(sums, lambda at, _: _taken(values, at, 0))
+    return _gathered(sums, lambda at, _: _taken(values, at, 0), values)
 
 
 def _weighted(sums: Sums, weights: jax.Array, x: jax.Array) -> jax.Array:
-    return _gathered(sums, lambda at, other: _taken(weights, at, 0)[..., None] * x[other])
+    return _gathered(sums, lambda at, other: _taken(weights, at, 0)[..., None] * x[other], x)
 
 
 # The gradients: what is gathered by rows flows back by columns. Links have none.
