@@ -135,6 +135,11 @@ EXPERIMENTS = {
         "Next-token prediction by any network on sequences (Radford 2019)",
         "topics",
     ),
+    "infomax": Row(
+        "missing_bits.ssl.infomax:Infomax",
+        "Deep graph infomax: nodes know the graph they are of (Velickovic 2019)",
+        "blocks",
+    ),
     "finetune": Row(
         "missing_bits.supervised.finetune:Finetune",
         "Fine-tune an encoder on few labels, or its classifier alone",

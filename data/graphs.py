@@ -118,7 +118,7 @@ class Data:
         )
         require_between(self, 0, FOLDS - 1, "fold", prefix=prefix)
         require_positive(self, "made_degree", prefix=prefix)
-        require_between(self, 20, 10_000, "made_nodes", prefix=prefix)
+        require_between(self, 20, 5_000, "made_nodes", prefix=prefix)
         require_between(self, 2, 100, "made_blocks", prefix=prefix)
         require_between(self, 0, 100, "made_noise", "made_signal", prefix=prefix)
         require(

@@ -49,6 +49,7 @@ class Sparse(NamedTuple):
     links: Links  # rows are nodes, columns features
     values: np.ndarray | jax.Array  # float32, one for each entry
     like: np.ndarray | jax.Array  # [0, F], which holds nothing and says F
+    order: jax.Array | None = None  # int32 [N], the row that stands at each node; None for its own
 
 
 class Graph(NamedTuple):
@@ -192,7 +193,8 @@ class Project(hk.Module):
         inputs = x.like.shape[1] if isinstance(x, Sparse) else x.shape[1]
         w = hk.get_parameter("w", (inputs, self._size), init=GLOROT)
         if isinstance(x, Sparse):
-            return links.product(x.links, x.values, w, _num_rows(x.links))
+            y = links.product(x.links, x.values, w, _num_rows(x.links))
+            return y if x.order is None else y[x.order]
         return x @ w
 
 
@@ -203,6 +205,13 @@ def _num_rows(of: Links) -> int:
     while sums.again is not None:
         sums = sums.again
     return sums.place.shape[0]
+
+
+def shuffled(x: Values, order: jax.Array) -> Values:
+    """What nodes hold, in another order [N]."""
+    if not isinstance(x, Sparse):
+        return jnp.asarray(x)[order]
+    return x._replace(order=order if x.order is None else x.order[order])
 
 
 def bias(size: int, name: str = "b") -> jax.Array:

@@ -117,14 +117,14 @@ def total(links: Links, values: jax.Array, num_rows: int) -> jax.Array:
 def at_rows(links: Links, x: jax.Array) -> jax.Array:
     """What stands at the row of each entry: [E, ...] of x [R, ...]."""
     if links.by_row is None:
-        return x.at[links.rows].get(mode="clip")
+        return jnp.asarray(x).at[links.rows].get(mode="clip")
     return _at_rows(links, x)
 
 
 def at_columns(links: Links, x: jax.Array) -> jax.Array:
     """What stands at the column of each entry: [E, ...] of x [C, ...]."""
     if links.by_column is None:
-        return x.at[links.columns].get(mode="clip")
+        return jnp.asarray(x).at[links.columns].get(mode="clip")
     return _at_columns(links, x)
 
 
@@ -142,7 +142,7 @@ def product(links: Links, weights: jax.Array, x: jax.Array, num_rows: int) -> ja
     """
     if links.by_row is None:
         return total(links, weights[..., None] * at_columns(links, x), num_rows)
-    return _product(links, weights, x)
+    return _product(links, jnp.asarray(weights), jnp.asarray(x))
 
 
 def largest(links: Links, values: jax.Array, num_rows: int) -> jax.Array:
@@ -191,7 +191,7 @@ def _gathered(
 
 
 def _taken(x: jax.Array, at: jax.Array, nothing: float) -> jax.Array:
-    return x.at[at].get(mode="fill", fill_value=nothing)
+    return jnp.asarray(x).at[at].get(mode="fill", fill_value=nothing)
 
 
 def _sum(sums: Sums, values: jax.Array) -> jax.Array:
