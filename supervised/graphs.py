@@ -108,6 +108,12 @@ class Seen(NamedTuple):
     count: jax.Array
 
 
+def seen_by_all(statistics: Any, right: jax.Array, count: jax.Array | int) -> Seen:
+    """What every device that shares an update saw whole, of which each reports an equal part."""
+    devices = collectives.size()
+    return Seen(statistics, right / devices, jnp.asarray(count / devices, jnp.float32))
+
+
 class Chosen(NamedTuple):
     """A batch."""
 
@@ -156,7 +162,7 @@ def of_nodes(config: Config, data: GraphSet) -> Problem:
         found, statistics = logits(Learned(params, statistics), noise(key))
         found = found[data.train]
         right = jnp.sum(jnp.argmax(found, axis=1) == labels)
-        return _mean_loss(found, labels), Seen(statistics, right, jnp.asarray(len(labels)))
+        return _mean_loss(found, labels), seen_by_all(statistics, right, len(labels))
 
     def validation(learned: Learned) -> jax.Array:
         return _mean_loss(logits(learned, None)[0][data.validation], data.labels[data.validation])
@@ -349,7 +355,7 @@ def of_links(config: Config, data: GraphSet) -> Problem:
         value = jnp.mean(jax.nn.softplus(-there))
         value += jnp.sum(jax.nn.softplus(absent) * drawn.absent) / jnp.maximum(count, 1)
         right = jnp.sum(there > 0) + jnp.sum((absent <= 0) & drawn.absent)
-        return value, Seen(statistics, right, many + count)
+        return value, seen_by_all(statistics, right, many + count)
 
     def validation(learned: Learned) -> jax.Array:
         found = linked(held(learned, None)[0], hidden.validation.ends)

@@ -155,7 +155,7 @@ def test_layers_are_pytorch_geometrics(theirs):
             lambda: graphs.GAT(3, 2, True, name="l")(of, x, 0, None, 0)[0],
             {
                 "l/send": {"w": theirs["gatv2.lin_l.weight"].T},
-                "l/receive": {"w": theirs["gatv2.lin_r.weight"].T},
+                "l/~_logits/receive": {"w": theirs["gatv2.lin_r.weight"].T},
                 "l": {"u": theirs["gatv2.att"][0]},
             },
         ).reshape(-1, 6)

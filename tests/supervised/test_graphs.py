@@ -64,7 +64,7 @@ def test_what_is_learned_had_the_lowest_loss_on_the_validation_split():
     lowest = np.inf
     for _ in range(6):
         drive.advance(1)
-        state = jax.tree.map(lambda x: x[0], jax.device_get(drive.running.state))
+        state = jax.device_get(drive.running.state)
         now = drive.experiment.problem.validation(method.Learned(state.params, state.statistics))
         lowest = min(lowest, float(now))
         assert float(state.best_loss) == pytest.approx(lowest, rel=1e-4)
