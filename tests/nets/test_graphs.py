@@ -118,7 +118,10 @@ def test_graphs_side_by_side_are_graphs_one_by_one(name):
     network = made(name)
     variables = begun(network, first)
     y = apply(whole, network, variables, training=False)
-    apart = [apply(one, network, variables, training=False) for one in parts]
+    apart = [  # of the first and third one program
+        apply(one._replace(links=Links(*one.links[:2])), network, variables, training=False)
+        for one in parts
+    ]
     np.testing.assert_allclose(y, np.concatenate(apart), atol=2e-5)
     assert np.isfinite(y).all()
 
@@ -258,11 +261,11 @@ def test_mpnn_is_its_formula():
 
 
 def parts_of_a_step():
-    """Edges, matrices whose columns sum to at most 0.7 over the edges of a sender, and b."""
+    """Edges, matrices whose columns sum to at most 0.4 over the edges of a sender, and b."""
     of = some().links
     draw = np.random.default_rng(5)
     leaving = np.bincount(of.columns, minlength=NODES)[of.columns]
-    transfer = 0.7 / 3 / leaving[:, None, None] * draw.uniform(-1, 1, (EDGES, 3, 3))
+    transfer = 0.4 / 3 / leaving[:, None, None] * draw.uniform(-1, 1, (EDGES, 3, 3))
     return of, transfer.astype(np.float32), draw.normal(size=(NODES, 3)).astype(np.float32)
 
 
@@ -285,7 +288,7 @@ def test_the_gradient_of_the_fixed_point_is_that_of_many_steps():
             x = graphs.settled(of, transfer, forcing)
         else:
             x = forcing
-            for _ in range(60):
+            for _ in range(20):
                 x = graphs.transition(of, transfer, forcing, x)
         return jnp.sum(jnp.sin(x))
 
@@ -301,7 +304,8 @@ def test_the_recurrent_network_reaches_its_fixed_point_by_steps():
     of = some()
     variables = begun(made("recurrent"), of)
     settled, stepped = (
-        apply(of, made("recurrent", recurrent_steps=steps), variables) for steps in (0, 120)
+        apply(of, made("recurrent", recurrent_steps=steps, recurrent_contraction=0.3), variables)
+        for steps in (0, 14)
     )
     np.testing.assert_allclose(settled, stepped, atol=1e-5)
 
@@ -343,8 +347,8 @@ def test_sparse_features_are_dense_ones():
     of = some()
     kept = np.where(np.abs(of.nodes) > 0.7, of.nodes, 0)
     sparse = data.features(scipy.sparse.csr_matrix(kept))
-    for name in NETWORKS:
-        network = made(name)
+    for name in ("gcn", "recurrent"):
+        network = made(name, layers=1)
         variables = begun(network, of)
         y = apply(of._replace(nodes=sparse), network, variables)
         np.testing.assert_allclose(
