@@ -170,7 +170,7 @@ EXPERIMENTS = {
     ),
     "graphs": Row(
         "missing_bits.supervised.graphs:Graphs",
-        "Nodes, graphs or links, by any network on graphs: --data, --network, --links",
+        "Nodes, graphs or links, by any network on graphs: --network, --links",
         "blocks",
     ),
     "gcn": _graphs("gcn", "blocks", "GCN: means of neighbors, scaled by degrees (Kipf 2017)"),

@@ -4,7 +4,7 @@ About half a minute on one core, by default a GCN on a block model.
 
     python run.py --exp=gcn --data=planetoid:cora
     python run.py --exp=gin --data=tu:MUTAG --fold=3
-    python run.py --exp=gcn --data=planetoid:cora --links
+    python run.py --exp=gcn --data=planetoid:cora --links --width=32 --updates=300 --l2=0
 
 What is asked follows from the data: where nodes have classes, one graph is seen whole at every
 update, and the labels of few nodes are learned from (Kipf and Welling 2017); where graphs have
