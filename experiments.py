@@ -46,6 +46,16 @@ def _sequences(network: str, summary: str) -> Row:
     )
 
 
+def _graphs(network: str, default: str, summary: str, **settings: Any) -> Row:
+    """A network on graphs."""
+    return Row(
+        "missing_bits.supervised.graphs:Graphs",
+        summary,
+        default,
+        {"network": network, "data": default, **settings},
+    )
+
+
 def _dqn(summary: str, **settings: Any) -> Row:
     """A member of the DQN family."""
     return Row("missing_bits.agents.dqn:DQN", summary, "CartPole-v1", settings)
@@ -125,6 +135,11 @@ EXPERIMENTS = {
         "Next-token prediction by any network on sequences (Radford 2019)",
         "topics",
     ),
+    "infomax": Row(
+        "missing_bits.ssl.infomax:Infomax",
+        "Deep graph infomax: nodes know the graph they are of (Velickovic 2019)",
+        "blocks",
+    ),
     "finetune": Row(
         "missing_bits.supervised.finetune:Finetune",
         "Fine-tune an encoder on few labels, or its classifier alone",
@@ -152,6 +167,42 @@ EXPERIMENTS = {
     "s4": _sequences("s4", "S4D: diagonal state spaces, a recurrence or a convolution (Gu 2022)"),
     "mamba": _sequences(
         "mamba", "Mamba: a state-space model whose inputs choose (Gu and Dao 2023)"
+    ),
+    "graphs": Row(
+        "missing_bits.supervised.graphs:Graphs",
+        "Nodes, graphs or links, by any network on graphs: --network, --links",
+        "blocks",
+    ),
+    "gcn": _graphs("gcn", "blocks", "GCN: means of neighbors, scaled by degrees (Kipf 2017)"),
+    "gat": _graphs(
+        "gat",
+        "blocks",
+        "GAT: neighbors weighted by attention (Velickovic 2018)",
+        width=8,
+        dropout=0.6,
+        attention_dropout=0.6,
+        l2_layers="all",
+        updates=1_000,
+        optimizer={"learning_rate": 5e-3},
+    ),
+    "gin": _graphs(
+        "gin",
+        "superpixels",
+        "GIN: sums that tell multisets apart (Xu 2019)",
+        layers=3,
+        width=32,
+        dropout=0.0,
+        l2=0.0,
+        updates=2_000,
+        optimizer={"learning_rate": 3e-3},
+    ),
+    "graph_network": _graphs(
+        "recurrent",
+        "blocks",
+        "Graph neural network: states at their fixed point (Scarselli 2009)",
+        width=8,
+        l2_layers="all",
+        updates=400,
     ),
 }
 

@@ -41,6 +41,7 @@ from missing_bits.eval import collapse, knn, linear_probe
 from missing_bits.nets import layers
 from missing_bits.optimizers import Optimizer
 from missing_bits.ssl import barlow_twins, bert, gpt, mae
+from missing_bits.supervised import graphs
 
 HERE = Path(__file__).resolve().parent
 TOLERANCE = 1e-4  # of statistics, as a share of their largest value
@@ -206,6 +207,17 @@ def next_tokens(quick: bool, folder: Path) -> Subject:
     return Subject(gpt.GPT, config, config.batch_size, peer)
 
 
+def graph_nodes(quick: bool, folder: Path) -> Subject:
+    """A GCN on a block model of 5,000 nodes, each with a feature of its own; the peer's have 64."""
+    nodes = 5_000
+    degree = 10
+    sizes = {"made_nodes": nodes, "made_degree": float(degree), "width": 64}
+    config = options.make(graphs.Config, **graphs.TINY if quick else sizes)
+    peer = ["gcn.py", f"--nodes={nodes}", f"--edges={nodes * degree}"]
+    peer += ["--features=64", "--width=64", "--classes=2"]
+    return Subject(graphs.Graphs, config, 1, peer)
+
+
 def random_images(folder: Path, side: int, count: int) -> str:
     """The option `--data` for a file of random images in color."""
     path = folder / f"{side}.npz"
@@ -240,6 +252,7 @@ ROWS = (
         75,
     ),
     Row("DQN, 64 seeds", "env steps", functools.partial(dqn_on_device, seeds=64, few=2), 30),
+    Row("GCN, 5,000 nodes", "updates", graph_nodes, 30),
 )
 
 

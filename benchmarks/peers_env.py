@@ -16,6 +16,7 @@ PINS = {  # in peers/
     "gymnax": "requirements-gymnax.txt",
     "vision": "requirements-vision.txt",
     "torch": "requirements-torch.txt",
+    "graphs": "requirements-graphs.txt",
 }
 
 

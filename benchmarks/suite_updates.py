@@ -26,9 +26,9 @@ class Updates:
     Attributes:
       resources: what rows share.
       family: the method's rows.
-      source: what makes batches.
+      source: what makes batches; None where updates need none.
       ready: leaves [K, seeds, B, ...], the first batches of a source on the host; None for a
-        source on the device.
+        source on the device, or without one.
       running: what the loop carries: parameters and all else.
       done: updates made.
       compile_seconds: how long tracing and compiling took.
@@ -68,7 +68,7 @@ class Updates:
 
     def gathered(self) -> Any:
         """The batches of the next call, from a source on the host."""
-        if isinstance(self.source, DeviceSource):
+        if self.source is None or isinstance(self.source, DeviceSource):
             return None
         coming = range(self._asked, self._asked + self.per_call)
         self._asked += self.per_call
@@ -117,7 +117,7 @@ class Updates:
 
     def close(self) -> None:
         """Lets go of threads and files."""
-        if not isinstance(self.source, DeviceSource):
+        if self.source is not None and not isinstance(self.source, DeviceSource):
             self.source.close()
 
     def _traced(self) -> jax.stages.Traced:

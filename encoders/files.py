@@ -14,23 +14,26 @@ import jax
 from jax.typing import ArrayLike
 
 from missing_bits import handover
+from missing_bits.data.graphs import GraphSet
 from missing_bits.data.tokenizer import Tokenizer
 from missing_bits.encoders.causal import CausalEncoder
+from missing_bits.encoders.graphs import GraphEncoder
 from missing_bits.encoders.images import ImageEncoder
 from missing_bits.encoders.text import TextEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import UserError, require
 
-AnyEncoder = ImageEncoder | TextEncoder | CausalEncoder
+AnyEncoder = ImageEncoder | TextEncoder | CausalEncoder | GraphEncoder
 _KINDS: dict[str, type[AnyEncoder]] = {
     "images": ImageEncoder,
     "text": TextEncoder,
     "causal text": CausalEncoder,
+    "graphs": GraphEncoder,
 }
 
 
 def kind_of(encoder: AnyEncoder) -> str:
-    """What an encoder encodes: "images", "text" or, from left to right, "causal text"."""
+    """What an encoder encodes: "images", "text", "graphs" or, from left to right, "causal text"."""
     return next(kind for kind, of_kind in _KINDS.items() if isinstance(encoder, of_kind))
 
 
@@ -65,12 +68,12 @@ class Loaded(NamedTuple):
     """Parameters of the head that was saved with it; empty without one."""
     card: dict[str, Any]
 
-    def __call__(self, inputs: str | Sequence[str] | ArrayLike) -> jax.Array:
+    def __call__(self, inputs: str | Sequence[str] | ArrayLike | GraphSet) -> jax.Array:
         """Features [B, D] of inputs.
 
         Args:
           inputs: images [B, H, W, C], integers from 0 to 255 or floats in [0, 1]; or texts, or
-            their padded tokens, int [B, L].
+            their padded tokens, int [B, L]; or a set of graphs, whose B nodes get features.
 
         Raises:
           UserError: they are nothing that this encoder takes.

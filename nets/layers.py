@@ -36,16 +36,24 @@ class BatchNorm(hk.Module):
         self._affine = affine
         self._decay = decay
 
-    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-        """Normalizes x [B, ..., C] over all axes but the last; training also moves the averages."""
+    def __call__(
+        self, x: jax.Array, is_training: bool, counted: jax.Array | None = None
+    ) -> jax.Array:
+        """Normalizes x [B, ..., C] over all axes but the last; training also moves the averages.
+
+        Args:
+          x: what comes in.
+          is_training: whether the batch's statistics are taken, not the averages.
+          counted: bool [B, ...], what the statistics are of; None for all.
+        """
         size = x.shape[-1:]
         axes = tuple(range(x.ndim - 1))
         wide = x.astype(jnp.float32)
         average_mean = hk.get_state("mean", size, init=jnp.zeros)
         average_variance = hk.get_state("variance", size, init=jnp.ones)
         if is_training:
-            mean = collectives.mean(jnp.mean(wide, axes))  # [C]
-            variance = collectives.mean(jnp.mean(jnp.square(wide - _over(mean, x)), axes))
+            mean = _mean(wide, axes, counted)  # [C]
+            variance = _mean(jnp.square(wide - _over(mean, x)), axes, counted)
             hk.set_state("mean", self._moved(average_mean, mean))
             hk.set_state("variance", self._moved(average_variance, variance))
         else:
@@ -61,6 +69,16 @@ class BatchNorm(hk.Module):
 
     def _moved(self, average: jax.Array, new: jax.Array) -> jax.Array:
         return self._decay * average + (1 - self._decay) * new
+
+
+def _mean(x: jax.Array, axes: tuple[int, ...], counted: jax.Array | None) -> jax.Array:
+    """The mean over some axes and all devices of what counts."""
+    if counted is None:
+        return collectives.mean(jnp.mean(x, axes))
+    total, count = collectives.total(
+        (jnp.sum(jnp.where(counted[..., None], x, 0), axes), jnp.sum(counted))
+    )
+    return total / jnp.maximum(count, 1)
 
 
 def _over(vector: jax.Array, x: jax.Array) -> jax.Array:

@@ -349,6 +349,10 @@ def _evaluation(networks: Networks, data: Labeled) -> Evaluation:
 def _read(config: Config, loaded: files.Loaded) -> Labeled:
     """The data, of the kind and size that the encoder was made for."""
     encoder = loaded.encoder
+    require(
+        files.kind_of(encoder) != "graphs",
+        f"--init-from={config.init_from} holds an encoder of graphs; give one of images or text.",
+    )
     saved = _options(loaded.card.get("config", {}))
     kind = "images" if isinstance(encoder, ImageEncoder) else "text"
     name = config.data or saved["data"]

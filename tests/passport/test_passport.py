@@ -72,6 +72,9 @@ SHARED = {
     "gru": "sequences",
     "qrnn": "mamba",
     "s4": "mamba",
+    "gcn": "graphs",
+    "gat": "graphs",
+    "graph_network": "graphs",
 }
 """Rows that are parts of another: that one's passport is theirs."""
 CASES = {
@@ -103,6 +106,7 @@ CASES = {
     "simmim": Case("simmim"),
     "bert": Case("bert", {"data": "short documents"}),
     "gpt": Case("gpt", {"data": "short documents"}),
+    "infomax": Case("infomax"),
     "finetune": Case(
         "finetune",
         {"init_from": "an encoder"},
@@ -117,6 +121,12 @@ CASES = {
     ),
     "classify": Case("classify", marked=("optimizer.learning-rate", "label-smoothing")),
     "sequences": Case("sequences"),
+    "graphs": Case("graphs", marked=("optimizer.learning-rate", "l2")),
+    "gin": Case(
+        "gin",
+        {"data": "cycles", "made_nodes": 60, "made_noise": 1, "layers": 1},
+        marked=("optimizer.learning-rate", "l2"),
+    ),
     # Its biases of steps, about -5, are moved by less than they are rounded here.
     "mamba": Case(
         "mamba",
