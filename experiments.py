@@ -170,7 +170,8 @@ COMMANDS = {
         "missing_bits.commands.play", "python run.py play --from=RUN --out=episodes.gif"
     ),
     "sample": Command(
-        "missing_bits.commands.sample", 'python run.py sample --from=RUN --prompt="The "'
+        "missing_bits.commands.sample",
+        'python run.py sample --from=RUN --prompt="The " (text), --out=samples.png (images)',
     ),
     "runs": Command(
         "missing_bits.commands.runs", "python run.py runs [FOLDER] --sort=headline --filter=..."

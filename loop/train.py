@@ -26,6 +26,7 @@ from missing_bits.loop.experiment import (
     Acting,
     DeviceSource,
     Experiment,
+    Generating,
     HandingOver,
     Pretraining,
 )
@@ -629,7 +630,7 @@ class _Session:
         protocol = self.experiment.evaluation.protocol
         if protocol:
             facts["protocol"] = {**protocol, "seeds": member.seeds}
-        if isinstance(self.experiment, Pretraining):
+        if isinstance(self.experiment, Pretraining | Generating):
             facts["data_digest"] = self.experiment.data_digest
         return facts
 
@@ -711,7 +712,7 @@ class _Session:
             "config": options.to_json(member.config),
             "step": self.step,
         }
-        if isinstance(self.experiment, Pretraining):
+        if isinstance(self.experiment, Pretraining | Generating):
             facts["data_digest"] = self.experiment.data_digest
         if self.experiment.evaluation.protocol:
             facts["protocol"] = dict(self.experiment.evaluation.protocol)
@@ -722,6 +723,8 @@ class _Session:
     @property
     def _handed(self) -> str:
         """What is handed over: the name of its folder."""
+        if isinstance(self.experiment, Generating):
+            return "generator"
         return "encoder" if isinstance(self.experiment, Pretraining) else "policy"
 
     def _handed_file(self, member: Member, seed: int) -> Path:

@@ -82,6 +82,32 @@ def neighbors(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: P
     canvas.save(page, "Nearest neighbors by cosine similarity", heads, path)
 
 
+def grid(images: np.ndarray, columns: int, title: str, path: Path) -> None:
+    """Draws images in rows, close to each other.
+
+    Args:
+      images: [n, H, W, C], row by row.
+      columns: images in a row.
+      title: of the page.
+      path: the file to write.
+    """
+    canvas.save(sheet(images, columns), title, [], path)
+
+
+def sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images [n, H, W, C] in rows of so many, as a canvas [height, width, 3]."""
+    tiles = canvas.tiles(images)
+    count, height, width = tiles.shape[:3]
+    gap = 2
+    columns = min(columns, count)
+    rows = ceil_div(count, columns)
+    page = canvas.blank(rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for i, tile in enumerate(tiles):
+        row, column = divmod(i, columns)
+        canvas.paste(page, tile, row * (height + gap), column * (width + gap))
+    return page
+
+
 def _cards(images: Sequence[jax.Array], most: int, title: str, path: Path) -> None:
     """Writes n cards; each shows one image of each of k sets, side by side.
 
