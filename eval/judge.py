@@ -134,7 +134,9 @@ class _Network(NamedTuple):
     @property
     def classifier(self) -> hk.Transformed:
         """Of features, to logits."""
-        return hk.without_apply_rng(hk.transform(lambda features: hk.Linear(self.classes)(features)))
+        return hk.without_apply_rng(
+            hk.transform(lambda features: hk.Linear(self.classes)(features))
+        )
 
     def prepared(self, images: jax.Array) -> jax.Array:
         """Bytes [N, H, W, C], normalized."""
