@@ -136,11 +136,10 @@ def _nonlocal_means(noise: float, share: float, patch: int, images: np.ndarray) 
     """Non-local means (Buades et al. 2005) that are told the deviation of the noise."""
     from skimage.restoration import denoise_nl_means
 
-    return np.stack(
-        [
-            denoise_nl_means(
-                image, patch, 7, h=share * noise, sigma=noise, fast_mode=True, channel_axis=-1
-            )
-            for image in images
-        ]
-    )
+    def filtered(image: np.ndarray) -> np.ndarray:
+        found = denoise_nl_means(
+            image, patch, 7, h=share * noise, sigma=noise, fast_mode=True, channel_axis=-1
+        )
+        return found.reshape(image.shape)  # a single channel is lost there
+
+    return np.stack([filtered(image) for image in images])

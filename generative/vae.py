@@ -84,9 +84,9 @@ class Config:
     """Nats of divergence that each latent has for free, with one sample."""
     conditional: bool = False
     """Give encoder and decoder the label too, so that images of a class can be drawn."""
-    eval_images: int = 1_000
+    bound_images: int = 1_000
     """Test images, at most, whose likelihood is estimated."""
-    eval_samples: int = 500
+    bound_samples: int = 500
     """K, of the latents of each, for the bound at the end of the run."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer(learning_rate=1e-3)
     """How parameters move."""
@@ -101,8 +101,8 @@ TINY = {
     "latent": 2,
     "decoder": "mlp",
     "decoder_width": 4,
-    "eval_images": 30,
-    "eval_samples": 4,
+    "bound_images": 30,
+    "bound_samples": 4,
 }
 
 _HEADS: dict[str, Head] = {
@@ -226,7 +226,7 @@ class VAE:
     def check(config: Config) -> None:
         """Raises `UserError` for settings that cannot run."""
         require_positive(config, "updates", "batch_size", "latent", "decoder_width")
-        require_positive(config, "importance_samples", "eval_images", "eval_samples")
+        require_positive(config, "importance_samples", "bound_images", "bound_samples")
         require_between(config, 0, float("inf"), "beta", "free_bits")
         config.encoder.check_batch(config.batch_size)
         require(
@@ -288,7 +288,7 @@ class VAE:
             decoder,
             _LIKELIHOODS[config.output],
         )
-        how = latent_variables.Judging(config.eval_images, config.eval_samples)
+        how = latent_variables.Judging(config.bound_images, config.bound_samples)
         evaluation = latent_variables.evaluation(
             data, networks, how, config.output, config.conditional
         )
