@@ -24,7 +24,6 @@ _ACTIVE = 0.01  # variance over images above which a latent's mean counts as act
 _AT_ONCE = 100  # images
 _DECODED_AT_ONCE = 1_000  # images
 _DRAWN = 16
-_SAMPLES_DRAWN = 64
 _PATHS = 8  # from one test image to another
 _STEPS = 10  # of a path
 
@@ -152,7 +151,7 @@ def evaluation(
     posterior = jax.jit(model.posterior)
 
     def pictures(learned: Any, seed: int, folder: Path) -> None:
-        """Reconstructions, samples of the prior, paths between test images."""
+        """Reconstructions, and paths between test images."""
         shown = subsets.chosen(data.test, _DRAWN)
         labels = jnp.asarray(data.test.labels[shown]) if conditional else None
         x = subsets.read(data.test, shown)
@@ -160,10 +159,6 @@ def evaluation(
         back = generate(learned, means, labels)
         title = "Images, and what the means of their latents give"
         pictures_of_images.cards([x, back], 4, title, folder / "reconstructions.png")
-        z = jax.random.normal(jax.random.key(seed), (_SAMPLES_DRAWN, model.latent))
-        classes = jnp.arange(_SAMPLES_DRAWN) % max(1, len(data.classes)) if conditional else None
-        made = np.asarray(generate(learned, z, classes))
-        pictures_of_images.grid(made, 8, "Samples: latents of the prior", folder / "samples.png")
         pairs = min(_PATHS, len(means) // 2)
         share = jnp.linspace(0, 1, _STEPS)[None, :, None]
         start = means[:pairs, None]

@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from missing_bits import collectives, optimizers
@@ -43,6 +44,7 @@ from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import latent_maps, latent_variables
 from missing_bits.eval.evaluation import Evaluation
+from missing_bits.eval.generated import Draw, Judged, Judging, to_bytes
 from missing_bits.generative import generators
 from missing_bits.generative.generators import Head, ImageGenerator
 from missing_bits.losses import likelihoods, variational
@@ -84,6 +86,7 @@ class Config:
     """Nats of divergence that each latent has for free, with one sample."""
     conditional: bool = False
     """Give encoder and decoder the label too, so that images of a class can be drawn."""
+    judging: Flat[Judging] = Judging()
     bound_images: int = 1_000
     """Test images, at most, whose likelihood is estimated."""
     bound_samples: int = 500
@@ -103,8 +106,12 @@ TINY = {
     "decoder_width": 4,
     "bound_images": 30,
     "bound_samples": 4,
+    "eval_samples": 30,
+    "judge_updates": 3,
+    "fresh_updates": 3,
 }
 
+_DRAWN_AT_ONCE = 500  # images
 _HEADS: dict[str, Head] = {
     "bernoulli": "sigmoid",
     "logistic": "scales",
@@ -200,6 +207,31 @@ class Networks:
         return self.generator.generate(Variables(learned.params.decoder, {}), z, labels)
 
 
+def drawing(networks: Networks, output: str) -> Draw:
+    """What draws images of latents of the prior, and of all classes in turn, few at once.
+
+    Of "bernoulli" these are draws, in black and white; of other distributions the means.
+    """
+    generate = jax.jit(networks.generate)
+    classes = networks.generator.classes
+
+    def draw(learned: Learned, key: jax.Array, count: int) -> np.ndarray:
+        latent_key, pixel_key = jax.random.split(key)
+        z = jax.random.normal(latent_key, (count, networks.latent))
+        labels = jnp.arange(count) % classes if classes else None
+        found = []
+        for start in range(0, count, _DRAWN_AT_ONCE):
+            some = slice(start, start + _DRAWN_AT_ONCE)
+            images = generate(learned, z[some], None if labels is None else labels[some])
+            if output == "bernoulli":
+                key = jax.random.fold_in(pixel_key, start)
+                images = jax.random.uniform(key, images.shape) < images
+            found.append(to_bytes(images))
+        return np.concatenate(found)
+
+    return draw
+
+
 class Bound(NamedTuple):
     """What the loss finds on its way, over this device's images."""
 
@@ -261,6 +293,8 @@ class VAE:
             f"--conditional needs labels, but --data={name} has none for all its images; leave it "
             "out, or give others.",
         )
+        # Samples are compared with what they were taught to look like.
+        real = binarized.load(data, "none" if config.binarize == "none" else "static")
         data = binarized.load(data, config.binarize)
         if config.binarize != "none":
             say(f"Images binarized ({config.binarize}): SHA-256 {data.digest}.")
@@ -299,7 +333,8 @@ class VAE:
                 lambda learned, z: networks.generate(learned, z, None),
             )
             evaluation = evaluation.drawing(maps)
-        return Resources(data, networks, start, evaluation)
+        judged = Judged(real, config.judging).evaluation(drawing(networks, config.output))
+        return Resources(data, networks, start, evaluation.join(judged.at_last()))
 
     def __init__(self, config: Config, resources: Resources) -> None:
         self.config = config
