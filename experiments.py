@@ -125,6 +125,22 @@ EXPERIMENTS = {
         "Next-token prediction by any network on sequences (Radford 2019)",
         "topics",
     ),
+    "autoencoder": Row(
+        "missing_bits.generative.autoencoder:Autoencoder",
+        "Autoencoder: images through a few numbers and back (Hinton 2006)",
+        "digits",
+    ),
+    "denoiser": Row(
+        "missing_bits.generative.autoencoder:Autoencoder",
+        "Its noisy form at full resolution (Vincent 2008, Zhang 2017)",
+        "digits",
+        {"noise": 0.3, "network": "full_resolution"},
+    ),
+    "vae": Row(
+        "missing_bits.generative.vae:VAE",
+        "Variational autoencoder: draws images from a normal latent (Kingma 2013)",
+        "digits",
+    ),
     "finetune": Row(
         "missing_bits.supervised.finetune:Finetune",
         "Fine-tune an encoder on few labels, or its classifier alone",

@@ -38,6 +38,7 @@ from suite_updates import Updates
 from missing_bits import options
 from missing_bits.agents import dqn
 from missing_bits.eval import collapse, knn, linear_probe
+from missing_bits.generative import vae
 from missing_bits.nets import layers
 from missing_bits.optimizers import Optimizer
 from missing_bits.ssl import barlow_twins, bert, gpt, mae
@@ -206,6 +207,32 @@ def next_tokens(quick: bool, folder: Path) -> Subject:
     return Subject(gpt.GPT, config, config.batch_size, peer)
 
 
+def bits_of_images(quick: bool, folder: Path) -> Subject:
+    """A variational autoencoder on random bits of 32x32, its encoder in bfloat16."""
+    batch_size = 1024
+    side = 32
+    latent = 64
+    width = 64
+    if quick:
+        config = options.make(vae.Config, **vae.TINY)
+    else:
+        path = folder / "bits.npz"
+        bits = np.random.default_rng(0).integers(0, 2, (batch_size, side, side, 3), np.uint8)
+        np.savez(path, images=255 * bits)
+        config = options.make(
+            vae.Config,
+            data=f"npz:{path}",
+            output="bernoulli",
+            batch_size=batch_size,
+            latent=latent,
+            decoder_width=width,
+            bfloat16=True,
+        )
+    peer = ["vae.py", f"--batch-size={batch_size}", f"--side={side}", "--channels=3"]
+    peer += [f"--latent={latent}", f"--width={width}", "--channels-last", "--bfloat16"]
+    return Subject(vae.VAE, config, config.batch_size, peer)
+
+
 def random_images(folder: Path, side: int, count: int) -> str:
     """The option `--data` for a file of random images in color."""
     path = folder / f"{side}.npz"
@@ -233,6 +260,7 @@ ROWS = (
     Row("MAE, vit_small, 224x224", "images", masked_images, 45),
     Row("BERT, bert_medium, 128 tokens", "rows", masked_text, 35),
     Row("GPT, gpt2, 1,024 tokens", "rows", next_tokens, 45),
+    Row("VAE, 32x32", "images", bits_of_images, 30),
     Row(
         "Barlow Twins, ResNet-50, 224x224",
         "pairs",

@@ -17,17 +17,17 @@ from missing_bits.numeric import ceil_div
 Network = Literal["conv", "mlp"]
 Norm = Literal["none", "batch"]
 
-_STAGES = 2  # of the convolutional network, each of which doubles the sides
+_START = 8  # pixels: the longer side of the first map, at most
 _HE = hk.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal")  # He et al. 2015
 
 
 class Generator(hk.Module):
     """A vector, perhaps with a class, becomes an image.
 
-    The convolutional network starts from a map of a quarter of the sides, of 4 `width` channels,
-    and twice doubles the sides and halves the channels: it repeats each pixel in a square of 2 x 2,
-    then convolves, which leaves no chessboards as transposed convolutions do (Odena et al. 2016).
-    The MLP has two hidden layers of 8 `width` units.
+    The convolutional network starts from a small map of many channels, and as often as that takes
+    doubles its sides and halves its channels, down to `width`: it repeats each pixel in a square of
+    2 x 2, then convolves, which leaves no chessboards as transposed convolutions do (Odena et al.
+    2016). The MLP has two hidden layers of 8 `width` units.
 
     Args:
       shape: height and width of the image, and N, numbers for each of its pixels.
@@ -82,7 +82,7 @@ class Generator(hk.Module):
     @hk.transparent
     def _convolve(self, x: jax.Array, is_training: bool) -> jax.Array:
         rows, columns = sides(self._shape[:2])
-        channels = self._width * 2**_STAGES
+        channels = self._width * 2 ** (len(rows) - 1)
         x = hk.Linear(rows[0] * columns[0] * channels, w_init=_HE)(x)
         x = x.reshape(-1, rows[0], columns[0], channels)
         x = self._activate(x, is_training)
@@ -102,9 +102,9 @@ class Generator(hk.Module):
 
 def sides(shape: tuple[int, int]) -> tuple[list[int], list[int]]:
     """Heights and widths of the maps that lead to an image [H, W], the smallest first."""
-    heights = [shape[0]]
-    widths = [shape[1]]
-    for _ in range(_STAGES):
+    heights = [ceil_div(shape[0], 2), shape[0]]
+    widths = [ceil_div(shape[1], 2), shape[1]]
+    while max(heights[0], widths[0]) > _START:
         heights.insert(0, ceil_div(heights[0], 2))
         widths.insert(0, ceil_div(widths[0], 2))
     return heights, widths

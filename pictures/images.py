@@ -24,7 +24,7 @@ def pairs(x_a: jax.Array, x_b: jax.Array, path: Path) -> None:
       x_b: [n, H, W, C], second views of the same images in the same order.
       path: the file to write.
     """
-    _cards([x_a, x_b], 4, "Two views of an image on each card", path)
+    cards([x_a, x_b], 4, "Two views of an image on each card", path)
 
 
 def reconstructions(images: jax.Array, masked: jax.Array, restored: jax.Array, path: Path) -> None:
@@ -38,7 +38,7 @@ def reconstructions(images: jax.Array, masked: jax.Array, restored: jax.Array, p
       restored: [n, H, W, C], in the same order.
       path: the file to write.
     """
-    _cards([images, masked, restored], 3, "Original, masked and reconstructed", path)
+    cards([images, masked, restored], 3, "Original, masked and reconstructed", path)
 
 
 def neighbors(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: Path) -> None:
@@ -108,7 +108,7 @@ def sheet(images: np.ndarray, columns: int) -> np.ndarray:
     return page
 
 
-def _cards(images: Sequence[jax.Array], most: int, title: str, path: Path) -> None:
+def cards(images: Sequence[jax.Array], most: int, title: str, path: Path) -> None:
     """Writes n cards; each shows one image of each of k sets, side by side.
 
     Args:
