@@ -114,12 +114,12 @@ PRESETS: dict[str, dict[str, Any]] = {"ring": _TOY, "grid": _TOY, "fashion_mnist
 TINY = {
     "data": "digits",
     "network": "mlp",
-    "generator_norm": "none",
     "width": 4,
     "discriminator_width": 4,
     "latent": 4,
     "updates": 12,
     "batch_size": 16,
+    "average": 0.5,
     "eval_samples": 30,
     "judge_updates": 3,
     "fresh_updates": 3,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from missing_bits import optimizers, options
+from missing_bits import options
 from missing_bits.data.load import ImagesOrPoints
 from missing_bits.errors import UserError
 from missing_bits.generative import gan, generators

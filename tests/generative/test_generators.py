@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from missing_bits import handover, run
-from missing_bits.commands import sample_images
 from missing_bits.errors import UserError
 from missing_bits.generative import generators
 from missing_bits.generative.generators import ImageGenerator
