@@ -89,7 +89,7 @@ class Config:
     judging: Flat[Judging] = Judging()
     bound_images: int = 1_000
     """Test images, at most, whose likelihood is estimated."""
-    bound_samples: int = 500
+    bound_samples: int = 100
     """K, of the latents of each, for the bound at the end of the run."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer(learning_rate=1e-3)
     """How parameters move."""
