@@ -45,7 +45,8 @@ from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import latent_maps, latent_variables
 from missing_bits.eval.evaluation import Evaluation
 from missing_bits.eval.generated import Draw, Judged, Judging, to_bytes
-from missing_bits.generative import generators
+from missing_bits.generative import album, generators
+from missing_bits.generative.album import Album
 from missing_bits.generative.generators import Head, ImageGenerator
 from missing_bits.losses import likelihoods, variational
 from missing_bits.losses.variational import Normal
@@ -89,7 +90,7 @@ class Config:
     judging: Flat[Judging] = Judging()
     bound_images: int = 1_000
     """Test images, at most, whose likelihood is estimated."""
-    bound_samples: int = 500
+    bound_samples: int = 100
     """K, of the latents of each, for the bound at the end of the run."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer(learning_rate=1e-3)
     """How parameters move."""
@@ -139,12 +140,20 @@ class Learned(NamedTuple):
     statistics: Any  # the encoder's moving averages of batch normalization
 
 
+class Whole(NamedTuple):
+    """What a run has learned, and how its samples came to be."""
+
+    networks: Learned
+    album: Album
+
+
 class State(NamedTuple):
     """Everything a run knows."""
 
     params: Params
     statistics: Any  # the encoder's moving averages of batch normalization
     opt_state: optax.OptState
+    album: Album
 
 
 class Encoded(NamedTuple):
@@ -232,6 +241,11 @@ def drawing(networks: Networks, output: str) -> Draw:
     return draw
 
 
+def draw_album(learned: Whole, seed: int, folder: Path) -> None:
+    """Writes the samples over training as a GIF."""
+    album.draw(learned.album, folder / "samples_over_training.gif")
+
+
 class Bound(NamedTuple):
     """What the loss finds on its way, over this device's images."""
 
@@ -246,7 +260,7 @@ class Resources(NamedTuple):
     data: ImageSet
     networks: Networks
     start: Variables | None
-    evaluation: Evaluation  # of `Learned`
+    evaluation: Evaluation  # of `Whole`
 
 
 class VAE:
@@ -334,7 +348,8 @@ class VAE:
             )
             evaluation = evaluation.drawing(maps)
         judged = Judged(real, config.judging).evaluation(drawing(networks, config.output))
-        return Resources(data, networks, start, evaluation.join(judged.at_last()))
+        evaluation = evaluation.join(judged.at_last()).of(lambda whole: whole.networks)
+        return Resources(data, networks, start, evaluation.drawing(draw_album))
 
     def __init__(self, config: Config, resources: Resources) -> None:
         self.config = config
@@ -356,7 +371,9 @@ class VAE:
     def init(self, key: jax.Array) -> State:
         """The state before the first update."""
         learned = self.networks.init(key, self.resources.start)
-        return State(learned.params, learned.statistics, self.optimizer.init(learned.params))
+        frames = album.empty(self.generator.image_shape, self.config.updates)
+        opt_state = self.optimizer.init(learned.params)
+        return State(learned.params, learned.statistics, opt_state, frames)
 
     def loss(
         self,
@@ -417,14 +434,24 @@ class VAE:
             "train/kl": collectives.mean(bound.kl),
             "train/gradient_norm": descent.gradient_norm,
         }
-        return State(descent.params, bound.statistics, descent.opt_state), metrics
+        frames = self.filled(state.album, Learned(descent.params, bound.statistics))
+        return State(descent.params, bound.statistics, descent.opt_state, frames), metrics
 
-    def learned(self, state: State) -> Learned:
-        """Parameters and moving averages."""
-        return Learned(state.params, state.statistics)
+    def filled(self, frames: Album, learned: Learned) -> Album:
+        """The album after one more update."""
 
-    def hand_over(self, learned: Learned, path: Path, facts: Mapping[str, Any]) -> None:
+        def generate(z: jax.Array, numbers: jax.Array) -> jax.Array:
+            classes = self.generator.classes
+            return self.networks.generate(learned, z, numbers % classes if classes else None)
+
+        return album.filled(frames, generate, self.networks.latent, self.config.updates)
+
+    def learned(self, state: State) -> Whole:
+        """Parameters and moving averages, and the album."""
+        return Whole(Learned(state.params, state.statistics), state.album)
+
+    def hand_over(self, learned: Whole, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes the decoder as a generator."""
         if self.config.conditional:
             facts = {**facts, "classes": list(self.resources.data.classes)}
-        generators.save(path, self.generator, Variables(learned.params.decoder, {}), facts)
+        generators.save(path, self.generator, Variables(learned.networks.params.decoder, {}), facts)

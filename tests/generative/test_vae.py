@@ -235,14 +235,15 @@ def test_classes_reach_encoder_and_decoder(build, tmp_path):
     assert source.next(None, 0).labels.shape == (1, 16)
     source.close()
     state = first(method)
-    learned = method.learned(state)
+    whole = method.learned(state)
+    learned = whole.networks
     x = np.random.default_rng(0).random((2, 16, 16, 1)).astype(np.float32)
     one, other = (
         method.networks.posterior(learned, x, jnp.array(labels)).mean for labels in ([0, 1], [0, 2])
     )
     assert np.abs(one - other)[0].max() == 0
     assert np.abs(one - other)[1].max() > 1e-3
-    method.hand_over(jax.device_get(learned), tmp_path / "generator" / "seed0.safetensors", {})
+    method.hand_over(jax.device_get(whole), tmp_path / "generator" / "seed0.safetensors", {})
     loaded = generators.load(tmp_path)
     assert loaded.card["classes"] == [str(digit) for digit in range(10)]
     z = np.zeros((2, 2), np.float32)
@@ -265,8 +266,9 @@ def test_scores_draw_their_own_noise_and_the_dear_ones_come_last(small):
 
 def test_a_posterior_that_is_the_prior_is_warned_of(small):
     learned = jax.device_get(small.learned(first(small)))
-    posterior = jax.tree.map(np.zeros_like, learned.params.posterior)
-    collapsed = learned._replace(params=learned.params._replace(posterior=posterior))
+    params = learned.networks.params
+    params = params._replace(posterior=jax.tree.map(np.zeros_like, params.posterior))
+    collapsed = learned._replace(networks=learned.networks._replace(params=params))
     with pytest.warns(UserWarning, match="The posterior has collapsed"):
         scores = small.evaluation.scores(collapsed, jax.random.key(0), False)
     assert scores["eval/active_units"] == 0
@@ -274,7 +276,7 @@ def test_a_posterior_that_is_the_prior_is_warned_of(small):
 
 
 def test_samples_of_bits_are_bits_and_follow_their_probability(small):
-    learned = small.learned(first(small))
+    learned = small.learned(first(small)).networks
     draw = vae.drawing(small.networks, "bernoulli")
     images = draw(learned, jax.random.key(0), 600)
     assert images.shape == (600, 16, 16, 1)
