@@ -17,7 +17,7 @@ which the two circle around each other.
 Each update moves both networks at once, by the same latents, each by the gradient of its own loss
 alone. What is judged and handed over is a moving average of G's parameters, which the game's
 circles do not reach (Yazici et al. 2019).
-Shapes: B images in a batch (on one device), H, W, C of an image, Z numbers in a latent, F frames.
+Shapes: B images in a batch (on one device), H, W, C of an image, Z numbers in a latent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,8 @@ from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import modes
 from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.eval.generated import Judged, Judging, to_bytes
-from missing_bits.generative import generators
+from missing_bits.generative import album, generators
+from missing_bits.generative.album import Album
 from missing_bits.generative.generators import ImageGenerator
 from missing_bits.losses import adversarial
 from missing_bits.metrics import Metrics
@@ -125,9 +126,7 @@ TINY = {
     "fresh_updates": 3,
 }
 
-_FRAMES = 24  # of the album, at most
-_COLUMNS = 6  # of images in a frame of the album
-_POINTS = 500  # in a frame
+_POINTS = 500  # in a frame of the album
 _AT_ONCE = 500  # images that are generated at once
 _STEPS = 10  # of an interpolation
 
@@ -139,13 +138,6 @@ class Networks(NamedTuple):
     discriminator: Any
 
 
-class Album(NamedTuple):
-    """What the moving average made of the same latents over training."""
-
-    frames: jax.Array  # [F, n, H, W, C], uint8, or float32 for points
-    updates: jax.Array  # int32 [F], after how many updates each was made; 0 where it is missing
-
-
 class State(NamedTuple):
     """Everything a run knows."""
 
@@ -154,7 +146,6 @@ class State(NamedTuple):
     vectors: spectral.Vectors  # of the discriminator's spectral normalization; empty without it
     average: Variables  # the moving average of the generator
     opt_state: Networks
-    count: jax.Array  # int32 scalar: updates made
     album: Album
 
 
@@ -285,13 +276,6 @@ class GAN:
         move = optimizers.make(config.optimizer, config.updates)
         slower = optax.chain(move, optax.scale(config.discriminator_rate))
         self.optimizers = Networks(move, slower)
-        self.frames = min(_FRAMES, config.updates)
-        # The same for all seeds: numbers of the album's latents.
-        count = _COLUMNS**2 if self.is_image else _POINTS
-        self.album_z = jax.random.normal(jax.random.key(0), (count, config.latent))
-        self.album_labels = None
-        if config.conditional:
-            self.album_labels = jnp.arange(count) % _COLUMNS % self.generator.classes
 
     def source(self, seeds: Sequence[int]) -> BatchSource | None:
         """Batches of real images, with labels where they matter; points are drawn in the update."""
@@ -310,16 +294,17 @@ class GAN:
         judges, statistics = self.discriminator.init(discriminator_key, x, jnp.zeros(2, jnp.int32))
         spectrally = self.config.discriminator_norm == "spectral"
         params = Networks(made.params, judges)
-        shape = (self.frames, len(self.album_z), *self.generator.image_shape)
-        frames = jnp.zeros(shape, jnp.uint8 if self.is_image else jnp.float32)
+        frames = album.empty(self.generator.image_shape, self.config.updates)
+        if not self.is_image:
+            shape = self.generator.image_shape
+            frames = album.empty(shape, self.config.updates, _POINTS, jnp.float32)
         return State(
             params,
             Networks(made.state, statistics),
             spectral.start(judges, vector_key) if spectrally else {},
             made,
             Networks(*(move.init(p) for move, p in zip(self.optimizers, params, strict=True))),
-            jnp.int32(0),
-            Album(frames, jnp.zeros(self.frames, jnp.int32)),
+            frames,
         )
 
     def generate(
@@ -444,8 +429,8 @@ class GAN:
             fake_keys,
         )
         found: Judgment = judging.aux
-        count = state.count + 1
-        average = self.moved(state.average, Variables(making.params, making.aux), state.count)
+        new = Variables(making.params, making.aux)
+        average = self.moved(state.average, new, state.album.count)
         right = (jnp.mean(found.real > 0) + jnp.mean(found.fake <= 0)) / 2
         metrics = {
             "train/generator_loss": making.loss,
@@ -463,8 +448,7 @@ class GAN:
             found.vectors,
             average,
             Networks(making.opt_state, judging.opt_state),
-            count,
-            self.filled(state.album, average, count),
+            self.filled(state.album, average),
         )
         return state, metrics
 
@@ -485,18 +469,15 @@ class GAN:
         kept = jnp.minimum(self.config.average, (1 + count) / (10 + count))
         return jax.tree.map(lambda old, now: kept * old + (1 - kept) * now, average, new)
 
-    def filled(self, album: Album, average: Variables, count: jax.Array) -> Album:
-        """The album after `count` updates, with another frame if it is time for one."""
-        updates = self.config.updates
-        place = (count * self.frames - 1) // updates  # below F; one is begun every U / F updates
-        is_due = (count * self.frames) // updates > ((count - 1) * self.frames) // updates
+    def filled(self, frames: Album, average: Variables) -> Album:
+        """The album after one more update."""
 
-        def more(album: Album) -> Album:
-            images = self.generator.generate(average, self.album_z, self.album_labels)
-            frame = jnp.round(255 * images).astype(jnp.uint8) if self.is_image else images
-            return Album(album.frames.at[place].set(frame), album.updates.at[place].set(count))
+        def generate(z: jax.Array, numbers: jax.Array) -> jax.Array:
+            classes = self.generator.classes
+            labels = numbers % classes if classes else None
+            return self.generator.generate(average, z, labels)
 
-        return jax.lax.cond(is_due, more, lambda album: album, album)
+        return album.filled(frames, generate, self.config.latent, self.config.updates)
 
     def learned(self, state: State) -> Learned:
         """The moving average of the generator, and the album."""
@@ -530,8 +511,7 @@ def of_images(data: ImageSet, made: ImageGenerator, judging: Judging) -> Evaluat
         images_pictures.grid(
             between, _STEPS, "From one latent to another", folder / "interpolations.png"
         )
-        frames = [images_pictures.sheet(frame, _COLUMNS) for frame in seen(learned.album).frames]
-        pictures.growth(frames, seen(learned.album).updates, folder / "samples_over_training.gif")
+        album.draw(learned.album, folder / "samples_over_training.gif")
 
     return Judged(data, judging).evaluation(draw).drawing(drawn)
 
@@ -554,22 +534,15 @@ def of_points(data: Points, made: ImageGenerator, judging: Judging) -> Evaluatio
 
     def drawn(learned: Learned, seed: int, folder: Path) -> None:
         real = np.asarray(data.draw(jax.random.key(seed), _POINTS))
-        frames = [
-            pictures.points(frame.reshape(-1, 2), real, data.reach)
-            for frame in seen(learned.album).frames
-        ]
-        pictures.growth(frames, seen(learned.album).updates, folder / "samples_over_training.gif")
+        found = album.made(learned.album)
+        frames = [pictures.points(frame.reshape(-1, 2), real, data.reach) for frame in found.frames]
+        path = folder / "samples_over_training.gif"
+        pictures.growth(frames, found.updates.tolist(), path)
 
     headline = Headline("eval/share_near")
     protocol = {"modes": len(data.centers), "deviation": data.deviation, "samples": count}
     against = "true points"
     return Evaluation(headline, scores, baselines, drawn, against, protocol)
-
-
-def seen(album: Album) -> Album:
-    """The frames that were made, in order."""
-    there = np.flatnonzero(np.asarray(album.updates))
-    return Album(np.asarray(album.frames)[there], np.asarray(album.updates)[there])
 
 
 def in_parts(
