@@ -157,6 +157,11 @@ EXPERIMENTS = {
         "The same networks trained with labels: what to compare with",
         "photos",
     ),
+    "gan": Row(
+        "missing_bits.generative.gan:GAN",
+        "GAN: a generator whose images a discriminator takes for real (Goodfellow 2014)",
+        "digits",
+    ),
     "sequences": Row(
         "missing_bits.supervised.sequences:Sequences",
         "Sequences with an answer, by any network: --task, --network",

@@ -90,6 +90,8 @@ def sample(loaded: "Loaded", config: Config) -> "Sampled":
     """
     import jax
 
+    from missing_bits.generative import generators
+
     generator = loaded.generator
     chosen = _class(loaded, config.label)
     count = config.num * _COLUMNS if config.interpolate else config.num
@@ -112,27 +114,9 @@ def sample(loaded: "Loaded", config: Config) -> "Sampled":
         labels = every if chosen is None else np.full(config.num, chosen)
     if not config.interpolate:
         return loaded.decode(z[:, 0], labels)
-    between = interpolated(z[:, 0], z[:, 1], _COLUMNS)  # [num, _COLUMNS, Z]
+    between = generators.interpolated(z[:, 0], z[:, 1], _COLUMNS)  # [num, _COLUMNS, Z]
     labels = None if labels is None else labels.repeat(_COLUMNS)
     return loaded.decode(between.reshape(-1, generator.latent), labels)
-
-
-def interpolated(start: np.ndarray, end: np.ndarray, steps: int) -> np.ndarray:
-    """Latents [n, steps, Z] from start [n, Z] to end [n, Z], both among them.
-
-    They go along the great circle, as what lies straight between two draws of a normal is too close
-    to the origin to be one itself.
-    """
-    lengths = np.linalg.norm(start, axis=1) * np.linalg.norm(end, axis=1)
-    cosine = np.sum(start * end, axis=1) / np.maximum(lengths, 1e-12)
-    angle = np.arccos(np.clip(cosine, -1, 1))[:, None, None]  # [n, 1, 1]
-    share = np.linspace(0, 1, steps)[None, :, None]
-    sine = np.sin(angle)
-    straight = sine < 1e-6
-    safe = np.where(straight, 1, sine)
-    first = np.where(straight, 1 - share, np.sin((1 - share) * angle) / safe)
-    second = np.where(straight, share, np.sin(share * angle) / safe)
-    return (first * start[:, None] + second * end[:, None]).astype(np.float32)
 
 
 def write(path: Path, made: "Sampled", config: Config) -> None:

@@ -2,7 +2,7 @@
 
 At every evaluation the Frechet distance in the features of a small classifier (judge.py), and the
 diversity of samples. At a run's last also precision, recall, density and coverage
-(neighborhoods.py), what a discriminator that is trained afterwards makes of them (fresh.py), and how
+(neighborhoods.py), what a discriminator trained afterwards makes of them (fresh.py), and how
 far they are from the nearest training image, which tells what was memorized (nearest.py).
 Shapes: N real and M generated images, H, W, C of an image.
 """

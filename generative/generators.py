@@ -224,6 +224,24 @@ def _generate(
     return generator.generate(variables, z, labels)
 
 
+def interpolated(start: np.ndarray, end: np.ndarray, steps: int) -> np.ndarray:
+    """Latents [n, steps, Z] from start [n, Z] to end [n, Z], both among them.
+
+    They go along the great circle, as what lies straight between two draws of a normal is too close
+    to the origin to be one itself.
+    """
+    lengths = np.linalg.norm(start, axis=1) * np.linalg.norm(end, axis=1)
+    cosine = np.sum(start * end, axis=1) / np.maximum(lengths, 1e-12)
+    angle = np.arccos(np.clip(cosine, -1, 1))[:, None, None]  # [n, 1, 1]
+    share = np.linspace(0, 1, steps)[None, :, None]
+    sine = np.sin(angle)
+    straight = sine < 1e-6
+    safe = np.where(straight, 1, sine)
+    first = np.where(straight, 1 - share, np.sin((1 - share) * angle) / safe)
+    second = np.where(straight, share, np.sin(share * angle) / safe)
+    return (first * start[:, None] + second * end[:, None]).astype(np.float32)
+
+
 def save(
     path: Path, generator: ImageGenerator, variables: Variables, facts: Mapping[str, Any]
 ) -> None:

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from missing_bits import handover, run
-from missing_bits.commands import sample_images
 from missing_bits.errors import UserError
 from missing_bits.generative import generators
 from missing_bits.generative.generators import ImageGenerator
@@ -139,7 +138,7 @@ def test_interpolations_begin_and_end_with_draws(runs, tmp_path):
 def test_the_great_circle_keeps_lengths_and_turns_evenly():
     start = np.array([[2.0, 0.0], [1.0, 1.0]])
     end = np.array([[0.0, 2.0], [1.0, 1.0]])
-    between = sample_images.interpolated(start, end, 3)
+    between = generators.interpolated(start, end, 3)
     root = np.sqrt(2)
     np.testing.assert_allclose(between[0], [[2, 0], [root, root], [0, 2]], atol=1e-6)
     np.testing.assert_allclose(between[1], np.ones((3, 2)), atol=1e-6)

@@ -107,6 +107,12 @@ CASES = {
     "autoencoder": Case("autoencoder"),
     "denoiser": Case("denoiser", {"network": "full_resolution"}),
     "vae": Case("vae", marked=("optimizer.learning-rate", "beta", "free-bits")),
+    "gan": Case(
+        "gan",
+        {"conditional": True},
+        inert=("gradient-penalty",),
+        marked=("optimizer.learning-rate", "r1-weight", "gradient-penalty", "discriminator-rate"),
+    ),
     "finetune": Case(
         "finetune",
         {"init_from": "an encoder"},
