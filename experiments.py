@@ -138,7 +138,7 @@ EXPERIMENTS = {
     ),
     "vae": Row(
         "missing_bits.generative.vae:VAE",
-        "Variational autoencoder: draws images from a normal latent (Kingma 2013)",
+        "Variational autoencoder: images from a normal latent (Kingma 2013)",
         "digits",
     ),
     "finetune": Row(
