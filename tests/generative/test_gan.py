@@ -265,6 +265,7 @@ def test_spectral_normalization_holds_the_discriminator():
             {"discriminator_norm": "batch", "r1": False, "loss": "wgan_gp"},
             "--loss=wgan_gp penalizes the slope of each image's logit",
         ),
+        ({"loss": "wgan_gp"}, "--loss=wgan_gp has a penalty of its own"),
         ({"data": "npz:plain.npz", "conditional": True}, "--conditional needs labels"),
         ({"data": "ring", "conditional": True}, "--conditional needs labels, but --data=ring"),
         ({"data": "ring", "network": "conv"}, "--data=ring are points; take --network=mlp"),
@@ -346,7 +347,11 @@ def test_generated_images_are_made_once_for_both_losses(network):
 def test_it_finds_the_ring(optimized):
     """Where an untrained generator's points lie about the origin, and miss whole modes."""
     updates = 800
-    settings = {"data": "ring", **gan.PRESETS["ring"], "batch_size": 128, "updates": updates}
+    settings = {
+        **gan.PRESETS["ring"],
+        **{"data": "ring", "batch_size": 128, "latent": 2, "updates": updates, "r1_weight": 1e-2},
+        "optimizer": {"learning_rate": 3e-3, "momentum": 0.5},
+    }
     config = options.make(Config, **settings)
     family = Family(GAN, [config], GAN.resources(config))
     experiment = family.first
