@@ -9,6 +9,7 @@ of its own. See README.md beside this file.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -24,7 +25,9 @@ OURS = "ours"
 BATCH = 128
 SIDE = 28  # pixels
 LATENT = 32
-WIDTH = 32  # channels of the last map of the decoder
+WIDTH = 32  # channels at full resolution
+GAN_BATCH = 64  # of each kind
+GAN_LATENT = 64
 
 
 class Comparison(NamedTuple):
@@ -38,6 +41,15 @@ class Comparison(NamedTuple):
     """Further options of the peer, by name."""
 
 
+VARIANTS = {"torch": [], "torch, channels last": ["--channels-last"]}
+GAN_PEER = [
+    "gan.py",
+    f"--batch-size={GAN_BATCH}",
+    f"--side={SIDE}",
+    "--channels=1",
+    f"--latent={GAN_LATENT}",
+    f"--width={WIDTH}",
+]
 COMPARISONS = {
     "VAE": Comparison(
         "vae",
@@ -49,8 +61,10 @@ COMPARISONS = {
             f"--latent={LATENT}",
             f"--width={WIDTH}",
         ],
-        {"torch": [], "torch, channels last": ["--channels-last"]},
+        VARIANTS,
     ),
+    "GAN": Comparison("gan", GAN_PEER, VARIANTS),
+    "GAN with R1": Comparison("gan_r1", [*GAN_PEER, "--r1"], VARIANTS),
 }
 
 
@@ -68,7 +82,27 @@ def of_vae(folder: Path) -> tuple[type, Any]:
     return vae.VAE, options.make(vae.Config, data=f"npz:{path}", output="bernoulli", **sizes)
 
 
-CASES = {"vae": of_vae}
+def of_gan(folder: Path, r1: bool) -> tuple[type, Any]:
+    """The method and its configuration, on random images."""
+    import numpy as np
+
+    from missing_bits import options
+    from missing_bits.generative import gan
+
+    path = folder / "images.npz"
+    images = np.random.default_rng(0).integers(0, 256, (4 * GAN_BATCH, SIDE, SIDE), np.uint8)
+    np.savez(path, images=images)
+    sizes = {"batch_size": GAN_BATCH, "latent": GAN_LATENT, "width": WIDTH}
+    sizes["discriminator_width"] = WIDTH
+    return gan.GAN, options.make(gan.Config, data=f"npz:{path}", r1=r1, **sizes)
+
+
+CASES = {
+    "vae": of_vae,
+    "gan": functools.partial(of_gan, r1=False),
+    "gan_r1": functools.partial(of_gan, r1=True),
+}
+LOSSES = {"gan": "train/discriminator_loss", "gan_r1": "train/discriminator_loss"}
 
 
 def run_updates(case: str, seconds: float) -> dict:
@@ -90,12 +124,12 @@ def run_updates(case: str, seconds: float) -> dict:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates) < 3:
         rates.append(1 / updates.make(1))
-    learned = updates.family.first.learned(updates.running.state)
+    params = updates.running.state.params
     return {
         "updates_per_second": statistics.median(rates),
         "steps": updates.done,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(learned)),
-        "loss": updates.metrics()["train/loss"],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "loss": updates.metrics()[LOSSES.get(case, "train/loss")],
     }
 
 
@@ -149,6 +183,8 @@ def main() -> None:
         cells = [f"{rate[which]:.2f}" for which in ("median", "min", "max")]
         parameters = runs[name, where][0]["parameters"]
         print(f"| {name} | {where} | {' | '.join(cells)} | {ratio} | {parameters:,} |")
+    slower = rates["GAN", OURS]["median"] / rates["GAN with R1", OURS]["median"]
+    print(f"\nAn update of ours with R1 takes {slower:.2f} times as long as one without.")
     if args.out:
         named = {", ".join(case): done for case, done in runs.items()}
         args.out.write_text(json.dumps({"machine": machine, "runs": named}, indent=2) + "\n")

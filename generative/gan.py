@@ -127,6 +127,12 @@ TINY = {
 }
 
 _POINTS = 500  # in a frame of the album
+_DRAWN = (
+    *("eval/frechet_distance", "eval/diversity"),
+    *("eval/modes", "eval/share_near", "eval/mode_deviation", "eval/mode_kl"),
+    *("train/generator_loss", "train/discriminator_loss", "train/discriminator_accuracy"),
+    *("train/real_logit", "train/fake_logit", "train/penalty"),
+)
 _AT_ONCE = 500  # images that are generated at once
 _STEPS = 10  # of an interpolation
 
@@ -270,6 +276,7 @@ class GAN:
             evaluations=8,
             small=config.network == "mlp",
             shown=("train/generator_loss", "train/discriminator_loss"),
+            drawn=_DRAWN,
         )
         self.evaluation = resources.evaluation
         self.data_digest = resources.data.digest

@@ -692,15 +692,28 @@ class _Session:
         return True
 
     def _draw_curve(self, member: Member, baselines: dict[str, float]) -> None:
+        """The headline's curve, and those of all measures the method wants drawn."""
         name = self.headline.name
+        subject = options.value(member.config, self.experiment.subject)
+        title = f"{member.name} on {subject}"
+        rows = list(read_rows(member.path).rows)
         curves.draw(
-            read_rows(member.path).rows,
+            rows,
             name,
             self.plan.unit,
-            f"{member.name} on {options.value(member.config, self.experiment.subject)}",
+            title,
             member.path / "learning_curve.png",
             statistics.interval,
             _beside(baselines, name),
+        )
+        curves.panels(
+            rows,
+            self.plan.drawn,
+            self.plan.unit,
+            title,
+            member.path / "curves.png",
+            statistics.interval,
+            lambda metric: _beside(baselines, metric),
         )
 
     def _hand_over(
