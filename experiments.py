@@ -159,7 +159,7 @@ EXPERIMENTS = {
     ),
     "gan": Row(
         "missing_bits.generative.gan:GAN",
-        "GAN: a generator whose images a discriminator takes for real (Goodfellow 2014)",
+        "GAN: images that a discriminator takes for real (Goodfellow 2014)",
         "digits",
     ),
     "sequences": Row(

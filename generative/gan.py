@@ -1,6 +1,6 @@
 """Generative adversarial network: a generator whose images a discriminator cannot tell from real.
 
-Goodfellow et al. 2014. FILLED
+Goodfellow et al. 2014.
 
     python run.py --exp=gan
     python run.py --exp=gan --data=ring
@@ -334,10 +334,6 @@ class GAN:
             return images
         return differentiable.distort(keys, 2 * images - 1, self.config.augmentation)
 
-    def normalized(self, params: hk.Params, vectors: spectral.Vectors) -> spectral.Normalized:
-        """The discriminator's parameters as they are applied."""
-        return spectral.normalize(params, vectors)
-
     def discriminator_loss(
         self,
         params: hk.Params,
@@ -358,7 +354,7 @@ class GAN:
           shares: [B] in [0, 1], of the real images where wgan_gp looks at slopes.
         """
         config = self.config
-        params, vectors = self.normalized(params, state.vectors)
+        params, vectors = spectral.normalize(params, state.vectors)
 
         def score(x: jax.Array) -> tuple[jax.Array, Any]:
             return self.discriminator.apply(params, state.statistics.discriminator, None, x, labels)
@@ -395,7 +391,7 @@ class GAN:
           keys: [B], of the distortions.
         """
         made = self.generate(params, state.statistics.generator, z, labels, keys)
-        judges, _ = self.normalized(state.params.discriminator, state.vectors)
+        judges, _ = spectral.normalize(state.params.discriminator, state.vectors)
         logits, _ = self.discriminator.apply(
             judges, state.statistics.discriminator, None, made.x, labels
         )

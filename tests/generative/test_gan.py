@@ -15,6 +15,7 @@ from missing_bits.generative import gan, generators
 from missing_bits.generative.gan import GAN, Config, Learned
 from missing_bits.loop.family import Family
 from missing_bits.loop.parallel import Layout
+from missing_bits.nets import spectral
 
 RING = {
     "data": "ring",
@@ -235,7 +236,7 @@ def test_spectral_normalization_holds_the_discriminator():
     vectors = state.vectors
     params = jax.tree.map(lambda p: 9 * p, state.params.discriminator)
     for _ in range(100):
-        normalized, vectors = experiment.normalized(params, vectors)
+        normalized, vectors = spectral.normalize(params, vectors)
 
     def score(x):
         return experiment.discriminator.apply(normalized, {}, None, x[None, None, None], None)[0][0]
