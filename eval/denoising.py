@@ -79,14 +79,15 @@ def evaluation(
         return of_filters()
 
     def pictures(learned: Any, seed: int, folder: Path) -> None:
-        """Test images, noisy, denoised, and as the best filter leaves them."""
+        """Test images, noisy, denoised, and as each filter leaves them."""
         clean, noisy = (some[:: max(1, len(some) // _DRAWN)][:_DRAWN] for some in tested())
-        measured = of_filters()
-        name = max(tuned(), key=lambda name: measured[f"baseline/{name}_psnr"])
-        sets = [clean, noisy, by_network(learned, noisy), tuned()[name](noisy)]
-        sets = [np.clip(some, 0, 1) for some in sets]
-        title = f"Original, noisy, denoised, {name.replace('_', ' ')} filter"
-        pictures_of_images.cards(sets, 2, title, folder / "denoised.png")
+        by_filters = [fn(noisy) for fn in tuned().values()]
+        sets = [clean, noisy, by_network(learned, noisy), *by_filters]
+        names = ", ".join(name.replace("_", " ") for name in tuned())
+        title = f"Original, noisy, denoised; by filters: {names}"
+        pictures_of_images.cards(
+            [np.clip(x, 0, 1) for x in sets], 1, title, folder / "denoised.png"
+        )
 
     headline = Headline("eval/psnr")
     against = "Gaussian, median and non-local-means filters"
