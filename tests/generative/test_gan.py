@@ -274,7 +274,8 @@ def test_spectral_normalization_holds_the_discriminator():
         ({"data": "grid", "augmentation": ("color",)}, "--augmentation is for images"),
         ({"data": "grid", "data_dir": "there"}, "--data-dir=there is for"),
         ({"data": "ring", "image_size": 8}, "--image-size=8 is for images, but --data=ring"),
-        ({"data": "rings"}, "--data=rings is not a set of images"),
+        ({"data": "rings"}, "--data=rings is not a set of images or points. Did you mean ring?"),
+        ({"data": "topics"}, "--data=topics is text, not a set of images"),
         ({"eval_samples": 3}, "--eval-samples is 3"),
     ],
 )
