@@ -353,7 +353,7 @@ def test_it_finds_the_ring(optimized):
     updates = 800
     settings = {
         **gan.PRESETS["ring"],
-        **{"data": "ring", "batch_size": 128, "latent": 2, "updates": updates, "r1_weight": 1e-2},
+        **{"data": "ring", "updates": updates, "r1_weight": 1e-2},
         "optimizer": {"learning_rate": 3e-3, "momentum": 0.5},
     }
     config = options.make(Config, **settings)
