@@ -17,7 +17,7 @@ from missing_bits import optimizers
 from missing_bits.eval.probes import at_once, in_batches
 from missing_bits.nets.discriminator import Discriminator
 
-_WIDTH = 32
+_WIDTH = 16
 _BATCH = 64  # of each kind
 _OPTIMIZER = optimizers.Optimizer(learning_rate=1e-3)
 

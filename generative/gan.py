@@ -85,16 +85,19 @@ class Config:
     """Penalize the discriminator's slope at real images (Mescheder et al. 2018)."""
     r1_weight: float = row(1.0)
     """Gamma, the weight of that penalty, at least 0."""
+    r1_end: float = row(1.0)
+    """The last weight as a share of the first, to which it falls as a cosine, at least 0: sharp
+    details at last, where a strong penalty early keeps all modes (as in Huang et al. 2024)."""
     gradient_penalty: float = row(10.0)
     """Lambda, the weight of the penalty of wgan_gp, at least 0."""
     augmentation: tuple[Distortion, ...] = ()
     """How all images are distorted that the discriminator sees: color, translation, cutout
     (DiffAugment, Zhao et al. 2020)."""
-    average: float = row(0.999)
+    average: float = row(0.998)
     """Share that the moving average of the generator keeps at an update, 0 up to 1; fewer in the
     first updates."""
     optimizer: optimizers.Optimizer = optimizers.Optimizer(
-        learning_rate=1e-3, momentum=0.0, squares=0.99, weight_decay=0.0, warmup=0.0, end=0.1
+        learning_rate=3e-3, momentum=0.0, squares=0.99, weight_decay=0.0, warmup=0.0, end=0.1
     )
     """How parameters of both networks move."""
     discriminator_rate: float = row(1.0)
@@ -206,7 +209,7 @@ class GAN:
         """Raises `UserError` for settings that cannot run."""
         require_positive(config, "updates", "batch_size", "latent", "width", "discriminator_width")
         require_positive(config, "discriminator_rate")
-        require_between(config, 0, float("inf"), "r1_weight", "gradient_penalty")
+        require_between(config, 0, float("inf"), "r1_weight", "r1_end", "gradient_penalty")
         require_between(config, 0, 0.999999, "average")
         normalizes = "batch" in (config.generator_norm, config.discriminator_norm)
         require(
@@ -375,7 +378,7 @@ class GAN:
         penalty = jnp.float32(0)
         if config.r1:
             of_real, slopes, statistics = adversarial.sloped(score, real)
-            penalty = config.r1_weight * adversarial.r1(slopes)
+            penalty = self.r1_weight(state.album.count) * adversarial.r1(slopes)
         else:
             of_real, statistics = score(real)
         if config.loss == "wgan_gp":
@@ -384,6 +387,12 @@ class GAN:
             penalty = config.gradient_penalty * adversarial.gradient_penalty(slopes)
         loss = adversarial.discriminator(config.loss, of_real, of_fake) + penalty
         return loss, Judgment(of_real, of_fake, penalty, statistics, vectors)
+
+    def r1_weight(self, count: jax.Array) -> jax.Array:
+        """Gamma after `count` updates."""
+        config = self.config
+        falling = (1 + jnp.cos(jnp.pi * count / config.updates)) / 2  # from 1 to 0
+        return config.r1_weight * (config.r1_end + (1 - config.r1_end) * falling)
 
     def generator_loss(
         self,

@@ -162,6 +162,15 @@ def test_the_moving_average_is_exact():
         np.testing.assert_allclose(leaf, expected, rtol=1e-6)
 
 
+def test_the_weight_of_r1_falls_as_a_cosine():
+    """From 2 to 0.25 times 2: 1.25 at the middle, and a constant by default."""
+    falling = make(RING, r1_weight=2.0, r1_end=0.25)
+    found = [float(falling.r1_weight(jnp.int32(count))) for count in (0, 15, 30)]
+    assert found == pytest.approx([2, 1.25, 0.5])
+    constant = make(RING, r1_weight=2.0)
+    assert float(constant.r1_weight(jnp.int32(17))) == pytest.approx(2)
+
+
 def test_what_is_learned_is_the_average():
     experiment = make(RING)
     state, _ = inputs(experiment)

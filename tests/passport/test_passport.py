@@ -111,7 +111,7 @@ CASES = {
         "gan",
         {"conditional": True},
         inert=("gradient-penalty",),
-        marked=("optimizer.learning-rate", "r1-weight", "gradient-penalty", "discriminator-rate"),
+        marked=("optimizer.learning-rate", "r1-weight", "r1-end", "discriminator-rate"),
     ),
     "finetune": Case(
         "finetune",
