@@ -113,6 +113,9 @@ class ImagesOrPoints:
     def check(self, prefix: str) -> None:
         """Raises `UserError` as `Images.check`; points have neither files nor a size."""
         if not self.are_points:
+            if not is_text(self.data):
+                known = (*_IMAGES, *points.NAMES)
+                _name_and_path(self.data, known, "a set of images or points", prefix)
             Images(self.data, self.data_dir, self.image_size).check(prefix)
             return
         require(

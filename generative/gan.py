@@ -80,7 +80,7 @@ class Config:
     conditional: bool = False
     """Give both networks the label too, so that images of a class can be drawn."""
     loss: adversarial.Loss = "non_saturating"
-    """What the networks play for; wgan_gp adds its gradient penalty."""
+    """What the networks play for; wgan_gp, which has a penalty of its own, needs --no-r1."""
     r1: bool = True
     """Penalize the discriminator's slope at real images (Mescheder et al. 2018)."""
     r1_weight: float = row(1.0)
@@ -111,7 +111,11 @@ _TOY = {
     "updates": 20_000,
     "eval_samples": 2_500,
 }
-PRESETS: dict[str, dict[str, Any]] = {"ring": _TOY, "grid": _TOY, "fashion_mnist": {}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "ring": {**_TOY, "r1_weight": 1e-4},
+    "grid": {**_TOY, "r1_weight": 1e-3},
+    "fashion_mnist": {"updates": 6_000, "width": 16, "discriminator_width": 16},
+}
 TINY = {
     "data": "digits",
     "network": "mlp",
@@ -207,9 +211,14 @@ class GAN:
             f"--batch-size is {config.batch_size}, but a network normalizes over the batch; give "
             "at least 2, or --generator-norm=none and no --discriminator-norm=batch.",
         )
-        penalty = "--r1" if config.r1 else "--loss=wgan_gp"
+        own = config.loss == "wgan_gp"
         require(
-            config.discriminator_norm != "batch" or not (config.r1 or config.loss == "wgan_gp"),
+            not (own and config.r1),
+            "--loss=wgan_gp has a penalty of its own, and --r1 is another; add --no-r1.",
+        )
+        penalty = "--loss=wgan_gp" if own else "--r1"
+        require(
+            config.discriminator_norm != "batch" or not (own or config.r1),
             f"{penalty} penalizes the slope of each image's logit, which batch normalization ties "
             "to the other images: take --discriminator-norm=none or spectral, or another loss and "
             "--no-r1.",
@@ -363,13 +372,13 @@ class GAN:
         penalty = jnp.float32(0)
         if config.r1:
             of_real, slopes, statistics = adversarial.sloped(score, real)
-            penalty += config.r1_weight * adversarial.r1(slopes)
+            penalty = config.r1_weight * adversarial.r1(slopes)
         else:
             of_real, statistics = score(real)
         if config.loss == "wgan_gp":
             middle = adversarial.between(real, fake, shares)
             slopes = adversarial.sloped(score, middle).slopes
-            penalty += config.gradient_penalty * adversarial.gradient_penalty(slopes)
+            penalty = config.gradient_penalty * adversarial.gradient_penalty(slopes)
         loss = adversarial.discriminator(config.loss, of_real, of_fake) + penalty
         return loss, Judgment(of_real, of_fake, penalty, statistics, vectors)
 

@@ -17,7 +17,8 @@ from missing_bits.nets.layers import BatchNorm
 Network = Literal["conv", "mlp"]
 Norm = Literal["none", "batch", "spectral"]
 
-_STAGES = 2  # of the convolutional network, each of which halves the sides
+_SMALLEST = 8  # pixels: the longer side of the last map, at most
+_FEWEST_STAGES = 2  # of the convolutional network, each of which halves the sides
 _SLOPE = 0.2  # of the leaky ReLU below zero
 # He et al. 2015, equation 15 with the slope.
 _HE = hk.initializers.VarianceScaling(2 / (1 + _SLOPE**2), "fan_in", "truncated_normal")
@@ -26,10 +27,10 @@ _HE = hk.initializers.VarianceScaling(2 / (1 + _SLOPE**2), "fan_in", "truncated_
 class Discriminator(hk.Module):
     """An image, perhaps with a class, becomes a logit of being real.
 
-    The convolutional network has a layer of `width` channels, and twice halves the sides and
-    doubles the channels, by windows of 4 x 4 pixels, which overlap evenly. The MLP has two hidden
-    layers of 8 `width` units. A class adds the product of the last features and a vector of its own
-    (Miyato and Koyama 2018).
+    The convolutional network has a layer of `width` channels, and halves the sides and doubles the
+    channels, by windows of 4 x 4 pixels, which overlap evenly: twice, or as often as leads to a map
+    of at most 8 x 8. The MLP has two hidden layers of 8 `width` units. A class adds the product of
+    the last features and a vector of its own (Miyato and Koyama 2018).
 
     Args:
       network: "conv" or "mlp".
@@ -80,8 +81,10 @@ class Discriminator(hk.Module):
     @hk.transparent
     def _convolve(self, x: jax.Array) -> jax.Array:
         x = self._activate(Conv2D(self._width, 3, w_init=_HE)(x), first=True)
-        for stage in range(1, _STAGES + 1):
-            x = Conv2D(self._width * 2**stage, 4, 2, w_init=_HE)(x)
+        stages = 0
+        while stages < _FEWEST_STAGES or max(x.shape[1:3]) > _SMALLEST:
+            stages += 1
+            x = Conv2D(self._width * 2**stages, 4, 2, w_init=_HE)(x)
             x = self._activate(x, first=False)
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 

@@ -41,6 +41,15 @@ def test_classes_matter_where_there_are_any():
     np.testing.assert_array_equal(without(x, labels), without(x, labels * 0))
 
 
+@pytest.mark.parametrize(("side", "features"), [(16, 4 * 4 * 8), (28, 7 * 7 * 8), (64, 8 * 8 * 16)])
+def test_the_last_map_is_small(side, features):
+    """Of two halvings 2 x 2 x width channels, of three twice as many."""
+    network = hk.transform(lambda x: Discriminator(width=2)(x, None))
+    x = jax.ShapeDtypeStruct((1, side, side, 1), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), x)
+    assert params["discriminator/logit"]["w"].shape == (features, 1)
+
+
 def test_points_are_images_of_one_pixel():
     score, x, labels = made((1, 1, 2), network="mlp", width=2)
     assert score(x, labels).shape == (4,)
