@@ -10,7 +10,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from missing_bits.nets.conv import Conv2D
+from missing_bits.nets.conv import Conv2D, conv2d
 from missing_bits.nets.layers import BatchNorm
 from missing_bits.numeric import ceil_div
 
@@ -88,8 +88,7 @@ class Generator(hk.Module):
         x = self._activate(x, is_training)
         for height, width in zip(rows[1:], columns[1:], strict=True):
             channels //= 2
-            x = doubled(x)[:, :height, :width]
-            x = Conv2D(channels, 3, w_init=_HE)(x)
+            x = DoublingConv2D(channels)(x)[:, :height, :width]
             x = self._activate(x, is_training)
         return Conv2D(self._shape[2], 3, name="pixels")(x)
 
@@ -100,6 +99,62 @@ class Generator(hk.Module):
         return jax.nn.silu(x)
 
 
+class DoublingConv2D(hk.Module):
+    """Repeats each pixel in a square of 2 x 2, then convolves with a kernel of 3 x 3.
+
+    Args:
+      output_channels: O.
+      name: of the module.
+    """
+
+    def __init__(self, output_channels: int, name: str | None = None):
+        super().__init__(name)
+        self._channels = output_channels
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Images [B, 2 H, 2 W, O] of [B, H, W, C]."""
+        w = hk.get_parameter("w", (3, 3, x.shape[3], self._channels), init=_HE)
+        b = hk.get_parameter("b", (self._channels,), init=jnp.zeros)
+        return doubling_conv2d(x, w) + b[None, None, None]
+
+
+def doubling_conv2d(x: jax.Array, w: jax.Array) -> jax.Array:
+    """What a kernel of 3 x 3 makes of an image whose pixels are repeated in squares of 2 x 2.
+
+    Of the nine products of a window, up to four meet the same pixel: their weights are added first,
+    which leaves four. A kernel of 2 x 2 for each of the four places in a square gives the same sums
+    at less than half the products.
+
+    Args:
+      x: [B, H, W, C].
+      w: [3, 3, C, O].
+
+    Returns:
+      [B, 2 H, 2 W, O], as of padding "SAME".
+    """
+    batch, height, width, _ = x.shape
+    kernels = [place for row in _of_places(w, 0) for place in _of_places(row, 1)]  # [2, 2, C, O]
+    # Padded here, not by the convolution: its gradient convolves the image with one that has a row
+    # and a column more, and where the second is larger XLA swaps the two, into a slow layout.
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = conv2d(x, jnp.concatenate(kernels, axis=3), padding="VALID")
+    y = y.reshape(batch, height + 1, width + 1, 2, 2, w.shape[3])
+    rows = jnp.stack([y[:, :height, :, 0], y[:, 1:, :, 1]], axis=2)  # [B, H, 2, W + 1, 2, O]
+    squares = jnp.stack([rows[:, :, :, :width, 0], rows[:, :, :, 1:, 1]], axis=4)
+    return squares.reshape(batch, 2 * height, 2 * width, w.shape[3])
+
+
+def _of_places(w: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """The weights of even and of odd places of the result: two for three along an axis of w.
+
+    Even places meet the pixel before once and their own twice, odd ones their own twice and the one
+    after.
+    """
+    before, here, after = jnp.moveaxis(w, axis, 0)
+    even = jnp.stack([before, here + after], axis)
+    return even, jnp.stack([before + here, after], axis)
+
+
 def sides(shape: tuple[int, int]) -> tuple[list[int], list[int]]:
     """Heights and widths of the maps that lead to an image [H, W], the smallest first."""
     heights = [ceil_div(shape[0], 2), shape[0]]
@@ -108,10 +163,3 @@ def sides(shape: tuple[int, int]) -> tuple[list[int], list[int]]:
         heights.insert(0, ceil_div(heights[0], 2))
         widths.insert(0, ceil_div(widths[0], 2))
     return heights, widths
-
-
-def doubled(x: jax.Array) -> jax.Array:
-    """Images [B, 2 H, 2 W, C] of [B, H, W, C]: each pixel fills a square."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)

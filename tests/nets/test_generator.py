@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from missing_bits.nets import generator
+from missing_bits.nets.conv import conv2d
 from missing_bits.nets.generator import Generator
 
 
@@ -29,13 +30,24 @@ def test_images_of_any_size(network, shape):
 
 def test_maps_double_up_to_the_image():
     assert generator.sides((28, 28)) == ([7, 14, 28], [7, 14, 28])
-    assert generator.sides((13, 10)) == ([4, 7, 13], [3, 5, 10])
+    assert generator.sides((13, 10)) == ([7, 13], [5, 10])
+    assert generator.sides((8, 1)) == ([4, 8], [1, 1])
 
 
-def test_each_pixel_becomes_a_square():
-    x = jnp.arange(4.0).reshape(1, 2, 2, 1)
-    expected = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-    np.testing.assert_array_equal(generator.doubled(x)[0, :, :, 0], expected)
+def test_doubling_and_convolving_in_one_equals_both_apart():
+    """With its gradients, in sizes that are not square."""
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
+    w = jax.random.normal(jax.random.key(1), (3, 3, 4, 6))
+
+    def apart(x, w):
+        return conv2d(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), w)
+
+    def with_gradients(fn):
+        return jax.value_and_grad(lambda *inputs: jnp.sum(jnp.sin(fn(*inputs))), (0, 1))(x, w)
+
+    np.testing.assert_allclose(generator.doubling_conv2d(x, w), apart(x, w), atol=1e-4)
+    both = with_gradients(generator.doubling_conv2d), with_gradients(apart)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3), *both)
 
 
 def test_a_class_changes_the_image_and_latents_do():
