@@ -1,7 +1,7 @@
 """Generative adversarial network: a generator whose images a discriminator cannot tell from real.
 
-Goodfellow et al. 2014. On the ring of 8 Gaussians, 60,000 updates of the preset (three minutes on
-half a core) find all modes, with 87 % of the points within three deviations of one (one seed).
+Goodfellow et al. 2014. On the ring of 8 Gaussians, a run of 60,000 updates (one seed) found all
+modes, with 87 % of the points within three deviations of one.
 
     python run.py --exp=gan
     python run.py --exp=gan --data=ring
