@@ -140,6 +140,22 @@ EXPERIMENTS = {
         "Deep graph infomax: nodes know the graph they are of (Velickovic 2019)",
         "blocks",
     ),
+    "autoencoder": Row(
+        "missing_bits.generative.autoencoder:Autoencoder",
+        "Autoencoder: images through a few numbers and back (Hinton 2006)",
+        "digits",
+    ),
+    "denoiser": Row(
+        "missing_bits.generative.autoencoder:Autoencoder",
+        "Its noisy form at full resolution (Vincent 2008, Zhang 2017)",
+        "digits",
+        {"noise": 0.3, "network": "full_resolution"},
+    ),
+    "vae": Row(
+        "missing_bits.generative.vae:VAE",
+        "Variational autoencoder: images from a normal latent (Kingma 2013)",
+        "digits",
+    ),
     "finetune": Row(
         "missing_bits.supervised.finetune:Finetune",
         "Fine-tune an encoder on few labels, or its classifier alone",
@@ -155,6 +171,11 @@ EXPERIMENTS = {
         "missing_bits.supervised.classify:Classify",
         "The same networks trained with labels: what to compare with",
         "photos",
+    ),
+    "gan": Row(
+        "missing_bits.generative.gan:GAN",
+        "GAN: images that a discriminator takes for real (Goodfellow 2014)",
+        "digits",
     ),
     "sequences": Row(
         "missing_bits.supervised.sequences:Sequences",
@@ -221,7 +242,8 @@ COMMANDS = {
         "missing_bits.commands.play", "python run.py play --from=RUN --out=episodes.gif"
     ),
     "sample": Command(
-        "missing_bits.commands.sample", 'python run.py sample --from=RUN --prompt="The "'
+        "missing_bits.commands.sample",
+        'python run.py sample --from=RUN --prompt="The " (text), --out=samples.png (images)',
     ),
     "runs": Command(
         "missing_bits.commands.runs", "python run.py runs [FOLDER] --sort=headline --filter=..."

@@ -102,6 +102,15 @@ def load(
     return Read(card, what, trees)
 
 
+def kind(path: Path) -> str:
+    """The kind of what a file holds, as its card says; empty where it says none."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return str(_card(file.metadata() or {}).get("kind", ""))
+    except (OSError, SafetensorError, Unsound):
+        return ""
+
+
 def expect(condition: bool, otherwise: str) -> None:
     """Raises `Unsound(otherwise)` unless `condition` holds."""
     if not condition:
@@ -220,7 +229,7 @@ def file_in(folder: Path, what: str, seed: int | None, whose: str) -> Path:
 
     Args:
       folder: of the run.
-      what: was handed over, which is the name of the folder in it: "encoder" or "policy".
+      what: was handed over, which is the name of the folder in it, such as "encoder".
       seed: None for the first.
       whose: kind of run leaves one, for messages.
 

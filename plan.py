@@ -24,6 +24,8 @@ class Plan:
     """Whether an update is so little arithmetic that sharing it among CPU threads slows it down."""
     shown: tuple[str, ...] = ("train/loss",)
     """Metrics that the progress line shows, after the headline."""
+    drawn: tuple[str, ...] = ()
+    """Metrics whose curves are drawn together at the end of a run, besides the headline's own."""
     owned: tuple[str, ...] = ()
     """Fields of the state that belong to one device, such as a replay. All others are the same on
     devices that share a seed, and are stored once."""

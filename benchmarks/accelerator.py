@@ -38,6 +38,7 @@ from suite_updates import Updates
 from missing_bits import options
 from missing_bits.agents import dqn
 from missing_bits.eval import collapse, knn, linear_probe
+from missing_bits.generative import gan, vae
 from missing_bits.nets import layers
 from missing_bits.optimizers import Optimizer
 from missing_bits.ssl import barlow_twins, bert, gpt, mae
@@ -78,6 +79,8 @@ class Subject(NamedTuple):
     seeds: int = 1
     warm_up: int = 3
     """Updates before the clock starts."""
+    loss: str = "train/loss"
+    """A metric that must be a number."""
 
 
 class Row(NamedTuple):
@@ -218,6 +221,55 @@ def graph_nodes(quick: bool, folder: Path) -> Subject:
     return Subject(graphs.Graphs, config, 1, peer)
 
 
+def bits_of_images(quick: bool, folder: Path) -> Subject:
+    """A variational autoencoder on random bits of 32x32, its encoder in bfloat16."""
+    batch_size = 1024
+    side = 32
+    latent = 64
+    width = 64
+    if quick:
+        config = options.make(vae.Config, **vae.TINY)
+    else:
+        path = folder / "bits.npz"
+        bits = np.random.default_rng(0).integers(0, 2, (batch_size, side, side, 3), np.uint8)
+        np.savez(path, images=255 * bits)
+        config = options.make(
+            vae.Config,
+            data=f"npz:{path}",
+            output="bernoulli",
+            batch_size=batch_size,
+            latent=latent,
+            decoder_width=width,
+            bfloat16=True,
+        )
+    peer = ["vae.py", f"--batch-size={batch_size}", f"--side={side}", "--channels=3"]
+    peer += [f"--latent={latent}", f"--width={width}", "--channels-last", "--bfloat16"]
+    return Subject(vae.VAE, config, config.batch_size, peer)
+
+
+def game_of_images(quick: bool, folder: Path) -> Subject:
+    """A generative adversarial network with R1 at every update, on random images of 32x32."""
+    batch_size = 512
+    side = 32
+    latent = 128
+    width = 64
+    if quick:
+        config = options.make(gan.Config, **gan.TINY)
+    else:
+        config = options.make(
+            gan.Config,
+            data=random_images(folder, side, batch_size),
+            batch_size=batch_size,
+            latent=latent,
+            width=width,
+            discriminator_width=width,
+        )
+    peer = ["gan.py", f"--batch-size={batch_size}", f"--side={side}", "--channels=3", "--r1"]
+    peer += [f"--latent={latent}", f"--width={width}", "--channels-last"]
+    loss = "train/discriminator_loss"
+    return Subject(gan.GAN, config, config.batch_size, peer, loss=loss)
+
+
 def random_images(folder: Path, side: int, count: int) -> str:
     """The option `--data` for a file of random images in color."""
     path = folder / f"{side}.npz"
@@ -245,6 +297,8 @@ ROWS = (
     Row("MAE, vit_small, 224x224", "images", masked_images, 45),
     Row("BERT, bert_medium, 128 tokens", "rows", masked_text, 35),
     Row("GPT, gpt2, 1,024 tokens", "rows", next_tokens, 45),
+    Row("VAE, 32x32", "images", bits_of_images, 30),
+    Row("GAN with R1, 32x32", "images", game_of_images, 40),
     Row(
         "Barlow Twins, ResNet-50, 224x224",
         "pairs",
@@ -418,7 +472,7 @@ def measure(subject: Subject, seconds: float, device: jax.Device) -> dict[str, A
     flops = counted(updates)
     achieved = None if flops is None else flops / per_update
     peak = PEAKS.get(device.device_kind)
-    loss = updates.metrics()["train/loss"]
+    loss = updates.metrics()[subject.loss]
     if not math.isfinite(loss):
         raise FloatingPointError("the loss is not a number")
     return {

@@ -1,4 +1,4 @@
-"""Text that a language model writes after a prompt, as it comes.
+"""Text that a language model writes after a prompt, as it comes; images: see sample_images.py.
 
 python run.py sample --from=RUN --prompt="The "
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 import tyro
 
-from missing_bits.commands import command_line
+from missing_bits.commands import command_line, sample_images
 from missing_bits.errors import UserError, require, require_between, require_positive
 from missing_bits.loop.process import keep_compiled_programs
 from missing_bits.notes import say
@@ -28,7 +28,10 @@ _PLAIN = "\n\t"  # of the control characters, those that a terminal may get
 
 @dataclass(frozen=True)
 class Config:
-    """Writes on from a prompt, each token drawn from what the model predicts after those before."""
+    """Writes on from a prompt, each token drawn from what the model predicts after those before.
+
+    Of a run that generates images it draws these, and has other options: sample --from=RUN --help.
+    """
 
     run: Annotated[str, tyro.conf.arg(name="from")]
     """Folder of a finished run of --exp=gpt, or one of its .safetensors files."""
@@ -65,6 +68,8 @@ class Config:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns the exit status."""
+    if sample_images.are_meant(arguments):
+        return sample_images.main(arguments)
     config = command_line.of_command("sample", Config, arguments)
     keep_compiled_programs()
     ready = prepare(config)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from missing_bits.data import files
+from missing_bits.data import files, points
 from missing_bits.data.documents import Corpus
 from missing_bits.data.images import ImageSet
+from missing_bits.data.points import Points
 from missing_bits.errors import require
 
 _IMAGES = ("photos", "digits", "fashion_mnist", "cifar10", "imagenet", "npz:PATH", "folder:PATH")
@@ -90,6 +91,54 @@ class Images:
         if name == "npz":
             return module.load(files.at(path))
         return module.load()
+
+
+@dataclass(frozen=True)
+class ImagesOrPoints:
+    """Which images, or points on a plane, to learn from."""
+
+    data: str = "digits"
+    """Images: photos, digits, fashion_mnist, cifar10, imagenet, npz:PATH, folder:PATH; or points:
+    ring, of 8 Gaussians, grid, of 25."""
+    data_dir: str = ""
+    """Where the files of fashion_mnist, cifar10 or imagenet lie; empty for the usual places."""
+    image_size: int = 0
+    """Side to which pictures of imagenet or a folder are resized, in pixels; 0 for 224 and 64."""
+
+    @property
+    def are_points(self) -> bool:
+        """Whether they are points."""
+        return self.data in points.NAMES
+
+    def check(self, prefix: str) -> None:
+        """Raises `UserError` as `Images.check`; points have neither files nor a size."""
+        if not self.are_points:
+            if not is_text(self.data):
+                known = (*_IMAGES, *points.NAMES)
+                _name_and_path(self.data, known, "a set of images or points", prefix)
+            Images(self.data, self.data_dir, self.image_size).check(prefix)
+            return
+        require(
+            not self.data_dir,
+            f"--{prefix}data-dir={self.data_dir} is for {', '.join(_IN_FILES)}, "
+            f"not for {self.data}.",
+        )
+        require(
+            not self.image_size,
+            f"--{prefix}image-size={self.image_size} is for images, but --{prefix}data={self.data} "
+            "are points.",
+        )
+
+    def load(self) -> ImageSet | Points:
+        """The set of images, or the mixture that points are drawn from.
+
+        Raises:
+          UserError: as `check` does, or the set cannot be read.
+        """
+        self.check("")
+        if self.are_points:
+            return points.load(self.data)
+        return Images(self.data, self.data_dir, self.image_size).load()
 
 
 def check_text(data: str, prefix: str = "") -> None:

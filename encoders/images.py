@@ -101,6 +101,16 @@ class ImageEncoder:
         network = vision.tokens_of(self.network, self.bfloat16, self.patch)
         return network(variables.params, self.normalized(images), kept, mask, mask_token)
 
+    def maps(self, variables: Variables, images: jax.Array) -> jax.Array:
+        """Maps [B, H, W, D] of a network that keeps every pixel, float32.
+
+        Args:
+          variables: of this encoder.
+          images: as for `apply`.
+        """
+        network = vision.maps_of(self.network, self.bfloat16)
+        return network(variables.params, self.normalized(images))
+
     def normalized(self, images: jax.Array) -> jax.Array:
         """Images [B, H, W, C] as the network gets them.
 
@@ -180,9 +190,19 @@ class Encoder:
     """The encoder that a method trains, as options."""
 
     network: Literal[
-        "convnet", "resnet18", "resnet50", "vit_nano", "vit_micro", "vit_tiny", "vit_small"
+        "convnet",
+        "resnet18",
+        "resnet50",
+        "plain_convnet",
+        "mlp",
+        "full_resolution",
+        "vit_nano",
+        "vit_micro",
+        "vit_tiny",
+        "vit_small",
     ] = "convnet"
-    """Encoder. vit_nano is for tests."""
+    """Encoder. vit_nano is for tests; plain_convnet, mlp and full_resolution normalize nothing
+    over the batch, and are for autoencoders."""
     patch: int = 0
     """Side of a vision transformer's patches, in pixels; 0 for 4, or 16 where images have at least
     64."""

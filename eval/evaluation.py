@@ -94,6 +94,14 @@ class Evaluation:
 
         return dataclasses.replace(self, pictures=pictures)
 
+    def at_last(self) -> "Evaluation":
+        """The same evaluation, whose scores are dear: they are made at a run's last alone."""
+
+        def scores(learned: Learned, key: jax.Array, last: bool) -> dict[str, float]:
+            return self.scores(learned, key, last) if last else {}
+
+        return dataclasses.replace(self, scores=scores)
+
     def headed(self, name: str, larger_is_better: bool = True) -> "Evaluation":
         """The same evaluation under another headline."""
         return dataclasses.replace(self, headline=Headline(name, larger_is_better))

@@ -5,19 +5,17 @@ features.
 """
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from missing_bits.augment.masking import Normalized
 from missing_bits.augment.patches import Masks, Patches
-from missing_bits.data.images import ImageSet, Split
+from missing_bits.data.images import ImageSet
+from missing_bits.eval import subsets
 from missing_bits.eval.evaluation import Evaluation, Headline
-from missing_bits.eval.probes import at_once
 from missing_bits.pictures import images as pictures_of_images
 
 _TESTED = 500  # test images, at most, whose patches are restored
@@ -57,9 +55,9 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
 
     def scores(params: Any, key: jax.Array, last: bool) -> dict[str, float]:
         """The error on some test images, under the same masks each time."""
-        keys = jax.random.split(jax.random.key(0), len(_chosen(data.test, _TESTED)))
+        keys = jax.random.split(jax.random.key(0), len(subsets.chosen(data.test, _TESTED)))
         total = 0.0
-        for some, x in _batches(data.test, _TESTED):
+        for some, x in subsets.batches(data.test, _TESTED):
             masks = restorer.masks(keys[some])
             predictions = restore(params, x, masks).predictions
             targets = restorer.targets(patches.at(x, masks.hidden))
@@ -70,15 +68,15 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
     def mean_patch_error() -> float:
         """The error of guessing, at each place, the mean of training patches: for every seed."""
         total = 0.0
-        for _, x in _batches(data.train, _COUNTED):
+        for _, x in subsets.batches(data.train, _COUNTED):
             total += jnp.sum(restorer.targets(patches.of(x)).values, axis=0, keepdims=True)
-        mean = total / len(_chosen(data.train, _COUNTED))  # [1, L, P]
+        mean = total / len(subsets.chosen(data.train, _COUNTED))  # [1, L, P]
         error = 0.0
-        for _, x in _batches(data.test, _TESTED):
+        for _, x in subsets.batches(data.test, _TESTED):
             values = restorer.targets(patches.of(x)).values
             guesses = jnp.broadcast_to(mean, values.shape)
             error += len(x) * float(restorer.error(guesses, values))
-        return error / len(_chosen(data.test, _TESTED))
+        return error / len(subsets.chosen(data.test, _TESTED))
 
     def baselines(key: jax.Array) -> dict[str, float]:
         return {"baseline/mean_patch_error": mean_patch_error()}
@@ -89,7 +87,7 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
         A prediction of normalized patches gets the true mean and deviation of each patch back, as
         published (He et al. 2022, figure 2).
         """
-        x = _read(data.test, _chosen(data.test, _DRAWN))
+        x = subsets.read(data.test, subsets.chosen(data.test, _DRAWN))
         masks = restorer.masks(jax.random.split(jax.random.key(seed), len(x)))
         predictions = restore(params, x, masks).predictions
         truth = restorer.targets(patches.at(x, masks.hidden))
@@ -100,23 +98,3 @@ def evaluation(data: ImageSet, restorer: Restorer) -> Evaluation:
 
     headline = Headline("eval/masked_error", larger_is_better=False)
     return Evaluation(headline, scores, baselines, pictures, "mean patches")
-
-
-def _chosen(split: Split, most: int) -> np.ndarray:
-    """Indices [n] of at most so many images of a split, evenly spaced."""
-    count = split.images.shape[0]
-    return np.linspace(0, count - 1, min(count, most)).astype(int)
-
-
-def _read(split: Split, indices: np.ndarray) -> jax.Array:
-    """Images, float [n, H, W, C] in [0, 1]."""
-    return jnp.asarray(split.images[indices]) / 255
-
-
-def _batches(split: Split, most: int) -> Iterator[tuple[slice, jax.Array]]:
-    """The images of `_chosen`, as many at once as networks get, and which of them these are."""
-    chosen = _chosen(split, most)
-    size = at_once(split.images.shape[1:])
-    for start in range(0, len(chosen), size):
-        some = slice(start, start + size)
-        yield some, _read(split, chosen[some])

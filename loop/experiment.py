@@ -130,7 +130,7 @@ class Acting(Protocol):
 
 @runtime_checkable
 class HandingOver(Protocol):
-    """A method that leaves something behind for others: agents a policy, pretraining an encoder."""
+    """A method that leaves something behind: a policy, an encoder or a generator."""
 
     def hand_over(self, learned: Learned, path: Path, facts: Mapping[str, Any]) -> None:
         """Writes what is handed over and what is known of it to the file `path`."""
@@ -142,3 +142,13 @@ class Pretraining(HandingOver, Protocol):
 
     data_digest: str
     """Hash of the data it learns from and is evaluated on."""
+
+
+@runtime_checkable
+class Generating(HandingOver, Protocol):
+    """A method that leaves behind a generator of images."""
+
+    data_digest: str
+    """Hash of the data it learns from and is evaluated on."""
+    generator: Any
+    """The generator that it trains (`generative.generators`)."""

@@ -26,6 +26,7 @@ from missing_bits.loop.experiment import (
     Acting,
     DeviceSource,
     Experiment,
+    Generating,
     HandingOver,
     Pretraining,
 )
@@ -629,7 +630,7 @@ class _Session:
         protocol = self.experiment.evaluation.protocol
         if protocol:
             facts["protocol"] = {**protocol, "seeds": member.seeds}
-        if isinstance(self.experiment, Pretraining):
+        if isinstance(self.experiment, Pretraining | Generating):
             facts["data_digest"] = self.experiment.data_digest
         return facts
 
@@ -691,16 +692,28 @@ class _Session:
         return True
 
     def _draw_curve(self, member: Member, baselines: dict[str, float]) -> None:
+        """The headline's curve, and those of all measures the method wants drawn."""
         name = self.headline.name
         subject = canvas.subject(str(options.value(member.config, self.experiment.subject)))
+        title = f"{member.name} on {subject}"
+        rows = list(read_rows(member.path).rows)
         curves.draw(
-            read_rows(member.path).rows,
+            rows,
             name,
             self.plan.unit,
-            f"{member.name} on {subject}",
+            title,
             member.path / "learning_curve.png",
             statistics.interval,
             _beside(baselines, name),
+        )
+        curves.panels(
+            rows,
+            self.plan.drawn,
+            self.plan.unit,
+            title,
+            member.path / "curves.png",
+            statistics.interval,
+            lambda metric: _beside(baselines, metric),
         )
 
     def _hand_over(
@@ -712,7 +725,7 @@ class _Session:
             "config": options.to_json(member.config),
             "step": self.step,
         }
-        if isinstance(self.experiment, Pretraining):
+        if isinstance(self.experiment, Pretraining | Generating):
             facts["data_digest"] = self.experiment.data_digest
         if self.experiment.evaluation.protocol:
             facts["protocol"] = dict(self.experiment.evaluation.protocol)
@@ -723,6 +736,8 @@ class _Session:
     @property
     def _handed(self) -> str:
         """What is handed over: the name of its folder."""
+        if isinstance(self.experiment, Generating):
+            return "generator"
         return "encoder" if isinstance(self.experiment, Pretraining) else "policy"
 
     def _handed_file(self, member: Member, seed: int) -> Path:

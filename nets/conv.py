@@ -7,8 +7,9 @@ layouts, and this suite always trains inside a loop.
 
 So the gradients are stated here in the fast layout, on a CPU alone; on other platforms, and forward
 everywhere, this is `jax.lax.conv_general_dilated`. `benchmarks/conv_speed.py` measures the gain.
-The gradients are the same sums as the stock ones, equal up to rounding. There is no forward mode
-and there are no second derivatives.
+The gradients are the same sums as the stock ones, equal up to rounding. A convolution and its two
+gradients are linear in each of their arguments, and the gradients of any of the three are the other
+two: derivatives of every order are fast, as a penalty on gradients needs. There is no forward mode.
 
 Shapes: batch B, image H x W, kernel h x w, channels C in and O out, places of the window H' x W'.
 """
@@ -53,8 +54,8 @@ def conv2d(
     stride = _pair(stride)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], stride, padding)
-    around = tuple((int(before), int(after)) for before, after in padding)
-    return _conv2d(x, w.astype(x.dtype), stride, around)
+    sizes = zip(x.shape[1:3], w.shape[:2], stride, padding, strict=True)
+    return convolve(x, w.astype(x.dtype), _Axes(*(_Axis(*size) for size in sizes)))
 
 
 class Conv2D(hk.Module):
@@ -131,72 +132,85 @@ def _by_platform(cpu: Function, default: Function, a: jax.Array, b: jax.Array) -
     return lax.platform_dependent(a, b, cpu=in_float32, default=default)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv2d(x: jax.Array, w: jax.Array, stride: Pair, padding: tuple[Pair, Pair]) -> jax.Array:
-    conv = functools.partial(_stock, stride=stride, padding=padding)
-    return _by_platform(conv, conv, x, w)
-
-
-def _forward(
-    x: jax.Array, w: jax.Array, stride: Pair, padding: tuple[Pair, Pair]
-) -> tuple[jax.Array, Arrays]:
-    return _conv2d(x, w, stride, padding), (x, w)
-
-
 class _Axis(NamedTuple):
-    """A convolution along one axis, in pixels but for `places`."""
+    """A convolution along one axis, in pixels."""
 
     size: int  # of the image
     kernel: int
     stride: int
-    places: int  # of the window
-    before: int  # padding
-    after: int  # padding; negative: pixels that no window sees
+    padding: Pair
+
+    @property
+    def places(self) -> int:
+        """How many places the window has."""
+        return max(0, (self.size + sum(self.padding) - self.kernel) // self.stride + 1)
+
+    @property
+    def before(self) -> int:
+        """Padding before the image."""
+        return self.padding[0]
+
+    @property
+    def after(self) -> int:
+        """Padding behind it that windows reach; negative: pixels that no window sees."""
+        reach = (self.places - 1) * self.stride + self.kernel  # of all windows
+        return reach - self.before - self.size
 
 
-def _axis(size: int, kernel: int, stride: int, places: int, before: int) -> _Axis:
-    reach = (places - 1) * stride + kernel  # of all windows
-    return _Axis(size, kernel, stride, places, before, after=reach - before - size)
+class _Axes(NamedTuple):
+    """A convolution along both axes."""
+
+    rows: _Axis
+    columns: _Axis
+
+    @property
+    def stride(self) -> Pair:
+        return self.rows.stride, self.columns.stride
+
+    @property
+    def padding(self) -> tuple[Pair, Pair]:
+        return self.rows.padding, self.columns.padding
 
 
-def _of_separate_windows(x: jax.Array, dy: jax.Array, rows: _Axis, columns: _Axis) -> jax.Array:
-    """The gradient [h, w, C, O] of a kernel where no pixel is in two windows."""
-    around = [
-        (axis.before, axis.places * axis.stride - axis.size - axis.before, 0)
-        for axis in (rows, columns)
-    ]
-    x = lax.pad(x, jnp.float32(0), [(0, 0, 0), *around, (0, 0, 0)])
-    x = x.reshape(len(x), rows.places, rows.stride, columns.places, columns.stride, -1)
-    windows = x[:, :, : rows.kernel, :, : columns.kernel]
-    return jnp.einsum("bihjwc,bijo->hwco", windows, dy)
+def _convolve(x: jax.Array, w: jax.Array, axes: _Axes) -> jax.Array:
+    """The convolution [B, H', W', O] of images [B, H, W, C] with a kernel [h, w, C, O]."""
+    conv = functools.partial(_stock, stride=axes.stride, padding=axes.padding)
+    return _by_platform(conv, conv, x, w)
 
 
-def _backward(stride: Pair, padding: tuple[Pair, Pair], xw: Arrays, dy: jax.Array) -> Arrays:
-    x, w = xw
-    rows = _axis(x.shape[1], w.shape[0], stride[0], dy.shape[1], padding[0][0])
-    columns = _axis(x.shape[2], w.shape[1], stride[1], dy.shape[2], padding[1][0])
+def _to_x(dy: jax.Array, w: jax.Array, axes: _Axes) -> jax.Array:
+    """The gradient [B, H, W, C] to the images, of gradients dy [B, H', W', O]."""
 
-    def to_x(dy: jax.Array, w: jax.Array) -> jax.Array:
+    def cpu(dy: jax.Array, w: jax.Array) -> jax.Array:
         """Convolves dy, its places `stride` apart, with the turned kernel."""
         turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
-        around = [
-            (axis.kernel - 1 - axis.before, axis.kernel - 1 - axis.after)
-            for axis in (rows, columns)
-        ]
-        return _stock(dy, turned, (1, 1), around, lhs_dilation=stride)
+        around = [(axis.kernel - 1 - axis.before, axis.kernel - 1 - axis.after) for axis in axes]
+        return _stock(dy, turned, (1, 1), around, lhs_dilation=axes.stride)
 
-    def to_w(x: jax.Array, dy: jax.Array) -> jax.Array:
-        """Sums the products of windows and dy."""
+    def default(dy: jax.Array, w: jax.Array) -> jax.Array:
+        shape = (len(dy), axes.rows.size, axes.columns.size, w.shape[2])
+        like = jax.ShapeDtypeStruct(shape, dy.dtype)
+        return jax.linear_transpose(lambda x: _stock(x, w, axes.stride, axes.padding), like)(dy)[0]
+
+    return _by_platform(cpu, default, dy, w)
+
+
+def _to_w(x: jax.Array, dy: jax.Array, axes: _Axes) -> jax.Array:
+    """The gradient [h, w, C, O] to the kernel: the sum of the products of windows and dy."""
+    rows, columns = axes
+    shape = (rows.kernel, columns.kernel, x.shape[3], dy.shape[3])
+
+    def cpu(x: jax.Array, dy: jax.Array) -> jax.Array:
         if rows.kernel <= rows.stride and columns.kernel <= columns.stride:
-            return _of_separate_windows(x, dy, rows, columns)
+            return _of_separate_windows(x, dy, axes)
 
         def add(dw: jax.Array, chunk: Arrays) -> tuple[jax.Array, None]:
             """Convolves x with dy as the kernel: channels for examples, examples for channels."""
             x, dy = chunk
             x = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
             dy = dy.transpose(1, 2, 0, 3)  # [H', W', B, O]
-            around = [(rows.before, rows.after), (columns.before, columns.after)]
-            more = _stock(x, dy, (1, 1), around, rhs_dilation=stride)  # [C, h, w, O]
+            around = [(axis.before, axis.after) for axis in axes]
+            more = _stock(x, dy, (1, 1), around, rhs_dilation=axes.stride)  # [C, h, w, O]
             return dw + more.transpose(1, 2, 0, 3), None
 
         # Fewer than 8 examples do not fill the vector unit.
@@ -209,16 +223,41 @@ def _backward(stride: Pair, padding: tuple[Pair, Pair], xw: Arrays, dy: jax.Arra
             padded = jnp.pad(a, (fill, (0, 0), (0, 0), (0, 0)))
             return padded.reshape(chunks, examples, *a.shape[1:])
 
-        dw, _ = lax.scan(add, jnp.zeros(w.shape), (chunked(x), chunked(dy)))
+        dw, _ = lax.scan(add, jnp.zeros(shape), (chunked(x), chunked(dy)))
         return dw
 
-    def stock_to_x(dy: jax.Array, w: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda x: _stock(x, w, stride, padding), x)(dy)[0]
+    def default(x: jax.Array, dy: jax.Array) -> jax.Array:
+        like = jax.ShapeDtypeStruct(shape, x.dtype)
+        return jax.linear_transpose(lambda w: _stock(x, w, axes.stride, axes.padding), like)(dy)[0]
 
-    def stock_to_w(x: jax.Array, dy: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda w: _stock(x, w, stride, padding), w)(dy)[0]
-
-    return _by_platform(to_x, stock_to_x, dy, w), _by_platform(to_w, stock_to_w, x, dy)
+    return _by_platform(cpu, default, x, dy)
 
 
-_conv2d.defvjp(_forward, _backward)
+def _of_separate_windows(x: jax.Array, dy: jax.Array, axes: _Axes) -> jax.Array:
+    """The gradient [h, w, C, O] of a kernel where no pixel is in two windows."""
+    rows, columns = axes
+    around = [
+        (axis.before, axis.places * axis.stride - axis.size - axis.before, 0) for axis in axes
+    ]
+    x = lax.pad(x, jnp.float32(0), [(0, 0, 0), *around, (0, 0, 0)])
+    x = x.reshape(len(x), rows.places, rows.stride, columns.places, columns.stride, -1)
+    windows = x[:, :, : rows.kernel, :, : columns.kernel]
+    return jnp.einsum("bihjwc,bijo->hwco", windows, dy)
+
+
+def _closed(product: Callable[[jax.Array, jax.Array, _Axes], jax.Array]) -> Callable:
+    """A product of two arrays whose gradients are stated; what it keeps are its arguments."""
+    made = jax.custom_vjp(product, nondiff_argnums=(2,))
+    made.defvjp(lambda a, b, axes: (made(a, b, axes), (a, b)), _GRADIENTS[product])
+    return made
+
+
+# With c the gradient that comes in, of the shape of the product.
+_GRADIENTS = {
+    _convolve: lambda axes, xw, c: (to_x(c, xw[1], axes), to_w(xw[0], c, axes)),
+    _to_x: lambda axes, yw, c: (convolve(c, yw[1], axes), to_w(c, yw[0], axes)),
+    _to_w: lambda axes, xy, c: (to_x(xy[1], c, axes), convolve(xy[0], c, axes)),
+}
+convolve = _closed(_convolve)
+to_x = _closed(_to_x)
+to_w = _closed(_to_w)

@@ -14,6 +14,8 @@ from missing_bits.nets.conv import Conv2D
 from missing_bits.nets.layers import BatchNorm
 
 _HE = hk.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")  # He et al. 2015
+_HE_IN = hk.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal")
+_LAST_MAP = 8  # pixels: the longer side of the last map of a PlainConvNet, at most
 _SMALL = 64  # pixels: images with a shorter side get the stem for small images
 _MOST_PATCHES = 16_384  # 128 x 128: each attends to all others
 
@@ -106,6 +108,81 @@ class ResNet(hk.Module):
         return jax.nn.relu(x + y)
 
 
+class PlainConvNet(hk.Module):
+    """Convolutions that halve the sides, then a layer on all that is left.
+
+    Nothing is normalized over the batch, nor averaged over places: features can tell where things
+    are, which a decoder needs.
+
+    Args:
+      width: channels of the first convolution; each of the others has twice as many.
+      size: number of features.
+      name: of the module.
+    """
+
+    def __init__(self, width: int = 32, size: int = 256, name: str | None = None):
+        super().__init__(name)
+        self._width = width
+        self._size = size
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        """Features [B, size] of images [B, H, W, C]."""
+        width = self._width
+        x = jax.nn.silu(Conv2D(width, 4, 2, w_init=_HE_IN)(x))
+        while max(x.shape[1:3]) > _LAST_MAP:
+            width *= 2
+            x = jax.nn.silu(Conv2D(width, 4, 2, w_init=_HE_IN)(x))
+        return jax.nn.silu(hk.Linear(self._size)(hk.Flatten()(x)))
+
+
+class MLP(hk.Module):
+    """Two layers on all pixels.
+
+    Args:
+      sizes: units of the layers, the last of which are the features.
+      name: of the module.
+    """
+
+    def __init__(self, sizes: Sequence[int] = (512, 256), name: str | None = None):
+        super().__init__(name)
+        self._sizes = sizes
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        """Features [B, sizes[-1]] of images [B, H, W, C]."""
+        x = hk.Flatten()(x)
+        for size in self._sizes:
+            x = jax.nn.silu(hk.Linear(size)(x))
+        return x
+
+
+class FullResolution(hk.Module):
+    """Convolutions that keep every pixel, as for denoising (DnCNN, Zhang et al. 2017).
+
+    Unlike there, nothing is normalized over the batch, and channels and layers are fewer.
+
+    Args:
+      width: channels.
+      layers: 3x3 convolutions.
+      name: of the module.
+    """
+
+    def __init__(self, width: int = 32, layers: int = 6, name: str | None = None):
+        super().__init__(name)
+        self._width = width
+        self._layers = layers
+
+    def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+        """Features [B, width] of images [B, H, W, C]: the means of maps over places."""
+        return jnp.mean(self.maps(x), axis=(1, 2))
+
+    @hk.name_like("__call__")
+    def maps(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, width] of images [B, H, W, C]."""
+        for _ in range(self._layers):
+            x = jax.nn.silu(Conv2D(self._width, 3, w_init=_HE_IN)(x))
+        return x
+
+
 class VisionTransformer(hk.Module):
     """Vision transformer (Dosovitskiy et al. 2021): a class token and patches with fixed positions.
 
@@ -172,11 +249,14 @@ def summary(tokens: jax.Array) -> jax.Array:
     return jnp.concatenate([tokens[:, 0], jnp.mean(tokens[:, 1:], axis=1)], axis=1)
 
 
-Network = ConvNet | ResNet | VisionTransformer
+Network = ConvNet | ResNet | PlainConvNet | MLP | FullResolution | VisionTransformer
 _NETWORKS: dict[str, Callable[[int], Network]] = {  # for the side of a patch
     "convnet": lambda _: ConvNet(),
     "resnet18": lambda _: ResNet((2, 2, 2, 2), bottleneck=False),
     "resnet50": lambda _: ResNet((3, 4, 6, 3), bottleneck=True),
+    "plain_convnet": lambda _: PlainConvNet(),
+    "mlp": lambda _: MLP(),
+    "full_resolution": lambda _: FullResolution(),
     "vit_nano": lambda patch: VisionTransformer(32, 2, 1, patch),  # for tests
     "vit_micro": lambda patch: VisionTransformer(128, 4, 6, patch),
     "vit_tiny": lambda patch: VisionTransformer(192, 3, 12, patch),
@@ -194,7 +274,12 @@ def has_patches(name: str) -> bool:
 
 def has_batch_norm(name: str) -> bool:
     """Whether the network `name` normalizes over the batch, which leaves nothing of one example."""
-    return not has_patches(name)
+    return name.startswith(("convnet", "resnet"))
+
+
+def has_maps(name: str) -> bool:
+    """Whether the network `name` keeps every pixel, as `maps_of` needs."""
+    return name == "full_resolution"
 
 
 def check(name: str, image_shape: tuple[int, int, int], patch: int = 0) -> None:
@@ -239,7 +324,7 @@ def make(name: str, bfloat16: bool = False, patch: int = 0) -> hk.TransformedWit
     """An encoder by name: a Haiku transform of (images, is_training) to float32 features.
 
     Args:
-      name: convnet, resnet18, resnet50, vit_nano (for tests), vit_micro, vit_tiny or vit_small.
+      name: one of `NAMES`.
       bfloat16: compute in bfloat16; parameters, statistics and features stay float32.
       patch: side of a vision transformer's patches, in pixels; 0 for what suits the images.
     """
@@ -279,6 +364,20 @@ def tokens_of(name: str, bfloat16: bool = False, patch: int = 0) -> Callable[...
 
     def apply(params: hk.Params, *inputs: jax.Array | None) -> jax.Array:
         return policy.cast_to_output(network.apply(*policy.cast_to_compute((params, *inputs))))
+
+    return apply
+
+
+def maps_of(name: str, bfloat16: bool = False) -> Callable[[hk.Params, jax.Array], jax.Array]:
+    """A function (params, images) to float32 maps [B, H, W, D] of a network that keeps every pixel.
+
+    It shares its parameters with `make`.
+    """
+    network = hk.without_apply_rng(hk.transform(lambda images: _NETWORKS[name](0).maps(images)))
+    policy = _policy(bfloat16)
+
+    def apply(params: hk.Params, images: jax.Array) -> jax.Array:
+        return policy.cast_to_output(network.apply(*policy.cast_to_compute((params, images))))
 
     return apply
 

@@ -1,12 +1,16 @@
-"""The learning curve of a run as a picture."""
+"""The learning curve of a run as a picture, and those of all its measures."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from missing_bits.numeric import ceil_div
 from missing_bits.pictures import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw(
@@ -32,15 +36,65 @@ def draw(
       interval: the lower and upper end of an interval for figures of several seeds.
       beside: what simpler methods reach, by name: each a level line.
     """
+    figure = canvas.figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    if _curve(axes, rows, metric, unit, interval, beside):
+        axes.set_title(title)
+        figure.savefig(path, dpi=120)
+
+
+def panels(
+    rows: Iterable[Mapping[str, Any]],
+    metrics: Sequence[str],
+    unit: str,
+    title: str,
+    path: Path,
+    interval: Callable[..., tuple[float, float]],
+    beside: Callable[[str], Mapping[str, float]],
+) -> None:
+    """Draws several metrics as `draw` does, each in a panel of its own, three in a row.
+
+    Args:
+      rows: as of `draw`.
+      metrics: to draw; those that no row has leave no panel.
+      unit: as of `draw`.
+      title: above all.
+      path: the PNG file to write; nothing is written where no row has any of the metrics.
+      interval: as of `draw`.
+      beside: what simpler methods reach in a metric, by name.
+    """
+    rows = list(rows)
+    there = [metric for metric in metrics if any(metric in row for row in rows)]
+    if not there:
+        return
+    columns = min(3, len(there))
+    lines = ceil_div(len(there), columns)
+    figure = canvas.figure(figsize=(4.5 * columns, 3 * lines), layout="constrained")
+    places = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, metric in zip(places, there, strict=False):
+        _curve(axes, rows, metric, unit, interval, beside(metric))
+    for axes in places[len(there) :]:
+        axes.set_axis_off()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=100)
+
+
+def _curve(
+    axes: "Axes",
+    rows: Iterable[Mapping[str, Any]],
+    metric: str,
+    unit: str,
+    interval: Callable[..., tuple[float, float]],
+    beside: Mapping[str, float],
+) -> bool:
+    """Draws a metric, and returns whether any row has it."""
     seeds: dict[int, dict[int, float]] = {}
     for row in rows:
         if "seed" in row and isinstance(row.get(metric), int | float):
             seeds.setdefault(row["seed"], {})[row["step"]] = row[metric]
     steps = sorted(set.intersection(*map(set, seeds.values()))) if seeds else []
     if not steps:
-        return
-    figure = canvas.figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+        return False
     curves = [[curve[step] for step in steps] for curve in seeds.values()]
     values = np.array(curves)  # [seeds, points]
     if len(seeds) > 1:
@@ -60,13 +114,12 @@ def draw(
         axes.margins(y=0.15)  # a level curve is not drawn along the frame
     axes.set_xlim(left=0)
     axes.set(
-        title=title,
         xlabel=unit.replace("_", " "),
-        ylabel=metric.removeprefix("eval/").replace("_", " "),
+        ylabel=metric.removeprefix("eval/").removeprefix("train/").replace("_", " "),
     )
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="best")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.savefig(path, dpi=120)
+    return True

@@ -24,7 +24,7 @@ def pairs(x_a: jax.Array, x_b: jax.Array, path: Path) -> None:
       x_b: [n, H, W, C], second views of the same images in the same order.
       path: the file to write.
     """
-    _cards([x_a, x_b], 4, "Two views of an image on each card", path)
+    cards([x_a, x_b], 4, "Two views of an image on each card", path)
 
 
 def reconstructions(images: jax.Array, masked: jax.Array, restored: jax.Array, path: Path) -> None:
@@ -38,7 +38,7 @@ def reconstructions(images: jax.Array, masked: jax.Array, restored: jax.Array, p
       restored: [n, H, W, C], in the same order.
       path: the file to write.
     """
-    _cards([images, masked, restored], 3, "Original, masked and reconstructed", path)
+    cards([images, masked, restored], 3, "Original, masked and reconstructed", path)
 
 
 def neighbors(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: Path) -> None:
@@ -82,7 +82,33 @@ def neighbors(queries: np.ndarray, shown: np.ndarray, right: np.ndarray, path: P
     canvas.save(page, "Nearest neighbors by cosine similarity", heads, path)
 
 
-def _cards(images: Sequence[jax.Array], most: int, title: str, path: Path) -> None:
+def grid(images: np.ndarray, columns: int, title: str, path: Path) -> None:
+    """Draws images in rows, close to each other.
+
+    Args:
+      images: [n, H, W, C], row by row.
+      columns: images in a row.
+      title: of the page.
+      path: the file to write.
+    """
+    canvas.save(sheet(images, columns), title, [], path)
+
+
+def sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images [n, H, W, C] in rows of so many, as a canvas [height, width, 3]."""
+    tiles = canvas.tiles(images)
+    count, height, width = tiles.shape[:3]
+    gap = 2
+    columns = min(columns, count)
+    rows = ceil_div(count, columns)
+    page = canvas.blank(rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for i, tile in enumerate(tiles):
+        row, column = divmod(i, columns)
+        canvas.paste(page, tile, row * (height + gap), column * (width + gap))
+    return page
+
+
+def cards(images: Sequence[jax.Array], most: int, title: str, path: Path) -> None:
     """Writes n cards; each shows one image of each of k sets, side by side.
 
     Args:

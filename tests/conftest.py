@@ -24,6 +24,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from missing_bits import options  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile more than they compute; `optimized` below is for those that compute.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -224,6 +226,35 @@ def hashes():
         }
 
     return hashes
+
+
+@pytest.fixture(scope="session")
+def build():
+    """Return the function that builds a method of a class as the loop does."""
+
+    def build(method, config):
+        options.check(config)
+        method.check(config)
+        return method(config, method.resources(config))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """Return the function that tells what a method has learned after some updates."""
+
+    def trained(method, updates):
+        step = jax.jit(method.step)
+        state = jax.jit(method.init)(jax.random.key(0))
+        source = method.source([0])
+        for update in range(updates):
+            batch = jax.tree.map(lambda leaf: leaf[0], source.next(None, update))
+            state, _ = step(state, batch, jax.random.key(update))
+        source.close()
+        return jax.device_get(method.learned(state))
+
+    return trained
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from missing_bits.augment import masking
 from missing_bits.augment.patches import Patches
 from missing_bits.data.images import Split, in_memory
-from missing_bits.eval import masked_patches
+from missing_bits.eval import masked_patches, subsets
 from missing_bits.eval.masked_patches import Restored
 
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def restorer(seen):
 @pytest.mark.parametrize(("at_once", "traced"), [(500, [17]), (5, [5, 2])])
 def test_errors_are_means_over_images_however_many_are_read_at_once(at_once, traced, monkeypatch):
     """Of 17 test images three batches of 5 and one of 2; each size is traced once."""
-    monkeypatch.setattr(masked_patches, "at_once", lambda shape: at_once)
+    monkeypatch.setattr(subsets, "at_once", lambda shape: at_once)
     splits = (Split(TRAIN, None), Split(TEST, None))
     seen = []
     evaluation = masked_patches.evaluation(in_memory(*splits, ()), restorer(seen))

@@ -102,6 +102,63 @@ def test_chunked_batches_and_separate_windows_equal_the_stock_ones(case):
     assert_close(ours, theirs)
 
 
+def second(convolve, stride, padding):
+    """Returns the function of x, w, dy that gives gradients of the length of the gradients."""
+
+    def lengths(x, w, dy):
+        _, vjp = jax.vjp(lambda x, w: convolve(x, w, stride, padding), x, w)
+        dx, dw = vjp(dy)
+        return jnp.sum(jnp.square(dx)) + 0.5 * jnp.sum(jnp.sin(dw))
+
+    return jax.grad(lengths, argnums=(0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ((3, 7, 6, 2), (3, 2, 2, 3), (2, 1), "SAME"),
+        ((3, 8, 8, 2), (4, 4, 2, 3), 2, ((1, 2), (0, 3))),
+        ((2, 6, 7, 3), (2, 2, 3, 2), 3, "VALID"),  # windows apart from each other
+    ],
+)
+def test_second_derivatives_equal_the_stock_ones_in_float64(case):
+    arrays = inputs(*case)
+    ours = jax.jit(second(conv.conv2d, *case[2:]))(*arrays)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(a, np.float64)) for a in arrays]
+        theirs = jax.jit(second(stock, *case[2:]))(*wide)
+        assert all(a.dtype == jnp.float64 for a in theirs)
+        assert_close(ours, theirs)
+
+
+def penalty_descent(convolve, x, w, steps):
+    """Descends two kernels, inside a loop, along a penalty on the gradient to the images."""
+
+    def penalty(w):
+        def score(x):
+            y = jax.nn.leaky_relu(convolve(x, w, 2, "SAME"), 0.2)
+            return jnp.sum(jnp.square(convolve(y, w.transpose(0, 1, 3, 2), 1, "SAME")))
+
+        return jnp.mean(jnp.square(jax.grad(score)(x)))
+
+    return lax.fori_loop(0, steps, lambda _, w: w - 1e-3 * jax.grad(penalty)(w), w)
+
+
+def test_no_convolution_of_a_penalty_is_in_a_slow_layout():
+    """Every one that XLA's CPU backend is given has images NHWC, kernels HWIO, results NHWC."""
+    x, w, _ = inputs((8, 9, 8, 3), (3, 3, 3, 4), 2, "SAME")
+    convolve = functools.partial(penalty_descent, conv.conv2d)
+    text = jax.jit(convolve).trace(x, w, 2).lower(lowering_platforms=("cpu",)).as_text()
+    layouts = re.findall(r"dim_numbers = \[(.*?)\]x\[(.*?)\]->\[(.*?)\]", text)
+    assert len(layouts) >= 8
+    assert {layout[0] for layout in layouts} == {"b, 0, 1, f"}
+    assert {layout[1] for layout in layouts} == {"0, 1, i, o"}
+    expected = w
+    for _ in range(2):
+        expected = penalty_descent(stock, x, expected, 1)
+    assert_close([jax.jit(convolve)(x, w, 2)], [expected])
+
+
 def test_one_window_by_hand():
     # One window, so y = sum of x w = 1*5 + 2*6 + 3*7 + 4*8 = 70; its gradients are w and x.
     x = jnp.array([1.0, 2, 3, 4]).reshape(1, 2, 2, 1)

@@ -42,6 +42,10 @@ def test_networks_have_the_published_number_of_parameters(name, side):
         ("convnet", (28, 28, 1), 384),
         ("resnet18", (32, 32, 3), 512),
         ("resnet50", (64, 64, 3), 2048),
+        ("plain_convnet", (28, 28, 1), 256),
+        ("plain_convnet", (70, 9, 3), 256),
+        ("mlp", (28, 28, 1), 256),
+        ("full_resolution", (28, 28, 1), 32),
         ("vit_nano", (28, 28, 1), 2 * 32),
         ("vit_tiny", (28, 28, 1), 2 * 192),
     ],
@@ -318,3 +322,13 @@ def test_tokens_of_bytes_and_in_bfloat16():
     found = jax.jit(narrow.tokens)(variables(), levels)
     assert found.dtype == jnp.float32
     assert 1e-4 < np.abs(found - exact).max() / np.abs(exact).max() < 0.05
+
+
+def test_features_of_full_resolution_are_the_means_of_its_maps():
+    network = vision.make("full_resolution")
+    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
+    params, state = network.init(jax.random.key(1), x, True)
+    maps = vision.maps_of("full_resolution")(params, x)
+    assert maps.shape == (2, 6, 5, 32)
+    features, _ = network.apply(params, state, None, x, False)
+    np.testing.assert_allclose(features, maps.mean(axis=(1, 2)), atol=1e-5)

@@ -31,8 +31,9 @@ from missing_bits import experiments, options
 from missing_bits.agents import policies
 from missing_bits.encoders import files
 from missing_bits.encoders.images import ImageEncoder
+from missing_bits.generative import generators
 from missing_bits.loop.checkpoint import Checkpoints, digest
-from missing_bits.loop.experiment import Acting, HandingOver, Pretraining
+from missing_bits.loop.experiment import Acting, Generating, HandingOver, Pretraining
 from missing_bits.pictures import features
 from missing_bits.tests.loop.drive import Drive, Everything
 
@@ -107,6 +108,15 @@ CASES = {
     "bert": Case("bert", {"data": "short documents"}),
     "gpt": Case("gpt", {"data": "short documents"}),
     "infomax": Case("infomax"),
+    "autoencoder": Case("autoencoder"),
+    "denoiser": Case("denoiser", {"network": "full_resolution"}),
+    "vae": Case("vae", marked=("optimizer.learning-rate", "beta", "free-bits")),
+    "gan": Case(
+        "gan",
+        {"conditional": True},
+        inert=("gradient-penalty",),
+        marked=("optimizer.learning-rate", "r1-weight", "r1-end", "discriminator-rate"),
+    ),
     "finetune": Case(
         "finetune",
         {"init_from": "an encoder"},
@@ -464,6 +474,7 @@ def sized_numbers(config: Any) -> list[tuple[str, int]]:
 
 
 @pytest.mark.filterwarnings("ignore:The features have collapsed")  # twelve updates were made
+@pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 def test_it_is_judged_and_drawn(passport, tmp_path, monkeypatch):
     """A map of few features takes a moment."""
     monkeypatch.setattr(features, "_POINTS", 40)
@@ -489,6 +500,12 @@ def test_what_it_hands_over_can_be_loaded(passport, tmp_path):
     if not isinstance(drive.experiment, HandingOver):
         pytest.skip("hands nothing over")
     path = tmp_path / "seed0.safetensors"
+    if isinstance(drive.experiment, Generating):
+        drive.experiment.hand_over(drive.learned[0], path, {"exp": passport.case.exp})
+        loaded = generators.load(path)
+        assert loaded.generator == drive.experiment.generator
+        assert np.isfinite(loaded.sample(jax.random.key(0), 3).images).all()
+        return
     if not isinstance(drive.experiment, Pretraining):
         drive.experiment.hand_over(drive.learned[0], path, {"exp": passport.case.exp})
         policy = policies.load(path)

@@ -96,3 +96,43 @@ def test_a_curve_stands_beside_what_simpler_methods_reach(tmp_path, monkeypatch)
 def test_no_rows_no_picture(tmp_path):
     draw([{"step": 1, "seed": 0, "train/loss": 1.0}], tmp_path / "curve.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_panels_are_of_the_metrics_that_there_are(tmp_path, monkeypatch):
+    """Three in a row; each with its own values and level lines."""
+    drawn = []
+    make = canvas.figure
+
+    def keep(**settings):
+        drawn.append(make(**settings))
+        return drawn[-1]
+
+    monkeypatch.setattr(canvas, "figure", keep)
+    rows = [
+        {"step": step, "seed": 0, "eval/a": step / 10, "train/b": 3.0, "eval/c": 1, "eval/d": 2}
+        for step in (1, 2)
+    ]
+    metrics = ["eval/a", "eval/missing", "train/b", "eval/c", "eval/d"]
+
+    def panels(rows, path):
+        curves.panels(
+            rows,
+            metrics,
+            "updates",
+            "gan on digits",
+            path,
+            statistics.interval,
+            lambda metric: {"real": 0.5} if metric == "eval/a" else {},
+        )
+
+    panels(rows, tmp_path / "curves.png")
+    (figure,) = drawn
+    seen = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_ylabel() for axes in seen] == ["a", "b", "c", "d"]
+    first, second = (axes.get_lines() for axes in seen[:2])
+    assert list(first[0].get_ydata()) == [0.1, 0.2]
+    assert first[1].get_ydata()[0] == 0.5
+    assert len(second) == 1
+    assert ink(tmp_path / "curves.png") > 0.005
+    panels([{"step": 1, "seed": 0, "eval/other": 1.0}], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

@@ -1,41 +1,9 @@
-"""How methods are built and trained here, and images of stripes."""
+"""Images of stripes."""
 
-import jax
 import numpy as np
 import pytest
 
-from missing_bits import options
-
 SIDE = 16  # pixels
-
-
-@pytest.fixture(scope="session")
-def build():
-    """Return the function that builds a method of a class as the loop does."""
-
-    def build(method, config):
-        options.check(config)
-        method.check(config)
-        return method(config, method.resources(config))
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def trained():
-    """Return the function that tells what a method has learned after some updates."""
-
-    def trained(method, updates):
-        step = jax.jit(method.step)
-        state = jax.jit(method.init)(jax.random.key(0))
-        source = method.source([0])
-        for update in range(updates):
-            batch = jax.tree.map(lambda leaf: leaf[0], source.next(None, update))
-            state, _ = step(state, batch, jax.random.key(update))
-        source.close()
-        return jax.device_get(method.learned(state))
-
-    return trained
 
 
 @pytest.fixture(scope="session")
