@@ -189,7 +189,7 @@ def of_nodes(config: Config, data: GraphSet) -> Problem:
             "baseline/propagation_accuracy": float(
                 np.mean(guesses[data.test] == data.labels[data.test])
             ),
-            "baseline/linear_accuracy": _linear(data, graphs.dense(data.nodes)),
+            "baseline/linear_accuracy": _linear(data, graphs.dense(data.nodes), separately=False),
         }
 
     def draw(learned: Learned, seed: int, folder: Path) -> None:
@@ -217,12 +217,12 @@ def _majority(data: GraphSet) -> float:
     return float(np.mean(data.labels[data.test] == most))
 
 
-def _linear(data: GraphSet, features: np.ndarray) -> float:
-    """The test accuracy of logistic regression on features."""
+def _linear(data: GraphSet, features: np.ndarray, separately: bool) -> float:
+    """The test accuracy of logistic regression on features, scaled separately or all by one."""
     some = np.random.default_rng(0).permutation(data.train)[:_LINEAR]
     return linear_probe.accuracy(
         features[some], data.labels[some], features[data.test], data.labels[data.test],
-        len(data.classes),
+        len(data.classes), separately,
     )  # fmt: skip
 
 
@@ -305,7 +305,7 @@ def of_graphs(config: Config, data: GraphSet) -> Problem:
         told = np.concatenate([sums, many[:, None].astype(np.float32)], axis=1)
         return {
             "baseline/majority_accuracy": _majority(data),
-            "baseline/linear_accuracy": _linear(data, told),
+            "baseline/linear_accuracy": _linear(data, told, separately=True),
         }
 
     def draw(learned: Learned, seed: int, folder: Path) -> None:

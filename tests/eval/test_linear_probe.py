@@ -162,7 +162,7 @@ def test_fewer_images_than_features_are_turned_within_their_span():
     """
     rng = np.random.default_rng(0)
     features = rng.normal(size=(20, 300)).astype(np.float32)
-    axes = linear_probe._principal_axes(features)
+    axes = linear_probe._principal_axes(features, True)
     assert axes.axes.shape == (300, 20)
     np.testing.assert_allclose(axes.axes.T @ axes.axes, np.eye(20), atol=1e-5)
     turned = np.asarray(linear_probe._turn(features, axes))
@@ -187,3 +187,20 @@ def test_features_of_any_magnitude_are_told_apart(magnitude):
     train *= np.float32(magnitude)
     test *= np.float32(magnitude)
     assert linear_probe.accuracy(train, labels, test, test_labels, 2) == 1
+
+
+def test_features_may_keep_their_deviations():
+    """Two hundred rare features that say nothing drown one that says all, each scaled for itself."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 2
+    features = (rng.random((300, 201)) < 0.01).astype(np.float32) * 0.1
+    features[:, 0] = labels - 0.5 + rng.normal(scale=0.3, size=300)
+    axes = linear_probe._principal_axes(features[:40], False)
+    turned = np.asarray(linear_probe._turn(features[:40], axes))
+    centered = features[:40] - features[:40].mean(0)
+    products = centered @ centered.T / np.mean(np.square(features[:40].std(0)))
+    np.testing.assert_allclose(turned @ turned.T, products, rtol=1e-3, atol=1e-2)
+    split = (features[:40], labels[:40], features[40:], labels[40:], 2)
+    together = linear_probe.accuracy(*split, separately=False)
+    assert together > 0.9
+    assert together > linear_probe.accuracy(*split)
