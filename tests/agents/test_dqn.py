@@ -510,6 +510,7 @@ def test_it_learns_cartpole():
 
 def test_no_preset_undoes_what_a_member_is():
     """Presets count above rows of the table: Munchausen stays at one step on every environment."""
-    parts = {"head", "double", "dueling", "noisy", "prioritized", "munchausen", "n_step"}
+    parts = {"head", "double", "dueling", "noisy", "prioritized", "munchausen"}
     for name, preset in PRESETS.items():
         assert not parts & preset.keys(), name
+        assert preset.get("n_step", 1) == 1, name
