@@ -341,7 +341,7 @@ def probe_products(rng: np.random.Generator) -> Computation:
     """Features turned to their principal axes, and logits of them, as the linear probe does it."""
     features = rng.normal(size=(256, 64)) @ rng.normal(size=(64, 64))
     with jax.default_device(jax.devices("cpu")[0]):
-        axes = linear_probe._principal_axes(jnp.asarray(features, jnp.float32))
+        axes = linear_probe._principal_axes(jnp.asarray(features, jnp.float32), True)
     kind = type(axes)
     turned = lambda x, *to: linear_probe._turn(x, kind(*to))  # noqa: E731
     return Computation(turned, (features, *map(np.asarray, axes)))
