@@ -1,6 +1,6 @@
 """The tables: what there is to train, and what else `run.py` can do.
 
-A row names a method's class and may carry settings: `--exp=lora` is fine-tuning with one of them.
+A row names a method's class and may carry options of it: `--exp=lora` is fine-tuning with one.
 Entries are text, so that nothing is imported before it is asked for.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from missing_bits import options
 from missing_bits.errors import UserError, require
 
 
@@ -21,8 +22,10 @@ class Row(NamedTuple):
     summary: str
     default: str
     """The environment or data that it learns from if none is named."""
+    parts: Mapping[str, Any] = {}
+    """Fields of the configuration that make the row what it is."""
     settings: Mapping[str, Any] = {}
-    """Fields of the configuration that differ from the defaults of the method."""
+    """Others that differ from the defaults of the method; presets count above these."""
 
 
 class Command(NamedTuple):
@@ -34,6 +37,7 @@ class Command(NamedTuple):
 
 
 _HALF = {"batch_size": 64, "train_period": 4}  # of the updates, each on half as much
+_SMALL_STEPS = {"learning_rate": 1e-3}
 
 
 def _sequences(network: str, summary: str) -> Row:
@@ -52,13 +56,14 @@ def _graphs(network: str, default: str, summary: str, **settings: Any) -> Row:
         "missing_bits.supervised.graphs:Graphs",
         summary,
         default,
-        {"network": network, "data": default, **settings},
+        {"network": network},
+        {"data": default, **settings},
     )
 
 
-def _dqn(summary: str, **settings: Any) -> Row:
+def _dqn(summary: str, settings: Mapping[str, Any] | None = None, **parts: Any) -> Row:
     """A member of the DQN family."""
-    return Row("missing_bits.agents.dqn:DQN", summary, "CartPole-v1", settings)
+    return Row("missing_bits.agents.dqn:DQN", summary, "CartPole-v1", parts, settings or {})
 
 
 EXPERIMENTS = {
@@ -71,39 +76,39 @@ EXPERIMENTS = {
         "Double DQN: one network chooses, the other values (van Hasselt 2016)", double=True
     ),
     "dueling_dqn": _dqn(
-        "Dueling DQN: streams for value and advantage (Wang 2016)", dueling=True, learning_rate=1e-3
+        "Dueling DQN: streams for value and advantage (Wang 2016)", _SMALL_STEPS, dueling=True
     ),
     "prioritized_dqn": _dqn(
-        "DQN with prioritized replay (Schaul 2016)", prioritized=True, learning_rate=1e-3
+        "DQN with prioritized replay (Schaul 2016)", _SMALL_STEPS, prioritized=True
     ),
     "noisy_dqn": _dqn(
         "NoisyNet-DQN: explores by noise in its layers too (Fortunato 2018)",
+        _SMALL_STEPS,
         noisy=0.5,
-        learning_rate=1e-3,
     ),
     "c51": _dqn("C51: the distribution over fixed returns (Bellemare 2017)", head="categorical"),
     "qr_dqn": _dqn("QR-DQN: returns at fixed quantiles (Dabney 2018)", head="quantile"),
     "iqn": _dqn(
         "IQN: returns at quantiles that are drawn (Dabney 2018)",
+        {"quantiles": 8, **_HALF},
         head="implicit",
-        quantiles=8,
-        **_HALF,
     ),
     "rainbow": _dqn(
         "Rainbow: all of these in one (Hessel 2018)",
+        {**_SMALL_STEPS, **_HALF},
+        double=True,
         head="categorical",
         dueling=True,
         prioritized=True,
         noisy=0.5,
-        learning_rate=1e-3,
-        **_HALF,
+        n_step=3,
     ),
     "munchausen_dqn": _dqn(
         "Munchausen DQN: a soft policy that rewards itself (Vieillard 2020)",
+        _SMALL_STEPS,
         munchausen=True,
         double=False,
         n_step=1,
-        learning_rate=1e-3,
     ),
     "barlow_twins": Row(
         "missing_bits.ssl.barlow_twins:BarlowTwins",
@@ -266,7 +271,17 @@ class Found(NamedTuple):
     """The class."""
     module: ModuleType
     """Which holds its `Config`, `PRESETS` and `TINY`."""
-    settings: Mapping[str, Any]
+    row: Row | None = None
+    """Of the table, if it is there."""
+
+    def config(self, subject: str | None = None) -> Any:
+        """The default configuration: the method's, then the row's settings, then the preset of an
+        environment or data set, then what makes the row what it is."""
+        config = self.module.Config()
+        if self.row:
+            config = options.replace(config, self.row.settings)
+        config = options.replace(config, getattr(self.module, "PRESETS", {}).get(subject, {}))
+        return options.replace(config, self.row.parts) if self.row else config
 
 
 def find(name: str) -> Found:
@@ -276,7 +291,7 @@ def find(name: str) -> Found:
       UserError: there is none, or the module cannot be imported.
     """
     if ":" in name:
-        return _import(name, name, {})
+        return _import(name, name)
     name = name.lower().replace("-", "_")
     name = ALIASES.get(name, name)
     if name not in EXPERIMENTS:
@@ -286,10 +301,10 @@ def find(name: str) -> Found:
             "names all; a class of your own is --exp=my_package.my_module:MyMethod."
         )
     row = EXPERIMENTS[name]
-    return _import(name, row.where, row.settings)
+    return _import(name, row.where, row)
 
 
-def _import(name: str, where: str, settings: Mapping[str, Any]) -> Found:
+def _import(name: str, where: str, row: Row | None = None) -> Found:
     module_name, _, class_name = where.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -314,4 +329,4 @@ def _import(name: str, where: str, settings: Mapping[str, Any]) -> Found:
         f"--exp={name}: {module_name} has no {' and no '.join(missing)}; docs/adding_a_method.md "
         "says what a method's module holds.",
     )
-    return Found(name, getattr(module, class_name), module, settings)
+    return Found(name, getattr(module, class_name), module, row)

@@ -153,7 +153,7 @@ def _whole(value: str, kind: Any) -> str:
 
 def refuse_code_from_files(found: Found, config: Any, flags: Sequence[str]) -> None:
     """Only the method itself and flags may name code that is then imported, each for its option."""
-    default = _default(found, options.value(config, found.method.subject))
+    default = found.config(options.value(config, found.method.subject))
     for option, code in options.code(config).items():
         trusted = {*options.code(default).get(option, []), *_given(flags, option)}
         for module in code:
@@ -225,7 +225,7 @@ def _parse(found: Found, arguments: Sequence[str]) -> tuple[Any, RunConfig]:
     before = _saved(found, Path(folder)) if resume and folder else None
     if before is None:
         subject = _last(arguments, f"--{found.method.subject}")
-        default = both(_default(found, subject), RunConfig())
+        default = both(found.config(subject), RunConfig())
     else:
         default = both(before.config, before.run)
     prog = f"python run.py --exp={found.name}"
@@ -249,12 +249,6 @@ def _saved(found: Found, folder: Path) -> saved.Saved:
 def _names_of(found: Found) -> tuple[str, str]:
     """What a run of this experiment may be called in its folder."""
     return found.name, f"{found.method.__module__}:{found.method.__qualname__}"
-
-
-def _default(found: Found, subject: str | None) -> Any:
-    """The configuration of a row of the table, with the preset of an environment or data set."""
-    config = options.replace(found.module.Config(), found.settings)
-    return options.replace(config, getattr(found.module, "PRESETS", {}).get(subject, {}))
 
 
 def _presets(found: Found) -> str:

@@ -18,8 +18,8 @@ def changed(run: Run) -> dict[str, Any]:
     Of a run that does not say which they are (an older version's), none.
     """
     row = EXPERIMENTS.get(run.exp)
-    settings = row.settings if row else {}
-    of_row = {name.replace("_", "-"): value for name, value in settings.items()}
+    fields = {**row.settings, **row.parts} if row else {}
+    of_row = {name.replace("_", "-"): value for name, value in fields.items()}
     found = {
         name: value
         for name, value in (run.options or {}).items()

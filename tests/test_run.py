@@ -542,7 +542,7 @@ def test_options_without_an_experiment_are_refused(first, refuses):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_default_in_the_table_is_the_configurations(name):
     found = find(name)
-    config = options.replace(found.module.Config(), found.settings)
+    config = found.config()
     # What fine-tuning learns from is that of the run which --init-from names.
     default = options.value(config, found.method.subject) or "of the run"
     assert default == EXPERIMENTS[name].default
@@ -557,7 +557,7 @@ def test_help_explains_every_option_with_its_default(name, capsys, monkeypatch):
     assert stop.value.code == 0
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     found = find(name)
-    config = options.replace(found.module.Config(), found.settings)
+    config = found.config()
     for option in itertools.chain(options_of(config, "--"), options_of(RunConfig(), "--run.")):
         assert option.text, f"{option.name} has no docstring"
         assert " ".join(option.text.split()) in words, f"--help does not explain {option.name}"
@@ -637,6 +637,20 @@ def test_a_row_of_the_table_may_have_settings(asks):
     assert (lora.config.method, full.config.method) == ("lora", "full")
     assert options.replace(lora.config, {"method": "full"}) == full.config
     assert asks("--exp=lora", "--init-from=x", "--method=linear").config.method == "linear"
+
+
+@pytest.mark.parametrize("name", [name for name, row in EXPERIMENTS.items() if row.parts])
+def test_no_preset_undoes_what_a_row_is(name):
+    """As MountainCar's once made plain DQN of double DQN."""
+    found = find(name)
+    for subject in (None, *getattr(found.module, "PRESETS", {})):
+        config = found.config(subject)
+        assert {part: options.value(config, part) for part in found.row.parts} == found.row.parts
+
+
+def test_presets_count_above_what_a_row_is_tuned_to():
+    assert find("rainbow").config().batch_size == 64
+    assert find("rainbow").config("jax/Breakout-v1").batch_size == 32
 
 
 @pytest.mark.parametrize("old", ALIASES)

@@ -11,7 +11,7 @@ import pytest
 
 from missing_bits import memory, options
 from missing_bits.agents import exploration
-from missing_bits.agents.dqn import DQN, PRESETS, TINY, Config
+from missing_bits.agents.dqn import DQN, TINY, Config
 from missing_bits.envs.games.cartpole import CartPole
 from missing_bits.envs.steps import Steps
 from missing_bits.errors import UserError
@@ -506,11 +506,3 @@ def test_it_learns_cartpole():
     key = drive.layout.evaluation_key(0, 5_000)
     scores = drive.experiment.evaluation.scores(drive.learned[0], key, True)
     assert scores["eval/return_mean"] > 200
-
-
-def test_no_preset_undoes_what_a_member_is():
-    """Presets count above rows of the table: Munchausen stays at one step on every environment."""
-    parts = {"head", "double", "dueling", "noisy", "prioritized", "munchausen"}
-    for name, preset in PRESETS.items():
-        assert not parts & preset.keys(), name
-        assert preset.get("n_step", 1) == 1, name

@@ -25,7 +25,7 @@ PICTURES = np.random.default_rng(0).integers(0, 2, (64, 10, 10, 4), np.uint8)
 
 def agent_of(member, settings):
     found = experiments.find(member)
-    config = options.make(found.module.Config, **found.settings)
+    config = found.config()
     tiny = {**TINY, **settings}
     if config.munchausen:
         tiny["n_step"] = 1

@@ -168,7 +168,7 @@ class Passport:
         self.method = found.method
         config_class = found.module.Config
         settings = {name: given.get(value, value) for name, value in case.settings.items()}
-        config = options.make(config_class, **found.settings)
+        config = found.config()
         config = options.replace(config, {**found.module.TINY, **settings})
         self.by_lars = "optimizer.name" in options.names(config_class)
         if self.by_lars:
