@@ -1,7 +1,7 @@
 """The command line: a method's configuration and the run's options.
 
-They come from what the row of the table is tuned to, presets, what makes the row what it is, a file, a
-run to resume, and flags, each over the ones before.
+They come from what the row of the table is tuned to, presets, what makes the row what it is, a
+file, a run to resume, and flags, each over the ones before.
 """
 
 import contextlib
