@@ -26,6 +26,9 @@ class Plan:
     """Metrics that the progress line shows, after the headline."""
     drawn: tuple[str, ...] = ()
     """Metrics whose curves are drawn together at the end of a run, besides the headline's own."""
+    behind: bool = False
+    """Whether a host's environments are acted in by the parameters of one update before, while the
+    update is computed."""
     owned: tuple[str, ...] = ()
     """Fields of the state that belong to one device, such as a replay. All others are the same on
     devices that share a seed, and are stored once."""

@@ -306,6 +306,7 @@ class DQN:
             shared=("num_envs", "batch_size"),
             small=sees_vectors,
             shown=("train/episode_return", "train/loss", "train/epsilon"),
+            behind=config.envs.behind,
             owned=("replay",),
         )
         updates = 1 + (config.env_steps - config.learning_starts) // config.train_period

@@ -93,6 +93,7 @@ class Case:
       torch_threads: for a peer, the threads of torch; None leaves its default.
       num_seeds: for ours, the seeds trained at once; the rate is the sum over them.
       devices: for ours, the (virtual) devices used.
+      behind: for ours, whether it acts by the parameters of one update before.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Case:
     torch_threads: int | None = None
     num_seeds: int = 1
     devices: int = 1
+    behind: bool = False
 
 
 # SB3 comes twice: torch's default, a thread per core, helps or hurts by the machine. The better one
@@ -111,7 +113,9 @@ CASES = [
     Case("sb3-1", "sb3", 1, SETTINGS),
     Case("sb3-1-thread1", "sb3", 1, SETTINGS, torch_threads=1),
     Case("sbx-1", "sbx", 1, SETTINGS),
+    Case("ours-1-behind", "ours", 1, SETTINGS, behind=True),
     Case("ours-8", "ours", 8, SETTINGS),
+    Case("ours-8-behind", "ours", 8, SETTINGS, behind=True),
     Case("sb3-8", "sb3", 8, SETTINGS),
     Case("sb3-8-thread1", "sb3", 8, SETTINGS, torch_threads=1),
     Case("sbx-8", "sbx", 8, SETTINGS),
@@ -130,6 +134,7 @@ def run_suite(case: Case, settings: dict, seed: int) -> dict:
         options = [
             *suite_options(settings),
             f"--num-envs={case.num_envs}",
+            *(["--behind"] if case.behind else []),
             f"--run.seed={seed}",
             f"--run.num-seeds={case.num_seeds}",
             f"--run.devices={case.devices}",

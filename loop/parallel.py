@@ -305,6 +305,7 @@ class Acting:
 
     Attributes:
       memory: what the agents remember, laid out; None before the first observation.
+      held: what they act by, laid out; None to act by what is learned at the time.
     """
 
     def __init__(self, layout: Layout, family: Family) -> None:
@@ -313,6 +314,7 @@ class Acting:
         self._keys = layout._stream(_ACT)
         self._numbers = layout._numbers(family)
         self.memory: Any = None
+        self.held: Any = None
 
         def start(observation: jax.Array, numbers: jax.Array) -> Any:
             return family.at(numbers).memory(observation.shape[0])
@@ -334,9 +336,14 @@ class Acting:
             kept = jax.tree.map(lambda new, old: jnp.where(due, new, old), acted.memory, memory)
             return acted._replace(memory=kept)
 
+        self._copy = layout._lay(lambda learned: jax.tree.map(jnp.copy, learned), (0,))
         self._start = layout._lay(start, (0, 0))
         self._answer = layout._lay(answer, (0,) * 7)
         self._answer_if_due = layout._lay(answer_if_due, (0,) * 8)
+
+    def hold(self, running: Running) -> None:
+        """Acts by what is learned now from here on, whatever becomes of `running`."""
+        self.held = self._copy(self._learned(running.state))
 
     def __call__(
         self,
@@ -349,14 +356,14 @@ class Acting:
         """Actions [rows, E] and extras on the host for observations [rows, E, ...].
 
         Args:
-          running: the current state.
+          running: the current state; not looked at where parameters are held.
           observation: [rows, E, ...].
           reset: bool [rows, E], whether an observation is the first of its episode.
           due: bool [rows], which rows take the action; the memory of others stays.
           counts: int32 [rows, 2], environment steps and vector steps made; the latter number keys.
         """
         layout = self._layout
-        learned = self._learned(running.state)
+        learned = self._learned(running.state) if self.held is None else self.held
         if self.memory is None:
             self.memory = layout.put_all(self._start(layout._split_one(observation), self._numbers))
         if not layout._mapped:  # a host waits for every answer: nothing more than must be

@@ -11,6 +11,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -246,6 +247,8 @@ class _Session:
         self.window: Any = None  # of metrics, once their names are known
         is_acting = isinstance(self.experiment, Acting)
         self.acting = self.layout.acting(self.family) if is_acting else None
+        self.stack = stack
+        self.pending: Future[tuple[Any, Any]] | None = None  # an update that is computed beside
         self.begun = False  # whether anything has been trained or restored in this session
         self.before = 0.0  # seconds spent by earlier sessions
         self.compile_seconds = 0.0
@@ -352,6 +355,9 @@ class _Session:
             return self.acting(self.running, *seen)
 
         updates = self.layout.updates(self.family, self.source)
+        behind = self.plan.behind and self.host_source is not None
+        if behind and self.acting.held is None:
+            self.acting.hold(self.running)
         compiling = time.perf_counter()
         ready: list[Any] = []
         batches = None
@@ -369,6 +375,7 @@ class _Session:
         self.clock = time.perf_counter()
         if self.update == 0 and 0 in self.early:
             self._evaluate()
+        beside = self.stack.enter_context(ThreadPoolExecutor(1)) if behind else None
         while self.update < self.end:
             count = min(self.inner_steps, self._next_event() - self.update)
             if self.host_source:
@@ -376,10 +383,15 @@ class _Session:
                 ready += [self.host_source.next(ask, update) for update in more]
                 batches = _stacked(ready, self.inner_steps)
                 ready = []
-            self.running, self.window = updates(
-                self.running, self.window, batches, self.update, count
-            )
+            self._wait()
+            due = self.running, self.window, batches, self.update, count
+            if beside is None:
+                self.running, self.window = updates(*due)
+            else:
+                self.acting.hold(self.running)
+                self.pending = beside.submit(updates, *due)
             if self.first_update_seconds is None:
+                self._wait()
                 jax.block_until_ready(self.running)
                 self.first_update_seconds = time.perf_counter() - self.began
             self.update += count
@@ -398,6 +410,12 @@ class _Session:
             if received and self.update < self.end:
                 self._stop(received)
             self.report.progress(self.step, self._rate())
+
+    def _wait(self) -> None:
+        """Waits for an update that is computed beside."""
+        if self.pending is not None:
+            self.running, self.window = self.pending.result()
+            self.pending = None
 
     def _stop(self, received: int) -> NoReturn:
         """Names the command that resumes; leaves with the status shells use for the signal."""
@@ -427,6 +445,7 @@ class _Session:
 
     def _log(self) -> None:
         """Writes the means over the window, and begins another."""
+        self._wait()
         rows = self._means()
         self.window = self.layout.empty_window(list(self.window))
         for row, known in zip(rows, self._known(len(rows)), strict=True):
@@ -482,6 +501,7 @@ class _Session:
         self.report.row(self.step, mean(seen, self.headline.name), self._rate())
 
     def _evaluate(self) -> None:
+        self._wait()
         jax.block_until_ready(self.running)
         paused = time.perf_counter()
         self.report.doing("evaluating")
@@ -528,15 +548,18 @@ class _Session:
         return self.before + time.perf_counter() - self.began
 
     def _save(self) -> None:
+        self._wait()
         jax.block_until_ready(self.running)
         paused = time.perf_counter()
         self._check_finite(self._means())  # rather the checkpoint before than one that is spoiled
         source = self.host_source.save() if self.host_source else {}
         remembers = self.acting is not None and self.acting.memory is not None
+        holds = self.acting is not None and self.acting.held is not None
         everything = {
             "running": self.layout.fetch(self.experiment, self.running),
             "window": self.layout.by_row(self.window),
             "memory": self.layout.by_row(self.acting.memory) if remembers else None,
+            "held": self.layout.by_row(self.acting.held) if holds else None,
             "source": source,
         }
         for member in self.members:
@@ -550,6 +573,7 @@ class _Session:
             "source": sorted(source),
             "window": sorted(self.window),
             "remembers": remembers,
+            "holds": holds,
         }
         score = self.score if self._to_be_evaluated() else None
         self.digest = self.checkpoints.save(self.step, everything, facts, score)
@@ -569,6 +593,7 @@ class _Session:
             "running": self.running,
             "window": self.layout.empty_window(facts["window"]),
             "memory": self.experiment.memory(1) if facts["remembers"] else None,
+            "held": self.experiment.learned(self.running.state) if facts.get("holds") else None,
             "source": dict.fromkeys(facts["source"], 0),
         }
         saved = jax.tree.unflatten(jax.tree.structure(like), found.leaves)
@@ -581,6 +606,8 @@ class _Session:
         self.digest = facts["digest"]
         if facts["remembers"]:
             self.acting.memory = self.layout.of_rows(saved["memory"])
+        if facts.get("holds"):
+            self.acting.held = self.layout.of_rows(saved["held"])
         if self.host_source:
             self.host_source.restore(saved["source"])
         written = facts["written"]

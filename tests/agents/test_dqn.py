@@ -214,6 +214,7 @@ def test_nothing_is_learned_before_learning_starts(programs):
         ({"priority_exponent": 20.0}, "--priority-exponent is 20.0; it must lie between 0 and 1"),
         ({"vectorization": "fast"}, "--vectorization=fast"),
         ({"vectorization": "async"}, "JAX-native"),
+        ({"behind": True}, "--behind is for host environments"),
     ],
 )
 def test_settings_that_cannot_run_are_refused(settings, words):

@@ -93,8 +93,12 @@ class Drive:
 
     def advance(self, *counts: int) -> "Drive":
         """Makes as many updates in each call."""
+        if self.experiment.plan.behind and self.acting.held is None:
+            self.acting.hold(self.running)
         for count in counts:
             batches = jax.tree.map(self._padded, self.take(max(count, 1)))
+            if self.experiment.plan.behind:
+                self.acting.hold(self.running)
             if self.window is None:
                 self.window = self.layout.window(self.family, self.source, self.running, batches)
             self.running, self.window = self._updates(

@@ -460,3 +460,24 @@ def test_a_tracker_learns_to_guess():
     drive = start("tracker", [0], configs=TrackerConfig(step_size=0.05, exploration=1.0))
     drive.advance(*[1] * 300)
     np.testing.assert_allclose(drive.learned[0], [0.6, 0.0], atol=0.15)
+
+
+def test_behind_a_host_is_answered_by_what_was_learned_one_update_before():
+    drive = start("tracker", [0], configs=TrackerConfig(behind=True))
+    before = drive.learned
+    for _ in range(4):
+        drive.advance(1)
+        assert digest(drive.layout.rows(drive.acting.held)) == digest(before)
+        assert digest(drive.learned) != digest(before)
+        before = drive.learned
+
+
+def test_what_is_held_is_what_answers():
+    drive = start("tracker", [0], configs=TrackerConfig(exploration=0.0))
+    seen = np.ones((1, 4), np.float32), np.ones((1, 4), bool), np.ones(1, bool), np.zeros((1, 2))
+    seen = (*seen[:3], seen[3].astype(np.int32))
+    up = drive.running._replace(state=drive.running.state._replace(w=np.float32([1, 0])))
+    down = drive.running._replace(state=drive.running.state._replace(w=np.float32([-1, 0])))
+    assert drive.acting(up, *seen).action.tolist() == [[1, 1, 1, 1]]
+    drive.acting.hold(down)
+    assert drive.acting(up, *seen).action.tolist() == [[0, 0, 0, 0]]

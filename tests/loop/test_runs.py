@@ -41,6 +41,7 @@ TOYS = {
     "regression": (Regression, RegressionConfig(updates=12)),
     "chain": (Chain, ChainConfig(env_steps=12 * 8)),
     "tracker": (Tracker, TrackerConfig(updates=12)),
+    "tracker behind": (Tracker, TrackerConfig(updates=12, behind=True)),
 }
 every_toy = pytest.mark.parametrize("toy", TOYS)
 _programs: dict[type, dict[Any, Any]] = {Regression: {}, Chain: {}, Tracker: {}}
@@ -103,7 +104,7 @@ def test_a_result_holds_scores_the_folder_and_what_was_learned(toy, whole):
     written = json.loads((result.folder / "result.json").read_text())
     assert result.scores == written
     made, config = TOYS[toy]
-    count = [1] * 12 if toy == "tracker" else [12]
+    count = [1] * 12 if made is Tracker else [12]
     drive = Drive(made, config, [0], programs=_programs[made]).advance(*count)
     assert digest(result.learned) == digest(drive.learned)
     headline = drive.experiment.evaluation.headline.name
@@ -290,7 +291,10 @@ def test_killed_at_any_event_and_resumed_it_ends_the_same(
 
 @pytest.mark.parametrize(
     ("toy", "num_seeds", "devices"),
-    [("chain", 1, 2), ("tracker", 1, 4), ("chain", 4, 2), ("tracker", 4, 1), ("regression", 4, 2)],
+    [
+        *(("chain", 1, 2), ("tracker", 1, 4), ("tracker behind", 1, 2)),
+        *(("chain", 4, 2), ("tracker", 4, 1), ("tracker behind", 4, 2), ("regression", 4, 2)),
+    ],
 )
 def test_killed_again_and_again_in_any_layout(
     toy, num_seeds, devices, whole, outcome, monkeypatch, tmp_path

@@ -411,6 +411,8 @@ class TrackerConfig:
     """Budget."""
     num_envs: int = 4
     """Environments over all devices."""
+    behind: bool = False
+    """Acts by the parameters of one update before."""
     step_size: float = row(0.1)
     """Factor on gradients."""
     forgetting: float = row(0.5)
@@ -547,7 +549,7 @@ class Tracker:
     def __init__(self, config: TrackerConfig, resources: Evaluation) -> None:
         self.config = config
         self.evaluation = resources
-        self.plan = Plan(config.updates, shared=("num_envs",))
+        self.plan = Plan(config.updates, shared=("num_envs",), behind=config.behind)
 
     def source(self, seeds: Sequence[int]) -> Wanderers:
         """Wanderers of their own for each seed."""
