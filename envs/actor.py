@@ -36,9 +36,10 @@ class Actor:
       period: environment steps of each seed per update.
       vectorization: how environments are stepped: "serial", "async" or "native".
       at_close: what is to be closed with them.
-    """
 
-    inner_steps = 1  # acting needs the parameters of the update before
+    Attributes:
+      inner_steps: updates that one vector step suffices for, at most.
+    """
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Actor:
         self._at_close = at_close
         self._num_envs = num_envs
         self._period = period
+        self.inner_steps = ceil_div(num_envs, period)
         self._reproduces = vectorization != "native"
         self._most = ceil_div(period, num_envs)  # V: vector steps an update waits for at most
         if self._steppers[0].mode is AutoresetMode.NEXT_STEP:
@@ -94,6 +96,10 @@ class Actor:
             batch = self._no_steps()
         self._count_returns(batch)
         return batch
+
+    def waits(self, update: int) -> bool:
+        """Whether steps for update `update` (from 0) are yet to be made."""
+        return min(self._env_steps) < (update + 1) * self._period
 
     def metrics(self) -> list[dict[str, float]]:
         """For each seed, the mean return of episodes that ended since the last call, if any did."""

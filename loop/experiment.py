@@ -28,7 +28,7 @@ class Source(Protocol):
     """What feeds the updates from the host."""
 
     inner_steps: int
-    """The most updates that one jitted call may make; 1 where batches depend on the state."""
+    """The most updates that one jitted call may make."""
 
     def next(self, act: Callable[..., Acted], update: int) -> Batch:
         """The batch of update `update`, leaves [seeds, global batch, ...].
@@ -50,6 +50,13 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Lets go of processes and files."""
+
+
+class ActingSource(Source, Protocol):
+    """What feeds the updates of an `Acting` method from the host."""
+
+    def waits(self, update: int) -> bool:
+        """Whether the batch of update `update` needs further actions."""
 
 
 @runtime_checkable

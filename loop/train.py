@@ -361,7 +361,9 @@ class _Session:
         compiling = time.perf_counter()
         ready: list[Any] = []
         batches = None
+        acted = False
         if self.host_source:
+            acted = self._waits(self.update)
             ready = [self.host_source.next(ask, self.update)]
             batches = _stacked(ready, self.inner_steps)
         if self.window is None:
@@ -379,8 +381,12 @@ class _Session:
         while self.update < self.end:
             count = min(self.inner_steps, self._next_event() - self.update)
             if self.host_source:
-                more = range(self.update + len(ready), self.update + count)
-                ready += [self.host_source.next(ask, update) for update in more]
+                if not ready:
+                    acted = self._waits(self.update)
+                    ready = [self.host_source.next(ask, self.update)]
+                while len(ready) < count and not self._waits(self.update + len(ready)):
+                    ready.append(self.host_source.next(ask, self.update + len(ready)))
+                count = len(ready)
                 batches = _stacked(ready, self.inner_steps)
                 ready = []
             self._wait()
@@ -388,7 +394,8 @@ class _Session:
             if beside is None:
                 self.running, self.window = updates(*due)
             else:
-                self.acting.hold(self.running)
+                if acted:
+                    self.acting.hold(self.running)
                 self.pending = beside.submit(updates, *due)
             if self.first_update_seconds is None:
                 self._wait()
@@ -410,6 +417,10 @@ class _Session:
             if received and self.update < self.end:
                 self._stop(received)
             self.report.progress(self.step, self._rate())
+
+    def _waits(self, update: int) -> bool:
+        """Whether the batch of an update needs actions by the parameters of the update before."""
+        return self.acting is not None and self.host_source.waits(update)
 
     def _wait(self) -> None:
         """Waits for an update that is computed beside."""

@@ -16,6 +16,8 @@ from missing_bits.envs.games.cartpole import CartPole
 from missing_bits.envs.steps import Steps
 from missing_bits.errors import UserError
 from missing_bits.loop.checkpoint import digest
+from missing_bits.loop.config import RunConfig
+from missing_bits.loop.train import train
 from missing_bits.replay import kinds, prioritized
 from missing_bits.replay.prioritized import Sample
 from missing_bits.replay.uniform import Transitions
@@ -507,3 +509,20 @@ def test_it_learns_cartpole():
     key = drive.layout.evaluation_key(0, 5_000)
     scores = drive.experiment.evaluation.scores(drive.learned[0], key, True)
     assert scores["eval/return_mean"] > 200
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_updates_of_one_vector_step_are_made_in_one_call(behind, outcome, tmp_path):
+    """Bit for bit, wherever rows and checkpoints cut calls short; fewer calls than updates."""
+    sizes = {"num_envs": 4, "train_period": 2, "target_period": 2, "behind": behind}
+    config = options.make(Config, **TINY | sizes)
+    found = []
+    for name, periods in {
+        "in pairs": {"log_period": 48, "checkpoint_period": 72},
+        "one by one": {"log_period": 48, "checkpoint_period": 72, "inner_steps": 1},
+        "cut short": {"log_period": 48, "checkpoint_period": 14},
+    }.items():
+        run = RunConfig(dir=str(tmp_path / name), eval_period=72, **periods)
+        result = train(DQN, config, run)
+        found.append((outcome(result.folder), digest(result.learned)))
+    assert found[0] == found[1] == found[2]

@@ -323,3 +323,20 @@ def test_processes_that_step_environments_import_no_jax():
     """What a worker imports: JAX would take each of them seconds and memory."""
     program = "import sys, missing_bits.envs.gymnasium_envs as used; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("vectors", counting.VECTORS)
+def test_an_update_waits_until_its_steps_are_made(vectors, monkeypatch):
+    """Four environments, an update for every two steps: a vector step serves about two of them."""
+    source = actor_over(monkeypatch, vectors, 4, [0, 1], 2)
+    assert source.inner_steps == 2
+    waited = []
+    for update in range(40):
+        waited.append(source.waits(update))
+        steps = source.next(counting.act, update)
+        assert steps.valid.any() == waited[-1]
+        assert not source.waits(update)
+        made = source.save()["env_steps"].min()
+        assert source.waits(update + 1) == (made < 2 * (update + 2))
+    assert waited[:2] == [True, False]
+    assert 20 <= sum(waited) < 40

@@ -493,6 +493,10 @@ class Wanderers:
         self._begun[s, over] = self._vector_steps[s]
         self._x[s] = np.where(over, noise, following)
 
+    def waits(self, update: int) -> bool:
+        """Every update has steps of its own."""
+        return True
+
     def metrics(self) -> list[dict[str, float]]:
         """How many episodes have ended since the last call, where any has."""
         found = [{"train/episodes": float(ended)} if ended else {} for ended in self._ended]
