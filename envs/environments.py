@@ -17,8 +17,8 @@ updates; S seeds; K updates in one call. An agent is written for one seed and on
    for are made.
 4. The rows become one batch `Steps` [E, V, ...]; V is always the same, and rows that were not
    needed are not valid. A batch from the host is [S, E, V, ...]; the loop makes it
-   [K, S, E, V, ...], lays S and E out over devices and walks along K. Acting needs the parameters of
-   the update before, or with `behind` of the one before that: K is as many updates as need no
+   [K, S, E, V, ...], lays S and E out over devices and walks along K. Acting needs the parameters
+   of the update before, or with `behind` of the one before that: K is as many updates as need no
    further steps, more than one where E steps are made at once and updates come more often.
 5. `step(state, batch, key)`, one update of one seed, gets `Steps` [E, V, ...] of either kind. An
    agent with a replay inserts them and samples transitions [B, ...]; another one learns from them
