@@ -13,6 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
+READY = "Getting ready: JAX takes a few seconds to start."
 INSTALL = """python -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt"""
 
 
@@ -114,14 +115,24 @@ def console() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that knows no umlauts is no reason to stop
             stream.reconfigure(errors="replace")
+    arguments = sys.argv[1:]
     wrong = _not_installed_here()
-    status = _fail(wrong, 2) if wrong else main(sys.argv[1:])
+    if not wrong and _trains(arguments):
+        with contextlib.suppress(OSError):  # nobody need listen
+            print(READY, flush=True)
+    status = _fail(wrong, 2) if wrong else main(arguments)
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:  # nobody reads any more, or the disk is full; the run itself was not harmed
         _write_nowhere()
     sys.exit(status)
+
+
+def _trains(arguments: list[str]) -> bool:
+    """Whether a command line asks for training, as far as one sees before anything is imported."""
+    asks_only = not {"--help", "-h", "--list", "--version"}.isdisjoint(arguments)
+    return bool(arguments) and arguments[0].startswith("--") and not asks_only
 
 
 def _write_nowhere() -> None:

@@ -386,10 +386,10 @@ def test_an_environment_whose_extra_is_missing(env, module, extra, refuses, earl
 
 
 def test_as_a_process_there_is_no_traceback_either(root, earlier):
-    """The whole way once: status 2, nothing on standard output, one line on standard error."""
+    """The whole way once: status 2, one line on standard error, and before it that it begins."""
     command = [sys.executable, "run.py", "--exp=dqn", "--num-envs=abc", f"--run.dir={earlier}"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, f"{run.READY}\n")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: ")
 
