@@ -58,7 +58,7 @@ _LOWEST_LOG = -1.0  # of Munchausen's reward (Vieillard et al. 2020, section 4)
 class Config:
     """DQN. Periods and budgets count environment steps, over all environments together."""
 
-    envs: Flat[Envs] = Envs()
+    envs: Flat[Envs] = Envs(num_envs=4)
     env_steps: int = 50_000
     """Budget, in environment steps."""
     hidden_sizes: tuple[int, ...] = (120, 84)
@@ -126,8 +126,9 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "Acrobot-v1": {"env_steps": 100_000, "replay_capacity": 100_000},
+    "Acrobot-v1": {"num_envs": 1, "env_steps": 100_000, "replay_capacity": 100_000},
     "MountainCar-v0": {
+        "num_envs": 1,
         "env_steps": 150_000,
         "learning_rate": 1e-3,
         "explore_exponent": 2.0,
@@ -135,6 +136,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 PRESETS |= {f"jax/{name}": settings for name, settings in PRESETS.items()}  # the same games
+PRESETS["jax/CartPole-v1"] = {"num_envs": 1}  # as docs/results/agents.md compares the family
 _MINATAR = {
     "num_envs": 8,
     "env_steps": 500_000,
