@@ -26,6 +26,8 @@ class Row(NamedTuple):
     """Fields of the configuration that make the row what it is."""
     settings: Mapping[str, Any] = {}
     """Others that differ from the defaults of the method; presets count above these."""
+    presets: Mapping[str, Mapping[str, Any]] = {}
+    """Further ones for environments or data sets, by name, which count above the method's own."""
 
 
 class Command(NamedTuple):
@@ -38,6 +40,10 @@ class Command(NamedTuple):
 
 _HALF = {"batch_size": 64, "train_period": 4}  # of the updates, each on half as much
 _SMALL_STEPS = {"learning_rate": 1e-3}
+_SMALL_STEPS_ON_MINATAR = {
+    f"jax/{game}-v1": {"learning_rate": 5e-4}
+    for game in ("Breakout", "Asterix", "SpaceInvaders", "Freeway", "Seaquest")
+}
 
 
 def _sequences(network: str, summary: str) -> Row:
@@ -61,9 +67,15 @@ def _graphs(network: str, default: str, summary: str, **settings: Any) -> Row:
     )
 
 
-def _dqn(summary: str, settings: Mapping[str, Any] | None = None, **parts: Any) -> Row:
+def _dqn(
+    summary: str,
+    settings: Mapping[str, Any] | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    **parts: Any,
+) -> Row:
     """A member of the DQN family."""
-    return Row("missing_bits.agents.dqn:DQN", summary, "CartPole-v1", parts, settings or {})
+    agent = "missing_bits.agents.dqn:DQN"
+    return Row(agent, summary, "CartPole-v1", parts, settings or {}, presets or {})
 
 
 EXPERIMENTS = {
@@ -87,10 +99,15 @@ EXPERIMENTS = {
         noisy=0.5,
     ),
     "c51": _dqn("C51: the distribution over fixed returns (Bellemare 2017)", head="categorical"),
-    "qr_dqn": _dqn("QR-DQN: returns at fixed quantiles (Dabney 2018)", head="quantile"),
+    "qr_dqn": _dqn(
+        "QR-DQN: returns at fixed quantiles (Dabney 2018)",
+        presets=_SMALL_STEPS_ON_MINATAR,
+        head="quantile",
+    ),
     "iqn": _dqn(
         "IQN: returns at quantiles that are drawn (Dabney 2018)",
         {"quantiles": 8, **_HALF},
+        _SMALL_STEPS_ON_MINATAR,
         head="implicit",
     ),
     "rainbow": _dqn(
@@ -275,12 +292,14 @@ class Found(NamedTuple):
     """Of the table, if it is there."""
 
     def config(self, subject: str | None = None) -> Any:
-        """The default configuration: the method's, then the row's settings, then the preset of an
+        """The default configuration: the method's, then the row's settings, then the presets of an
         environment or data set, then what makes the row what it is."""
         config = self.module.Config()
         if self.row:
             config = options.replace(config, self.row.settings)
         config = options.replace(config, getattr(self.module, "PRESETS", {}).get(subject, {}))
+        if self.row:
+            config = options.replace(config, self.row.presets.get(subject, {}))
         return options.replace(config, self.row.parts) if self.row else config
 
 

@@ -653,6 +653,14 @@ def test_presets_count_above_what_a_row_is_tuned_to():
     assert find("rainbow").config("jax/Breakout-v1").batch_size == 32
 
 
+def test_presets_of_a_row_count_above_the_methods():
+    for name in dqn.PRESETS:
+        known = find("dqn").config(name).learning_rate
+        own = 5e-4 if "batch_size" in dqn.PRESETS[name] else known  # MinAtar's games
+        assert find("qr_dqn").config(name).learning_rate == own, name
+    assert all(set(row.presets) <= set(dqn.PRESETS) for row in EXPERIMENTS.values())
+
+
 @pytest.mark.parametrize("old", ALIASES)
 def test_old_names_still_work(old, asks):
     name = ALIASES[old]
