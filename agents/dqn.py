@@ -71,7 +71,7 @@ class Config:
     """Global norm to which gradients are clipped."""
     discount: float = row(0.99)
     """Discount per environment step, 0 to 1."""
-    n_step: int = 5
+    n_step: int = 3
     """Rewards summed before bootstrapping, in environment steps."""
     double: bool = True
     """Choose the bootstrap action with the online network (double DQN)."""
@@ -125,10 +125,11 @@ class Config:
     """Environment steps over which epsilon falls, linearly."""
 
 
+_ALONE = {"num_envs": 1, "n_step": 5}  # one environment, as docs/results/agents.md has it
 PRESETS: dict[str, dict[str, Any]] = {
-    "Acrobot-v1": {"num_envs": 1, "env_steps": 100_000, "replay_capacity": 100_000},
+    "Acrobot-v1": {**_ALONE, "env_steps": 100_000, "replay_capacity": 100_000},
     "MountainCar-v0": {
-        "num_envs": 1,
+        **_ALONE,
         "env_steps": 150_000,
         "learning_rate": 1e-3,
         "explore_exponent": 2.0,
@@ -136,7 +137,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 PRESETS |= {f"jax/{name}": settings for name, settings in PRESETS.items()}  # the same games
-PRESETS["jax/CartPole-v1"] = {"num_envs": 1}  # as docs/results/agents.md compares the family
+PRESETS["jax/CartPole-v1"] = _ALONE
 _MINATAR = {
     "num_envs": 8,
     "env_steps": 500_000,

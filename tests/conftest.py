@@ -103,6 +103,11 @@ class Run:
         return self._err.read_text() if self._err.exists() else ""
 
     @property
+    def rows(self) -> int:
+        """How many lines are written after the first one, which says that the run gets ready."""
+        return max(0, self.out.count("\n") - 1)
+
+    @property
     def status(self) -> int | None:
         """The exit status, a signal's negative number, or None while the run lives."""
         return self._ask({"status": self.pid})
@@ -122,7 +127,7 @@ class Run:
 
     def wait_for_lines(self, lines: int) -> None:
         """Return when so many rows of metrics are written (a line each) or the run has ended."""
-        self.wait_until(lambda: self.out.count("\n") >= lines)
+        self.wait_until(lambda: self.rows >= lines)
 
     def kill(self, number: int) -> None:
         """Send a signal to the run and all that it has started."""

@@ -142,7 +142,7 @@ WRONG = {
     ),
     "learning before there is data": (
         "--exp=dqn --learning-starts=5",
-        ["--learning-starts is 5", "at least 7"],
+        ["--learning-starts is 5", "at least 14"],
     ),
     "learning after the last step": (
         "--exp=dqn --env-steps=300",
@@ -255,7 +255,7 @@ def test_inner_steps_that_the_host_cannot_serve(refuses, tmp_path):
     refuses(
         ["--exp=dqn", "--run.inner-steps=7", f"--run.dir={tmp_path / 'new'}"],
         "--run.inner-steps=7",
-        "at most 1",
+        "at most 2",
     )
     # The folder it had made is not in the way of the corrected command.
     refuses(

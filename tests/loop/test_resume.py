@@ -32,7 +32,7 @@ def kill_and_resume(runs, command, folder, kills, seed):
         time.sleep(seconds)
         run.kill(signal.SIGKILL)
         status = run.wait()
-        moments.append((lines, round(seconds, 4), run.out.count("\n")))
+        moments.append((lines, round(seconds, 4), run.rows))
         assert status == -signal.SIGKILL, (
             f"ended before it was killed, moments {moments}\n{run.out}\n{run.err}"
         )
@@ -102,7 +102,7 @@ def refused_and_resumed(run, runs, folder, relieve, uninterrupted, outcome):
     resumed = runs.finish("--exp=dqn", f"--run.dir={folder}", "--run.resume")
     assert resumed.err == ""  # earlier checkpoints were whole
     # And it went on from one of them.
-    assert int(resumed.out.split()[0].replace(",", "")) > 20
+    assert int(resumed.out.splitlines()[1].split()[0].replace(",", "")) > 20
     assert outcome(folder) == outcome(uninterrupted)
 
 
