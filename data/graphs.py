@@ -362,6 +362,37 @@ def random_parts(labels: np.ndarray, fold: int) -> Parts:
     )
 
 
+def without(found: GraphSet, nodes: np.ndarray, where: str) -> GraphSet:
+    """One graph without some nodes, their edges and their places in splits; the others move up.
+
+    Args:
+      found: the graph.
+      nodes: numbers of those to leave out.
+      where: what the graph is called, for messages.
+
+    Raises:
+      UserError: no edge is left.
+    """
+    kept = np.setdiff1d(np.arange(found.num_nodes), nodes)
+    place = np.full(found.num_nodes, -1)
+    place[kept] = np.arange(len(kept))
+    inside = (place[found.senders] >= 0) & (place[found.receivers] >= 0)
+    parts = (place[part] for part in (found.train, found.validation, found.test))
+    train, validation, test = (part[part >= 0] for part in parts)
+    return graph_set(
+        found.nodes[kept],
+        place[found.senders[inside]],
+        place[found.receivers[inside]],
+        labels=found.labels[kept],
+        classes=found.classes,
+        train=train,
+        validation=validation,
+        test=test,
+        edges=None if found.edges is None else found.edges[inside],
+        where=where,
+    )
+
+
 def whole(found: GraphSet) -> nets.Graph:
     """All graphs of a set as one record for networks, laid out for gathers."""
     count = found.num_nodes

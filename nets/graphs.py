@@ -16,6 +16,7 @@ of edges to i (Gilmer et al. 2017; Battaglia et al. 2018). d_i is the number of 
     gin        MLP((1 + e) x_i + sum_j x_j)                            Xu et al. 2019, 4.1
     mpnn       GRU(x_i, sum_j A(edge_ij) x_j), the same at each step   Gilmer et al. 2017, 5
     recurrent  the fixed point of x_i = sum_j A(l_i, l_j) x_j + b(l_i) Scarselli et al. 2009, 12
+    mlp        W x_i: no messages; what links are worth shows beside it
 
 Where a node and itself are summed, edges of the graph from a node to itself are passed over: it
 counts once. Everywhere else they are neighbors. An edge that stands twice counts twice. Messages go
@@ -83,6 +84,23 @@ class Graph(NamedTuple):
         return jnp.asarray(self.graph_of) < self.real.shape[0]
 
 
+def single_node(features: int, edge_features: int = 0) -> Graph:
+    """A graph of one node and no edges, all zeros: enough to make a network's variables from.
+
+    Args:
+      features: F.
+      edge_features: K; 0 for none.
+    """
+    nothing = np.zeros(0, np.int32)
+    return Graph(
+        np.zeros((1, features), np.float32),
+        Links(nothing, nothing),
+        np.zeros((0, edge_features), np.float32) if edge_features else None,
+        np.zeros(1, np.int32),
+        np.ones(1, bool),
+    )
+
+
 class Noise(NamedTuple):
     """Random keys for dropout: one for all, [1], or each node's and edge's own, [N] and [E]."""
 
@@ -126,8 +144,8 @@ class Network(NamedTuple):
 class Settings:
     """Which network on graphs."""
 
-    network: Literal["gcn", "sage", "gat", "gatv2", "gin", "mpnn", "recurrent"] = "gcn"
-    """How nodes learn of their neighbors."""
+    network: Literal["gcn", "sage", "gat", "gatv2", "gin", "mpnn", "recurrent", "mlp"] = "gcn"
+    """How nodes learn of their neighbors; with mlp, not at all."""
     layers: int = 2
     """Layers, or for mpnn steps: how many edges away a node sees. The recurrent network has no such
     bound and one layer."""
@@ -295,6 +313,22 @@ class SAGE(hk.Module):
         return own + mean + bias(self._size)
 
 
+class Alone(hk.Module):
+    """A linear map of what a node holds, blind to its neighbors.
+
+    Args:
+      size: D.
+      name: of the module.
+    """
+
+    def __init__(self, size: int, name: str | None = None):
+        super().__init__(name)
+        self._size = size
+
+    def __call__(self, graph: Graph, x: Values) -> jax.Array:
+        return Project(self._size, name="project")(x) + bias(self._size)
+
+
 class GAT(hk.Module):
     """Attention over neighbors and the node itself (Velickovic et al. 2018; Brody et al. 2022).
 
@@ -383,8 +417,8 @@ class GIN(hk.Module):
 def _convolutional(
     settings: Settings, outputs: int, graph: Graph, noise: Noise | None, is_training: bool
 ) -> Levels:
-    """gcn and sage: layers with ReLUs between them."""
-    layer = {"gcn": GCN, "sage": SAGE}[settings.network]
+    """gcn, sage and mlp: layers with ReLUs between them."""
+    layer = {"gcn": GCN, "sage": SAGE, "mlp": Alone}[settings.network]
     levels = []
     x: Values = graph.nodes
     for i, size in enumerate(_sizes(settings, outputs)):
@@ -506,6 +540,7 @@ _NETWORKS = {
     "gin": _isomorphism,
     "mpnn": _with_edges,
     "recurrent": _recurrent,
+    "mlp": _convolutional,
 }
 
 

@@ -13,7 +13,7 @@ from missing_bits.nets import graphs, links
 from missing_bits.nets.graphs import Graph, Pool, Settings
 from missing_bits.nets.links import Links
 
-NETWORKS = ("gcn", "sage", "gat", "gatv2", "gin", "mpnn", "recurrent")
+NETWORKS = ("gcn", "sage", "gat", "gatv2", "gin", "mpnn", "recurrent", "mlp")
 NODES, FEATURES, EDGES = 9, 4, 20
 
 
