@@ -52,7 +52,7 @@ def neighbors(found: GraphSet, loops: bool) -> Neighbors:
       loops: whether a node that leads to itself counts as its own neighbor.
 
     Raises:
-      UserError: its features are too many to be held as an array.
+      UserError: its features are too many to be held as an array, or no neighbor is left.
     """
     count, features = found.nodes.shape
     require(
@@ -61,6 +61,7 @@ def neighbors(found: GraphSet, loops: bool) -> Neighbors:
         f"nodes with {features:,} features are more. Give --node-features of fewer columns.",
     )
     kept = np.flatnonzero((found.senders != found.receivers) | loops)
+    require(len(kept) > 0, "--fanout: all edges lead from a node to itself; there is none to draw.")
     order = kept[np.argsort(found.receivers[kept], kind="stable")]
     first = np.searchsorted(found.receivers[order], np.arange(count + 1))
     return Neighbors(dense(found.nodes), found.senders[order], first.astype(np.int32))

@@ -31,9 +31,10 @@ from typing import Any, Literal, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import jmp
 import numpy as np
 
-from missing_bits.errors import require_between, require_positive
+from missing_bits.errors import require, require_between, require_positive
 from missing_bits.nets import links
 from missing_bits.nets.layers import BatchNorm
 from missing_bits.nets.links import Links
@@ -163,8 +164,17 @@ class Settings:
     recurrent_contraction: float = 0.9
     """By which factor a step of the recurrent network brings states closer, at most; 0 to 0.99."""
 
+    bfloat16: bool = False
+    """Compute products of matrices, and what edges carry, in bfloat16; sums over neighbors,
+    attention, parameters and results stay float32."""
+
     def check(self, prefix: str) -> None:
         """Raises `UserError` for settings that make no network."""
+        require(
+            not (self.bfloat16 and self.network == "recurrent"),
+            f"--{prefix}bfloat16 is not for --{prefix}network=recurrent, whose states settle by "
+            "changes that bfloat16 does not resolve.",
+        )
         require_positive(self, "layers", "width", "heads", prefix=prefix)
         require_between(self, 0, 0.9, "dropout", "attention_dropout", prefix=prefix)
         require_between(self, 0, 0.99, "recurrent_contraction", prefix=prefix)
@@ -173,6 +183,8 @@ class Settings:
     def make(self, outputs: int) -> Network:
         """The network, whose last layer gives so many numbers for each node."""
         build = _NETWORKS[self.network]
+        compute = "bfloat16" if self.bfloat16 else "float32"
+        policy = jmp.get_policy(f"params=float32,compute={compute},output=float32")
         function = hk.transform_with_state(
             lambda graph, noise, is_training: build(self, outputs, graph, noise, is_training)
         )
@@ -184,7 +196,9 @@ class Settings:
             variables: Any, graph: Graph, noise: Noise | None, is_training: bool
         ) -> tuple[Levels, hk.State]:
             params, state = variables
-            return function.apply(params, state, None, graph, noise, is_training)
+            params = policy.cast_to_compute(params)
+            levels, state = function.apply(params, state, None, graph, noise, is_training)
+            return policy.cast_to_output(levels), state
 
         return Network(init, apply)
 
@@ -213,7 +227,7 @@ class Project(hk.Module):
         if isinstance(x, Sparse):
             y = links.product(x.links, x.values, w, _num_rows(x.links))
             return y if x.order is None else y[x.order]
-        return x @ w
+        return x.astype(w.dtype) @ w
 
 
 def _num_rows(of: Links) -> int:
@@ -378,14 +392,15 @@ class GAT(hk.Module):
             return _scored(received + sent, u), _scored(met, u)
         u = hk.get_parameter("u", shape, init=GLOROT)
         v = hk.get_parameter("v", shape, init=GLOROT)
-        to = jnp.sum(sent * u[None], axis=2)  # [N, H]
-        fro = jnp.sum(sent * v[None], axis=2)
+        wide = sent.astype(jnp.float32)
+        to = jnp.sum(wide * u[None], axis=2)  # [N, H]
+        fro = jnp.sum(wide * v[None], axis=2)
         met = links.at_rows(graph.links, to) + links.at_columns(graph.links, fro)
         return jax.nn.leaky_relu(to + fro, _SLOPE), jax.nn.leaky_relu(met, _SLOPE)
 
 
 def _scored(x: jax.Array, u: jax.Array) -> jax.Array:
-    return jnp.sum(u[None] * jax.nn.leaky_relu(x, _SLOPE), axis=-1)
+    return jnp.sum(u[None] * jax.nn.leaky_relu(x.astype(jnp.float32), _SLOPE), axis=-1)
 
 
 class GIN(hk.Module):
@@ -482,7 +497,7 @@ def _with_edges(
     if graph.edges is None:
         shared = hk.get_parameter("matrix", (width, width), init=GLOROT)
     else:
-        hidden = jax.nn.relu(hk.Linear(width, name="edges")(jnp.asarray(graph.edges)))
+        hidden = jax.nn.relu(hk.Linear(width, name="edges")(jnp.asarray(graph.edges, x.dtype)))
         matrices = hk.Linear(width * width, name="matrices")(hidden).reshape(-1, width, width)
     gru = hk.GRU(width)
     ones = jnp.ones(graph.links.rows.shape, x.dtype)

@@ -283,7 +283,7 @@ def test_it_learns_from_samples_what_holds_for_nodes_it_never_saw():
         ({"fanout": (400, 400), "network": "gat"}, "makes trees of 160,401 nodes"),
         ({"inductive": True, "links": True}, "not for --links"),
         ({"inductive": True, "data": "cycles", "made_nodes": 20}, "graphs have classes"),
-        ({"inductive": True, "data": "blocks", "made_nodes": 100, "network": "mlp"},
+        ({"inductive": True, "data": "blocks", "made_nodes": 400, "network": "mlp"},
          "no feature that nodes to train on have"),
     ],
 )  # fmt: skip
