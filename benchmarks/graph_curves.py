@@ -147,7 +147,7 @@ PARTS = {"signal": signal, "cycles": cycles, "hops": hops}
 QUICK = {
     "signal": {"made_nodes": 100, "updates": 5, "width": 4},
     "cycles": {"made_nodes": 60, "updates": 5, "width": 4, "layers": 1},
-    "hops": {"made_nodes": 45, "updates": 5, "width": 2},
+    "hops": {"made_nodes": 90, "updates": 5, "width": 2},
 }
 
 

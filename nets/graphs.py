@@ -528,7 +528,12 @@ def _recurrent(
     to = Project(width, name="receiver")(labels)
     fro = Project(width, name="sender")(labels)
     met = links.at_rows(graph.links, to) + links.at_columns(graph.links, fro) + bias(width)
-    matrices = jnp.tanh(hk.Linear(width * width, name="matrices")(jnp.tanh(met)))
+    # Where labels are small, as those of a single node each, their MLP would begin near zero, and
+    # with it all that nodes hear of each other.
+    passed = hk.Linear(width * width, b_init=hk.initializers.RandomNormal(1.0), name="matrices")(
+        jnp.tanh(met)
+    )
+    matrices = jnp.tanh(passed)
     leaving = links.counts(links.turned(graph.links), graph.num_nodes)
     scale = settings.recurrent_contraction / (
         width * jnp.maximum(links.at_columns(graph.links, leaving), 1)
