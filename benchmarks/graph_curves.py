@@ -98,7 +98,8 @@ def cycles(sizes: dict[str, Any]) -> list[dict[str, Any]]:
         for noise in NOISE:
             if network == "mlp" and noise == 0:
                 continue  # all nodes alike, none of them linked
-            fixed = {"data": "cycles", "made_nodes": 5_000, "made_noise": noise, "layers": 4}
+            fixed = {"data": "cycles", "made_nodes": 5_000, "made_noise": noise}
+            fixed |= {"layers": 4, "updates": 1_000}
             runs = trained(configured("gin", **{**fixed, **sizes, "network": network}))
             found.append({"network": network, "features": noise, "accuracy": runs.accuracy})
             told(found[-1])
@@ -130,7 +131,8 @@ def hops(sizes: dict[str, Any]) -> list[dict[str, Any]]:
     for directed in (False, True):
         for steps in range(HOPS + 1):
             fixed = {"data": "chains", "made_nodes": 180, "directed": directed}
-            fixed |= {"recurrent_steps": steps, "dropout": 0.0, "l2": 0.0}
+            fixed |= {"recurrent_steps": steps, "width": 8, "dropout": 0.0, "l2": 0.0}
+            fixed |= {"updates": 400}
             config = configured("graph_network", **{**fixed, **sizes})
             runs = trained(config)
             found.append({"directed": directed, "steps": steps, "by_hop": by_hop(config, runs)})
