@@ -243,9 +243,9 @@ EXPERIMENTS = {
         "recurrent",
         "blocks",
         "Graph neural network: states at their fixed point (Scarselli 2009)",
-        width=8,
+        width=4,
+        l2=5e-5,
         l2_layers="all",
-        updates=400,
     ),
 }
 

@@ -24,6 +24,7 @@ _HELD_OUT = 0.1  # of what is not to test on: to validate (Errica et al. 2020)
 _KNOWN = (
     "blocks",
     "cycles",
+    "chains",
     "karate",
     "superpixels",
     "planetoid:cora",
@@ -34,7 +35,6 @@ _KNOWN = (
     "graphml:PATH",
 )
 _IN_FILES = ("planetoid", "tu")  # what --data-dir is for
-_MADE = ("blocks", "cycles")
 
 
 class GraphSet(NamedTuple):
@@ -79,9 +79,9 @@ class Data:
     """Which graphs to learn from."""
 
     data: str = "blocks"
-    """Graphs: blocks (a block model), cycles (6-cycles or two triangles), karate, superpixels (of
-    digits), planetoid:cora, planetoid:citeseer, tu:MUTAG, tu:PROTEINS, edges:PATH (a CSV of columns
-    source and target), graphml:PATH."""
+    """Graphs: blocks (a block model), cycles (6-cycles or two triangles), chains (whose first node
+    tells the class of all), karate, superpixels (of digits), planetoid:cora, planetoid:citeseer,
+    tu:MUTAG, tu:PROTEINS, edges:PATH (a CSV of columns source and target), graphml:PATH."""
     data_dir: str = ""
     """Where the files of planetoid or tu lie; empty for the cache or a download."""
     fold: int = 0
@@ -96,9 +96,10 @@ class Data:
     """Of edges:PATH: a CSV of columns node and split: train, validation or test; empty for a random
     split."""
     directed: bool = False
-    """Whether messages of a user's graph go from source to target alone, not both ways."""
+    """Whether messages of a user's graph go from source to target alone, not both ways; of chains,
+    whether they go onward alone."""
     made_nodes: int = 1_000
-    """Nodes of a block model; graphs, of cycles."""
+    """Nodes of a block model or of all chains; graphs, of cycles."""
     made_blocks: int = 2
     """Blocks of a block model, which are the classes."""
     made_degree: float = 10.0
@@ -133,8 +134,8 @@ class Data:
                 f"{self.data}.",
             )
         require(
-            not self.directed or name in ("edges", "graphml"),
-            f"--{prefix}directed is for edges:PATH and graphml:PATH, not for {self.data}.",
+            not self.directed or name in ("edges", "graphml", "chains"),
+            f"--{prefix}directed is for edges:PATH, graphml:PATH and chains, not for {self.data}.",
         )
 
     def load(self) -> GraphSet:
@@ -171,6 +172,8 @@ class Data:
             )
         if name == "cycles":
             return made_graphs.cycles(self.made_nodes, self.made_noise)
+        if name == "chains":
+            return made_graphs.chains(self.made_nodes, self.directed)
         if name == "karate":
             return made_graphs.karate()
         from missing_bits.data import superpixels
@@ -359,6 +362,37 @@ def random_parts(labels: np.ndarray, fold: int) -> Parts:
     fifth = len(order) // 5
     return Parts(
         np.sort(order[2 * fifth :]), np.sort(order[:fifth]), np.sort(order[fifth : 2 * fifth])
+    )
+
+
+def without(found: GraphSet, nodes: np.ndarray, where: str) -> GraphSet:
+    """One graph without some nodes, their edges and their places in splits; the others move up.
+
+    Args:
+      found: the graph.
+      nodes: numbers of those to leave out.
+      where: what the graph is called, for messages.
+
+    Raises:
+      UserError: no edge is left.
+    """
+    kept = np.setdiff1d(np.arange(found.num_nodes), nodes)
+    place = np.full(found.num_nodes, -1)
+    place[kept] = np.arange(len(kept))
+    inside = (place[found.senders] >= 0) & (place[found.receivers] >= 0)
+    parts = (place[part] for part in (found.train, found.validation, found.test))
+    train, validation, test = (part[part >= 0] for part in parts)
+    return graph_set(
+        found.nodes[kept],
+        place[found.senders[inside]],
+        place[found.receivers[inside]],
+        labels=found.labels[kept],
+        classes=found.classes,
+        train=train,
+        validation=validation,
+        test=test,
+        edges=None if found.edges is None else found.edges[inside],
+        where=where,
     )
 
 

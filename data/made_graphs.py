@@ -7,6 +7,7 @@ from missing_bits.data.graphs import GraphSet, graph_set, simple
 from missing_bits.errors import require
 
 _TOLD = 20  # nodes of each block whose class is told, as in Cora's public split
+CHAIN = 9  # nodes
 _SHOWN = 0.05  # of a small block, at least
 
 
@@ -86,6 +87,46 @@ def cycles(count: int, noise: int = 0) -> GraphSet:
         validation=order[6 * count // 10 : 8 * count // 10],
         test=order[8 * count // 10 :],
         where="cycles",
+    )
+
+
+def chains(count: int, directed: bool = False) -> GraphSet:
+    """Chains of nine nodes, of which the first one alone says the class of all (Gu et al. 2020).
+
+    A node that is h links away can know its class only from what has come h links far. All nodes
+    but the first hold zeros; the chains of a class are alike. Node i is number i modulo 9 of its
+    chain. Of five chains, three are to learn from, one to validate, one to test on.
+
+    Args:
+      count: N, at least 45; what is left over nine is left out.
+      directed: whether messages go onward alone, not both ways.
+
+    Raises:
+      UserError: there are too few nodes.
+    """
+    many = count // CHAIN
+    require(
+        many >= 5,
+        f"--made-nodes is {count}; chains of {CHAIN} nodes take at least {5 * CHAIN}.",
+    )
+    number = np.arange(many * CHAIN)
+    labels = number // CHAIN % 2
+    starts = number[::CHAIN]
+    nodes = np.zeros((len(number), 2), np.float32)
+    nodes[starts, labels[starts]] = 1
+    first = number[number % CHAIN < CHAIN - 1]
+    ends = (first, first + 1) if directed else simple(first, first + 1, len(number))
+    trained = 3 * many // 5 * CHAIN
+    validated = 4 * many // 5 * CHAIN
+    return graph_set(
+        nodes,
+        *ends,
+        labels=labels,
+        classes=("the one", "the other"),
+        train=number[:trained],
+        validation=number[trained:validated],
+        test=number[validated:],
+        where="chains",
     )
 
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from missing_bits.data import graphs as data
 from missing_bits.data.graphs import GraphSet
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require
-from missing_bits.nets.graphs import Graph, Network, Noise, Settings
-from missing_bits.nets.links import Links
+from missing_bits.nets.graphs import Graph, Network, Noise, Settings, single_node
 
 _MOST = 10_000_000  # features of a node
 _SLOPE = 0.25  # of the PReLU, at the start (He et al. 2015)
@@ -47,15 +45,7 @@ class GraphEncoder:
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""
-        nothing = np.zeros(0, np.int32)
-        edges = np.zeros((0, self.edge_features), np.float32) if self.edge_features else None
-        node = Graph(
-            np.zeros((1, self.node_features), np.float32),
-            Links(nothing, nothing),
-            edges,
-            np.zeros(1, np.int32),
-            np.ones(1, bool),
-        )
+        node = single_node(self.node_features, self.edge_features)
         found = self._network.init(key, node)
         return Variables({**found.params, "prelu": {"slope": jnp.asarray(_SLOPE)}}, found.state)
 

@@ -16,6 +16,7 @@ of edges to i (Gilmer et al. 2017; Battaglia et al. 2018). d_i is the number of 
     gin        MLP((1 + e) x_i + sum_j x_j)                            Xu et al. 2019, 4.1
     mpnn       GRU(x_i, sum_j A(edge_ij) x_j), the same at each step   Gilmer et al. 2017, 5
     recurrent  the fixed point of x_i = sum_j A(l_i, l_j) x_j + b(l_i) Scarselli et al. 2009, 12
+    mlp        W x_i: no messages; what links are worth shows beside it
 
 Where a node and itself are summed, edges of the graph from a node to itself are passed over: it
 counts once. Everywhere else they are neighbors. An edge that stands twice counts twice. Messages go
@@ -30,9 +31,10 @@ from typing import Any, Literal, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import jmp
 import numpy as np
 
-from missing_bits.errors import require_between, require_positive
+from missing_bits.errors import require, require_between, require_positive
 from missing_bits.nets import links
 from missing_bits.nets.layers import BatchNorm
 from missing_bits.nets.links import Links
@@ -83,6 +85,23 @@ class Graph(NamedTuple):
         return jnp.asarray(self.graph_of) < self.real.shape[0]
 
 
+def single_node(features: int, edge_features: int = 0) -> Graph:
+    """A graph of one node and no edges, all zeros: enough to make a network's variables from.
+
+    Args:
+      features: F.
+      edge_features: K; 0 for none.
+    """
+    nothing = np.zeros(0, np.int32)
+    return Graph(
+        np.zeros((1, features), np.float32),
+        Links(nothing, nothing),
+        np.zeros((0, edge_features), np.float32) if edge_features else None,
+        np.zeros(1, np.int32),
+        np.ones(1, bool),
+    )
+
+
 class Noise(NamedTuple):
     """Random keys for dropout: one for all, [1], or each node's and edge's own, [N] and [E]."""
 
@@ -126,8 +145,8 @@ class Network(NamedTuple):
 class Settings:
     """Which network on graphs."""
 
-    network: Literal["gcn", "sage", "gat", "gatv2", "gin", "mpnn", "recurrent"] = "gcn"
-    """How nodes learn of their neighbors."""
+    network: Literal["gcn", "sage", "gat", "gatv2", "gin", "mpnn", "recurrent", "mlp"] = "gcn"
+    """How nodes learn of their neighbors; with mlp, not at all."""
     layers: int = 2
     """Layers, or for mpnn steps: how many edges away a node sees. The recurrent network has no such
     bound and one layer."""
@@ -145,8 +164,17 @@ class Settings:
     recurrent_contraction: float = 0.9
     """By which factor a step of the recurrent network brings states closer, at most; 0 to 0.99."""
 
+    bfloat16: bool = False
+    """Compute products of matrices, and what edges carry, in bfloat16; sums over neighbors,
+    attention, parameters and results stay float32."""
+
     def check(self, prefix: str) -> None:
         """Raises `UserError` for settings that make no network."""
+        require(
+            not (self.bfloat16 and self.network == "recurrent"),
+            f"--{prefix}bfloat16 is not for --{prefix}network=recurrent, whose states settle by "
+            "changes that bfloat16 does not resolve.",
+        )
         require_positive(self, "layers", "width", "heads", prefix=prefix)
         require_between(self, 0, 0.9, "dropout", "attention_dropout", prefix=prefix)
         require_between(self, 0, 0.99, "recurrent_contraction", prefix=prefix)
@@ -155,6 +183,8 @@ class Settings:
     def make(self, outputs: int) -> Network:
         """The network, whose last layer gives so many numbers for each node."""
         build = _NETWORKS[self.network]
+        compute = "bfloat16" if self.bfloat16 else "float32"
+        policy = jmp.get_policy(f"params=float32,compute={compute},output=float32")
         function = hk.transform_with_state(
             lambda graph, noise, is_training: build(self, outputs, graph, noise, is_training)
         )
@@ -166,7 +196,9 @@ class Settings:
             variables: Any, graph: Graph, noise: Noise | None, is_training: bool
         ) -> tuple[Levels, hk.State]:
             params, state = variables
-            return function.apply(params, state, None, graph, noise, is_training)
+            params = policy.cast_to_compute(params)
+            levels, state = function.apply(params, state, None, graph, noise, is_training)
+            return policy.cast_to_output(levels), state
 
         return Network(init, apply)
 
@@ -195,7 +227,7 @@ class Project(hk.Module):
         if isinstance(x, Sparse):
             y = links.product(x.links, x.values, w, _num_rows(x.links))
             return y if x.order is None else y[x.order]
-        return x @ w
+        return x.astype(w.dtype) @ w
 
 
 def _num_rows(of: Links) -> int:
@@ -295,6 +327,22 @@ class SAGE(hk.Module):
         return own + mean + bias(self._size)
 
 
+class Alone(hk.Module):
+    """A linear map of what a node holds, blind to its neighbors.
+
+    Args:
+      size: D.
+      name: of the module.
+    """
+
+    def __init__(self, size: int, name: str | None = None):
+        super().__init__(name)
+        self._size = size
+
+    def __call__(self, graph: Graph, x: Values) -> jax.Array:
+        return Project(self._size, name="project")(x) + bias(self._size)
+
+
 class GAT(hk.Module):
     """Attention over neighbors and the node itself (Velickovic et al. 2018; Brody et al. 2022).
 
@@ -344,14 +392,15 @@ class GAT(hk.Module):
             return _scored(received + sent, u), _scored(met, u)
         u = hk.get_parameter("u", shape, init=GLOROT)
         v = hk.get_parameter("v", shape, init=GLOROT)
-        to = jnp.sum(sent * u[None], axis=2)  # [N, H]
-        fro = jnp.sum(sent * v[None], axis=2)
+        wide = sent.astype(jnp.float32)
+        to = jnp.sum(wide * u[None], axis=2)  # [N, H]
+        fro = jnp.sum(wide * v[None], axis=2)
         met = links.at_rows(graph.links, to) + links.at_columns(graph.links, fro)
         return jax.nn.leaky_relu(to + fro, _SLOPE), jax.nn.leaky_relu(met, _SLOPE)
 
 
 def _scored(x: jax.Array, u: jax.Array) -> jax.Array:
-    return jnp.sum(u[None] * jax.nn.leaky_relu(x, _SLOPE), axis=-1)
+    return jnp.sum(u[None] * jax.nn.leaky_relu(x.astype(jnp.float32), _SLOPE), axis=-1)
 
 
 class GIN(hk.Module):
@@ -383,8 +432,8 @@ class GIN(hk.Module):
 def _convolutional(
     settings: Settings, outputs: int, graph: Graph, noise: Noise | None, is_training: bool
 ) -> Levels:
-    """gcn and sage: layers with ReLUs between them."""
-    layer = {"gcn": GCN, "sage": SAGE}[settings.network]
+    """gcn, sage and mlp: layers with ReLUs between them."""
+    layer = {"gcn": GCN, "sage": SAGE, "mlp": Alone}[settings.network]
     levels = []
     x: Values = graph.nodes
     for i, size in enumerate(_sizes(settings, outputs)):
@@ -448,7 +497,7 @@ def _with_edges(
     if graph.edges is None:
         shared = hk.get_parameter("matrix", (width, width), init=GLOROT)
     else:
-        hidden = jax.nn.relu(hk.Linear(width, name="edges")(jnp.asarray(graph.edges)))
+        hidden = jax.nn.relu(hk.Linear(width, name="edges")(jnp.asarray(graph.edges, x.dtype)))
         matrices = hk.Linear(width * width, name="matrices")(hidden).reshape(-1, width, width)
     gru = hk.GRU(width)
     ones = jnp.ones(graph.links.rows.shape, x.dtype)
@@ -479,7 +528,12 @@ def _recurrent(
     to = Project(width, name="receiver")(labels)
     fro = Project(width, name="sender")(labels)
     met = links.at_rows(graph.links, to) + links.at_columns(graph.links, fro) + bias(width)
-    matrices = jnp.tanh(hk.Linear(width * width, name="matrices")(jnp.tanh(met)))
+    # Where labels are small, as those of a single node each, their MLP would begin near zero, and
+    # with it all that nodes hear of each other.
+    passed = hk.Linear(width * width, b_init=hk.initializers.RandomNormal(1.0), name="matrices")(
+        jnp.tanh(met)
+    )
+    matrices = jnp.tanh(passed)
     leaving = links.counts(links.turned(graph.links), graph.num_nodes)
     scale = settings.recurrent_contraction / (
         width * jnp.maximum(links.at_columns(graph.links, leaving), 1)
@@ -506,6 +560,7 @@ _NETWORKS = {
     "gin": _isomorphism,
     "mpnn": _with_edges,
     "recurrent": _recurrent,
+    "mlp": _convolutional,
 }
 
 

@@ -11,7 +11,8 @@ to memory first. Where the links are known beforehand (`linked`) they are laid o
 row gathers its entries: rows of about as many entries form a bucket, and a bucket adds its first
 entries, its second ones, and so on, in one pass over its results. Rows of more than 8 entries are
 cut into pieces that are summed again. Links that are made within a program (batches) are summed by
-scatter-add. Shapes: E entries, R rows, C columns, D features, H heads.
+scatter-add. Numbers of fewer than 32 bits are added in float32, and sums have the type of what was
+added. Shapes: E entries, R rows, C columns, D features, H heads.
 """
 
 from collections.abc import Callable
@@ -110,21 +111,21 @@ def turned(links: Links) -> Links:
 def total(links: Links, values: jax.Array, num_rows: int) -> jax.Array:
     """Sums by row [R, ...] of values [E, ...]; an empty row's is 0."""
     if links.by_row is None:
-        return jax.ops.segment_sum(values, links.rows, num_rows)
+        return jax.ops.segment_sum(_wide(values), links.rows, num_rows).astype(values.dtype)
     return _total_by_row(links, values)
 
 
 def at_rows(links: Links, x: jax.Array) -> jax.Array:
     """What stands at the row of each entry: [E, ...] of x [R, ...]."""
     if links.by_row is None:
-        return jnp.asarray(x).at[links.rows].get(mode="clip")
+        return _clipped(x, links.rows)
     return _at_rows(links, x)
 
 
 def at_columns(links: Links, x: jax.Array) -> jax.Array:
     """What stands at the column of each entry: [E, ...] of x [C, ...]."""
     if links.by_column is None:
-        return jnp.asarray(x).at[links.columns].get(mode="clip")
+        return _clipped(x, links.columns)
     return _at_columns(links, x)
 
 
@@ -141,7 +142,8 @@ def product(links: Links, weights: jax.Array, x: jax.Array, num_rows: int) -> ja
       [R, D] or [R, H, D].
     """
     if links.by_row is None:
-        return total(links, weights[..., None] * at_columns(links, x), num_rows)
+        sent = _wide(weights)[..., None] * at_columns(links, x)
+        return total(links, sent, num_rows).astype(x.dtype)
     return _product(links, jnp.asarray(weights), jnp.asarray(x))
 
 
@@ -159,6 +161,16 @@ def largest(links: Links, values: jax.Array, num_rows: int) -> jax.Array:
 def counts(links: Links, num_rows: int) -> jax.Array:
     """The number of entries of each row, float32 [R]."""
     return total(links, jnp.ones(links.rows.shape, jnp.float32), num_rows)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    """Numbers as they are added."""
+    return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _clipped(x: jax.Array, at: jax.Array) -> jax.Array:
+    """Rows of x, whose gradients are added up too."""
+    return _wide(x).at[at].get(mode="clip").astype(x.dtype)
 
 
 Take = Callable[[jax.Array, jax.Array], jax.Array]
@@ -195,11 +207,15 @@ def _taken(x: jax.Array, at: jax.Array, nothing: float) -> jax.Array:
 
 
 def _sum(sums: Sums, values: jax.Array) -> jax.Array:
-    return _gathered(sums, lambda at, _: _taken(values, at, 0), values)
+    found = _gathered(sums, lambda at, _: _wide(_taken(values, at, 0)), values)
+    return found.astype(values.dtype)
 
 
 def _weighted(sums: Sums, weights: jax.Array, x: jax.Array) -> jax.Array:
-    return _gathered(sums, lambda at, other: _taken(weights, at, 0)[..., None] * x[other], x)
+    found = _gathered(
+        sums, lambda at, other: _wide(_taken(weights, at, 0))[..., None] * x[other], x
+    )
+    return found.astype(x.dtype)
 
 
 # The gradients: what is gathered by rows flows back by columns. Links have none.
@@ -249,7 +265,7 @@ def _product_forward(links, weights, x):
 
 def _product_back(kept, g):
     links, weights, x = kept
-    along = jnp.sum(g[links.rows] * x[links.columns], axis=-1)
+    along = jnp.sum(_wide(g[links.rows]) * x[links.columns], axis=-1).astype(weights.dtype)
     return None, along, _weighted(links.by_column, weights, g)
 
 

@@ -5,6 +5,7 @@ About half a minute on one core, by default a GCN on a block model.
     python run.py --exp=gcn --data=planetoid:cora
     python run.py --exp=gin --data=tu:MUTAG --fold=3
     python run.py --exp=gcn --data=planetoid:cora --links --width=32 --updates=300 --l2=0
+    python run.py --exp=graphs --network=sage --data=planetoid:cora --fanout 10 10 --inductive
 
 What is asked follows from the data: where nodes have classes, one graph is seen whole at every
 update, and the labels of few nodes are learned from (Kipf and Welling 2017); where graphs have
@@ -16,9 +17,12 @@ is predicted for the n labels y_i of an update and w the weights of the first la
     loss = -1 / n sum_i log p_i(y_i) + l2 / 2 |w|^2
 
 and for links the mean of -log p over the graph's links plus that over as many random pairs that are
-no links. After every update the loss on the validation split is taken, without dropout; what is
-learned are the parameters at which it was lowest. Test labels are looked at by the evaluation
-alone. Shapes: N nodes, G graphs, P pairs, K classes, D width.
+no links. With `--fanout`, an update sees a batch of nodes instead, each with a sample of its
+neighbors and of theirs; with `--inductive`, it sees nothing of nodes to be judged by, neither
+features nor links (both Hamilton et al. 2017). After every update the loss on the validation split
+is taken, without dropout and over whole neighborhoods; what is learned are the parameters at which
+it was lowest. Test labels are looked at by the evaluation alone. Shapes: N nodes, G graphs, P
+pairs, K classes, D width.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,14 +37,23 @@ import numpy as np
 import optax
 
 from missing_bits import collectives, optimizers
-from missing_bits.data import graph_batches, graph_links, graphs
+from missing_bits.data import graph_batches, graph_links, graph_samples, graphs
 from missing_bits.data.graphs import Data, GraphSet
 from missing_bits.data.source import BatchSource
 from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import graph_baselines, linear_probe
 from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.metrics import Mean, Metrics
-from missing_bits.nets.graphs import Graph, Network, Noise, Pool, Pooling, Settings, noise
+from missing_bits.nets.graphs import (
+    Graph,
+    Network,
+    Noise,
+    Pool,
+    Pooling,
+    Settings,
+    noise,
+    single_node,
+)
 from missing_bits.options import Flat, row
 from missing_bits.pictures import features as feature_pictures
 from missing_bits.pictures import graphs as pictures
@@ -57,10 +70,16 @@ class Config:
     """What the nodes of a graph become where graphs have classes."""
     links: bool = False
     """Predict links, not classes."""
+    fanout: tuple[int, ...] = ()
+    """Neighbors that are drawn of each node, for each layer a number, from the nodes of a batch on;
+    empty for all, of all nodes. For networks that average over neighbors."""
+    inductive: bool = False
+    """Train without the nodes to validate and test on and their links, and validate without those
+    to test on."""
     updates: int = 200
     """Budget, in updates."""
     batch_size: int = 32
-    """Graphs per update, over all devices, where graphs have classes."""
+    """Graphs per update, over all devices, where graphs have classes; with --fanout, nodes."""
     l2: float = row(5e-4)
     """Weight of half the squared length of weights in the loss."""
     l2_layers: Literal["first", "all"] = "first"
@@ -72,6 +91,8 @@ class Config:
 
 
 TINY = {"data": "karate", "width": 4, "heads": 2, "updates": 12, "batch_size": 8}
+SAMPLED = ("sage", "gat", "gatv2")
+"""Networks that average over neighbors, of which a sample is enough."""
 _LINEAR = 10_000  # nodes or graphs that logistic regression learns from, at most
 
 
@@ -117,7 +138,7 @@ def seen_by_all(statistics: Any, right: jax.Array, count: jax.Array | int) -> Se
 class Chosen(NamedTuple):
     """A batch."""
 
-    number: np.ndarray  # int32 [B], of graphs
+    number: np.ndarray  # int32 [B], of graphs or nodes
 
 
 class Problem(NamedTuple):
@@ -134,6 +155,10 @@ class Problem(NamedTuple):
     """Maps seeds and a batch's size to batches; None where a graph is seen whole."""
 
 
+def _example(data: GraphSet) -> Graph:
+    return single_node(data.nodes.shape[1], 0 if data.edges is None else data.edges.shape[1])
+
+
 def _mean_loss(logits: jax.Array, labels: Any) -> jax.Array:
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)))
 
@@ -142,30 +167,72 @@ def _share(logits: jax.Array, labels: np.ndarray) -> float:
     return float(np.mean(np.argmax(logits, axis=-1) == labels))
 
 
+class Known(NamedTuple):
+    """What may be seen of a graph whose nodes have classes."""
+
+    trained: GraphSet
+    """In training."""
+    validated: GraphSet
+    """To choose parameters."""
+
+
+def known(data: GraphSet, inductive: bool, name: str) -> Known:
+    """All of a graph, or what is left of it without the nodes to be judged by.
+
+    Args:
+      data: the graph.
+      inductive: whether nodes are left out.
+      name: of the graph, for messages.
+
+    Raises:
+      UserError: no links are left, or nodes to test on have no feature of those left.
+    """
+    if not inductive:
+        return Known(data, data)
+    where = f"--data={name} --inductive, what is left to train on,"
+    judged = np.concatenate([data.validation, data.test])
+    seen = Known(
+        graphs.without(data, judged, where),
+        graphs.without(data, data.test, where),
+    )
+    used = np.asarray(abs(seen.trained.nodes).sum(axis=0)).ravel() > 0  # [F]
+    require(
+        bool(abs(data.nodes[data.test]).sum(axis=0)[..., used].any()),
+        f"--data={name} gives nodes to test on no feature that nodes to train on have: nothing can "
+        "be learned for them with --inductive. Give --node-features that nodes share.",
+    )
+    return seen
+
+
 def of_nodes(config: Config, data: GraphSet) -> Problem:
-    """Classes of nodes, in a graph that is seen whole."""
+    """Classes of nodes, in a graph that is seen whole, or by samples around few nodes."""
+    trained, validated = known(data, config.inductive, config.graphs.data)
     graph = graphs.whole(data)
+    to_train = graphs.whole(trained) if config.inductive else graph
+    to_validate = graphs.whole(validated) if config.inductive else graph
     network = config.passing.make(len(data.classes))
 
-    def logits(learned: Any, key: Noise | None) -> tuple[jax.Array, Any]:
+    def logits(learned: Learned, of: Graph, key: Noise | None) -> tuple[jax.Array, Any]:
         variables = (learned.params.network, learned.statistics)
-        levels, statistics = network.apply(variables, graph, key, key is not None)
+        levels, statistics = network.apply(variables, of, key, key is not None)
         return levels.nodes[-1], statistics  # [N, K]
 
     def init(key: jax.Array) -> Learned:
-        variables = network.init(key, graph)
+        variables = network.init(key, _example(data))
         return Learned(Params(variables.params, {}), variables.state)
 
-    labels = data.labels[data.train]
+    labels = trained.labels[trained.train]
 
     def loss(params: Params, statistics: Any, batch: None, key: jax.Array):
-        found, statistics = logits(Learned(params, statistics), noise(key))
-        found = found[data.train]
+        found, statistics = logits(Learned(params, statistics), to_train, noise(key))
+        found = found[trained.train]
         right = jnp.sum(jnp.argmax(found, axis=1) == labels)
         return _mean_loss(found, labels), seen_by_all(statistics, right, len(labels))
 
     def validation(learned: Learned) -> jax.Array:
-        return _mean_loss(logits(learned, None)[0][data.validation], data.labels[data.validation])
+        found, _ = logits(learned, to_validate, None)
+        part = validated.validation
+        return _mean_loss(found[part], validated.labels[part])
 
     def levels_of(learned: Learned) -> Any:
         variables = (learned.params.network, learned.statistics)
@@ -209,7 +276,25 @@ def of_nodes(config: Config, data: GraphSet) -> Problem:
     evaluation = Evaluation(
         Headline("eval/accuracy"), scores, baselines, draw, "what simpler methods make of the graph"
     )
-    return Problem(init, loss, validation, evaluation, None)
+    if not config.fanout:
+        return Problem(init, loss, validation, evaluation, None)
+    near = graph_samples.neighbors(trained, loops=config.passing.network == "sage")
+    places = graph_samples.places(config.fanout)
+
+    def sampled_loss(params: Params, statistics: Any, batch: Chosen, key: jax.Array):
+        keys = collectives.shard(jax.random.split(key, config.batch_size))
+        sample = graph_samples.draw(near, batch.number, config.fanout, keys)
+        found, statistics = logits(Learned(params, statistics), sample.graph, sample.noise)
+        found = found[::places]
+        theirs = jnp.asarray(trained.labels)[batch.number]
+        right = jnp.sum(jnp.argmax(found, axis=1) == theirs)
+        count = jnp.asarray(len(found), jnp.float32)
+        return _mean_loss(found, theirs), Seen(statistics, right, count)
+
+    def batches(seeds: Sequence[int], batch_size: int) -> BatchSource:
+        return BatchSource(Chosen(trained.train), seeds, batch_size)
+
+    return Problem(init, sampled_loss, validation, evaluation, batches)
 
 
 def _majority(data: GraphSet) -> float:
@@ -269,7 +354,7 @@ def of_graphs(config: Config, data: GraphSet) -> Problem:
     )
 
     def init(key: jax.Array) -> Learned:
-        return model.init(key, validated)
+        return model.init(key, _example(data))
 
     def loss(params: Params, statistics: Any, batch: Chosen, key: jax.Array):
         keys = collectives.shard(jax.random.split(key, config.batch_size))
@@ -300,8 +385,7 @@ def of_graphs(config: Config, data: GraphSet) -> Problem:
 
     def baselines(key: jax.Array) -> dict[str, float]:
         many = np.bincount(data.graph_of)
-        sums = np.zeros((data.num_graphs, data.nodes.shape[1]), np.float32)
-        np.add.at(sums, data.graph_of, graphs.dense(data.nodes))
+        sums = graph_batches.sums(data).nodes
         told = np.concatenate([sums, many[:, None].astype(np.float32)], axis=1)
         return {
             "baseline/majority_accuracy": _majority(data),
@@ -341,7 +425,7 @@ def of_links(config: Config, data: GraphSet) -> Problem:
         return levels.nodes[-1], statistics  # [N, D]
 
     def init(key: jax.Array) -> Learned:
-        variables = network.init(key, graph)
+        variables = network.init(key, _example(data))
         return Learned(Params(variables.params, {}), variables.state)
 
     def loss(params: Params, statistics: Any, batch: None, key: jax.Array):
@@ -432,6 +516,12 @@ class Graphs:
         """Raises `UserError` for settings that cannot run."""
         require_positive(config, "updates", "batch_size")
         require_between(config, 0, float("inf"), "l2")
+        require(
+            not config.links or not (config.fanout or config.inductive),
+            "--fanout and --inductive are for classes of nodes, not for --links.",
+        )
+        if config.fanout:
+            _check_fanout(config.fanout, config.passing)
 
     @staticmethod
     def resources(config: Config) -> Resources:
@@ -448,8 +538,14 @@ class Graphs:
         for split in ("train", "validation", "test"):
             what = "graphs" if data.per_graph else "nodes"
             require(len(getattr(data, split)) > 0, f"--data={name} has no {what} for {split}.")
-        problem = of_graphs(config, data) if data.per_graph else of_nodes(config, data)
-        return Resources(data, problem)
+        if not data.per_graph:
+            return Resources(data, of_nodes(config, data))
+        require(
+            not (config.fanout or config.inductive),
+            f"--fanout and --inductive are for classes of nodes; of --data={name}, graphs have "
+            "classes.",
+        )
+        return Resources(data, of_graphs(config, data))
 
     def __init__(self, config: Config, resources: Resources) -> None:
         self.config = config
@@ -468,7 +564,7 @@ class Graphs:
         self.optimizer = optimizers.make(config.optimizer, config.updates)
 
     def source(self, seeds: Sequence[int]) -> BatchSource | None:
-        """Batches of graphs; a graph that is seen whole needs none."""
+        """Batches of graphs or nodes; a graph that is seen whole needs none."""
         if self.problem.batches is None:
             return None
         return self.problem.batches(seeds, self.config.batch_size)
@@ -516,6 +612,20 @@ class Graphs:
     def learned(self, state: State) -> Learned:
         """The parameters of the lowest loss on the validation split."""
         return state.best
+
+
+def _check_fanout(fanout: tuple[int, ...], passing: Settings) -> None:
+    told = f"--fanout {' '.join(map(str, fanout))}"
+    require(
+        passing.network in SAMPLED,
+        f"{told} is for networks that average over neighbors ({', '.join(SAMPLED)}), of which a "
+        f"sample is enough; --network={passing.network} needs all of them.",
+    )
+    require(
+        len(fanout) == passing.layers and min(fanout) >= 1,
+        f"{told} must be a number of 1 or more for each of --layers={passing.layers}.",
+    )
+    graph_samples.places(fanout)
 
 
 def squares(params: Any, layers: Literal["first", "all"]) -> jax.Array:

@@ -297,6 +297,24 @@ def test_a_block_model_has_its_degree_and_its_signal():
         made_graphs.blocks(100, 2, 10, 12)
 
 
+def test_chains_tell_their_class_at_the_first_node_alone():
+    found = made_graphs.chains(100)
+    assert found.num_nodes == 99
+    starts = np.flatnonzero(found.nodes.any(axis=1))
+    assert starts.tolist() == list(range(0, 99, 9))
+    assert (found.nodes[starts].argmax(axis=1) == found.labels[starts]).all()
+    assert (found.labels.reshape(11, 9) == found.labels[starts][:, None]).all()
+    both = set(zip(found.senders.tolist(), found.receivers.tolist(), strict=True))
+    onward = made_graphs.chains(100, directed=True)
+    one_way = set(zip(onward.senders.tolist(), onward.receivers.tolist(), strict=True))
+    assert one_way == {(i, i + 1) for i in range(98) if i % 9 != 8}
+    assert both == one_way | {(j, i) for i, j in one_way}
+    parts = [set(part // 9) for part in (found.train, found.validation, found.test)]
+    assert [len(part) for part in parts] == [6, 2, 3]
+    with pytest.raises(UserError, match="chains of 9 nodes take at least 45"):
+        made_graphs.chains(44)
+
+
 def test_cycles_and_triangles_differ_in_nothing_near():
     found = made_graphs.cycles(10, 1)
     assert (np.bincount(found.receivers) == 2).all()

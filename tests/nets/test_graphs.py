@@ -13,7 +13,7 @@ from missing_bits.nets import graphs, links
 from missing_bits.nets.graphs import Graph, Pool, Settings
 from missing_bits.nets.links import Links
 
-NETWORKS = ("gcn", "sage", "gat", "gatv2", "gin", "mpnn", "recurrent")
+NETWORKS = ("gcn", "sage", "gat", "gatv2", "gin", "mpnn", "recurrent", "mlp")
 NODES, FEATURES, EDGES = 9, 4, 20
 
 
@@ -356,6 +356,27 @@ def test_sparse_features_are_dense_ones():
         )
 
 
+@pytest.mark.parametrize("name", ["gcn", "gat", "gin", "mpnn"])
+def test_bfloat16_changes_digits_alone(name):
+    """Within 5 % of the largest; results and gradients are float32."""
+    of = some()
+    wide, narrow = (made(name, layers=1, bfloat16=narrow) for narrow in (False, True))
+    variables = begun(wide, of)
+
+    def loss(params, network):
+        y = network.apply((params, variables.state), of, None, True)[0].nodes[-1]
+        return jnp.sum(jnp.sin(y)), y
+
+    found, wanted = (
+        jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(variables.params, network)
+        for network in (narrow, wide)
+    )
+    y, other = found[1], wanted[1]
+    assert 0 < np.abs(y - other).max() < 0.05 * np.abs(other).max()
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
 def test_dropout_keeps_the_mean_and_belongs_to_the_key():
     x = jnp.ones((40, 16))
     keys = jax.random.split(jax.random.key(0), 40)
@@ -402,6 +423,7 @@ def test_settings_are_checked():
         ({"layers": 0}, "--layers is 0"),
         ({"dropout": 0.95}, "--dropout is 0.95"),
         ({"recurrent_contraction": 1.0}, "--recurrent-contraction is 1.0"),
+        ({"network": "recurrent", "bfloat16": True}, "--bfloat16 is not for --network=recurrent"),
     ):
         with pytest.raises(UserError, match=words):
             Settings(**changed).check("")

@@ -105,3 +105,24 @@ def test_no_entries_are_zeros():
     nothing = links.linked(np.zeros(0, int), np.zeros(0, int), 3, 2)
     assert links.product(nothing, jnp.zeros(0), jnp.ones((2, 4)), 3).tolist() == [[0] * 4] * 3
     assert links.largest(nothing, jnp.zeros(0), 3).tolist() == [-np.inf] * 3
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_bfloat16_is_added_in_float32(which):
+    """Ones of 4,096 entries: in bfloat16 a sum of ones stays at 256."""
+    count = 4_096
+    rows = np.zeros(count, np.int32)
+    columns = np.arange(count, dtype=np.int32)
+    of = (links.linked(rows, columns, 1, count), Links(rows, columns))[which]
+    ones = jnp.ones(count, jnp.bfloat16)
+
+    @jax.jit
+    def found(x, row):
+        sums = links.product(of, ones, x, 1), links.total(of, ones[:, None], 1)
+        return jnp.sum(links.at_rows(of, row).astype(jnp.float32)), sums
+
+    row = jnp.ones((1, 1), jnp.bfloat16)
+    gradient, sums = jax.grad(found, argnums=1, has_aux=True)(ones[:, None], row)
+    for one in (*sums, gradient):
+        assert one.dtype == jnp.bfloat16
+        assert one.tolist() == [[count]]

@@ -132,6 +132,11 @@ CASES = {
     "classify": Case("classify", marked=("optimizer.learning-rate", "label-smoothing")),
     "sequences": Case("sequences"),
     "graphs": Case("graphs", marked=("optimizer.learning-rate", "l2")),
+    "graphs by samples": Case(
+        "graphs",
+        {"network": "sage", "layers": 1, "fanout": (2,), "batch_size": 2},
+        marked=("optimizer.learning-rate", "l2"),
+    ),
     "gin": Case(
         "gin",
         {"data": "cycles", "made_nodes": 60, "made_noise": 1, "layers": 1},

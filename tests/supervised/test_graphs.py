@@ -212,6 +212,92 @@ def test_it_learns_blocks_from_few_nodes():
     assert drive.experiment.evaluation.baselines(None)["baseline/majority_accuracy"] < 0.6
 
 
+def with_features():
+    """A block model in which a node's features say a little of its block."""
+    data = made_graphs.blocks(200, 2, 12, 8)
+    draw = np.random.default_rng(0)
+    nodes = draw.normal(size=(200, 4)) + np.where(data.labels, 0.8, -0.8)[:, None] * np.eye(4)[0]
+    return data._replace(nodes=nodes.astype(np.float32))
+
+
+def asked(data, **changed):
+    """What is asked of a graph, and the configuration."""
+    config = configured(data="blocks", network="sage", dropout=0.0, **changed)
+    return method.of_nodes(config, data), config
+
+
+def test_an_inductive_run_sees_nothing_of_nodes_to_test_on():
+    """What they hold and whom they link is changed: arrays, loss and gradient stay as they were."""
+    data = with_features()
+    nodes = data.nodes.copy()
+    nodes[data.test] = 100.0
+    more = data.test[:2]
+    other = data._replace(
+        nodes=nodes,
+        senders=np.concatenate([data.senders, more, data.train[:2]]),
+        receivers=np.concatenate([data.receivers, more[::-1], more]),
+    )
+    seen, still = (method.known(one, True, "mine") for one in (data, other))
+    assert seen.trained.num_nodes == 200 - len(data.test) - len(data.validation)
+    assert seen.validated.num_nodes == 200 - len(data.test)
+    assert len(seen.trained.test) == len(seen.trained.validation) == len(seen.validated.test) == 0
+    assert [part.digest for part in seen] == [part.digest for part in still]
+    np.testing.assert_array_equal(seen.trained.labels[seen.trained.train], data.labels[data.train])
+    np.testing.assert_array_equal(seen.trained.nodes[seen.trained.train], data.nodes[data.train])
+    found = []
+    for one in (data, other):
+        problem, config = asked(one, layers=1, fanout=(3,), inductive=True)
+        learned = problem.init(jax.random.key(0))
+        batch = method.Chosen(jnp.asarray(seen.trained.train[: config.batch_size]))
+
+        @jax.jit
+        def all_of(learned, batch, problem=problem):
+            loss = jax.grad(lambda params: problem.loss(params, {}, batch, jax.random.key(1))[0])
+            return loss(learned.params), problem.validation(learned)
+
+        found.append(all_of(learned, batch))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_it_learns_from_samples_what_holds_for_nodes_it_never_saw():
+    data = with_features()
+    problem, config = asked(
+        data, layers=1, fanout=(5,), inductive=True, updates=60, optimizer={"learning_rate": 0.05}
+    )
+    drive = Drive(Graphs, config, [0], resources=method.Resources(data, problem), room=60)
+    drive.advance(60)
+    drive.source.close()
+    scores = problem.evaluation.scores(drive.learned[0], jax.random.key(0), True)
+    alone = np.mean((data.nodes[data.test, 0] > 0) == data.labels[data.test])
+    assert alone < 0.82
+    assert scores["eval/accuracy"] > 0.87
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"fanout": (2, 2)}, "--fanout 2 2 is for networks that average over neighbors .* "
+         "--network=gcn needs all of them"),
+        ({"fanout": (2,), "network": "sage"}, "a number of 1 or more for each of --layers=2"),
+        ({"fanout": (2, 0), "network": "gat"}, "a number of 1 or more"),
+        ({"fanout": (400, 400), "network": "gat"}, "makes trees of 160,401 nodes"),
+        ({"inductive": True, "links": True}, "not for --links"),
+        ({"inductive": True, "data": "cycles", "made_nodes": 20}, "graphs have classes"),
+        ({"inductive": True, "data": "blocks", "made_nodes": 400, "network": "mlp"},
+         "no feature that nodes to train on have"),
+    ],
+)  # fmt: skip
+def test_samples_and_inductive_splits_that_make_no_sense_are_refused(changed, words):
+    with pytest.raises(UserError, match=words):
+        Graphs.resources(configured(**changed))
+
+
+def test_without_links_among_what_is_left_there_is_nothing_to_train_on():
+    data = made_graphs.karate()
+    with pytest.raises(UserError, match=r"--data=karate --inductive.* has no edges"):
+        method.known(data, True, "karate")
+
+
 def test_distances_are_counted_from_what_is_told():
     from missing_bits.pictures import graphs as pictures
 
