@@ -189,6 +189,7 @@ def main() -> None:
             continue
         fixed = settings(task["network"], task["data"], args.data_dir, task["fold"])
         line = task | run_fold(fixed, shapes)
+        jax.clear_caches()  # compiled programs of a fold are of no use to the next one, and many
         found.append(line)
         if args.out:
             with args.out.open("a") as file:
