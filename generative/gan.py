@@ -208,8 +208,9 @@ class GAN:
     @staticmethod
     def check(config: Config) -> None:
         """Raises `UserError` for settings that cannot run."""
-        require_positive(config, "updates", "batch_size", "latent", "width", "discriminator_width")
-        require_positive(config, "discriminator_rate")
+        require_positive(config, "updates", "batch_size", "discriminator_rate")
+        require_between(config, 1, generators.LARGEST["latent"], "latent")
+        require_between(config, 1, generators.LARGEST["width"], "width", "discriminator_width")
         require_between(config, 0, float("inf"), "r1_weight", "r1_end", "gradient_penalty")
         require_between(config, 0, 0.999999, "average")
         normalizes = "batch" in (config.generator_norm, config.discriminator_norm)

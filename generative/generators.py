@@ -28,7 +28,7 @@ from missing_bits.nets.generator import Generator, Network, Norm
 
 KIND = "generator"
 Head = Literal["sigmoid", "tanh", "linear", "shared_scale", "scales"]
-_LARGEST = {"latent": 1 << 16, "width": 1 << 12, "classes": 1 << 16}
+LARGEST = {"latent": 1 << 16, "width": 1 << 12, "classes": 1 << 16}
 _MOST_NUMBERS = 1 << 24  # of an image
 _AT_ONCE = 500  # images
 
@@ -64,7 +64,7 @@ class ImageGenerator:
             f"A generator's image is {self.image_shape}; it must hold 1 to {_MOST_NUMBERS:,} "
             "numbers.",
         )
-        for name, most in _LARGEST.items():
+        for name, most in LARGEST.items():
             least = 0 if name == "classes" else 1
             number = getattr(self, name)
             require(

@@ -263,6 +263,8 @@ def test_spectral_normalization_holds_the_discriminator():
     ("changed", "named"),
     [
         ({"latent": 0}, "--latent is 0"),
+        ({"latent": 10**9}, "--latent is 1000000000"),
+        ({"discriminator_width": 10**6}, "--discriminator-width is 1000000"),
         ({"updates": 0}, "--updates is 0"),
         ({"average": 1.0}, "--average is 1.0"),
         ({"r1_weight": -1.0}, "--r1-weight is -1.0"),
