@@ -111,11 +111,14 @@ def _check_run(arguments: Sequence[str]) -> None:
     file = Path(named)
     if file.suffix != ".safetensors":
         file = handover.file_in(file, "encoder", None, _WHOSE)
-    kind = handover.kind(file)
-    require(
-        kind in ("", "causal text"),  # of a damaged file, loading it tells more
+    if handover.kind(file) == "causal text":
+        return
+    from missing_bits.encoders import files
+
+    kind = files.kind_of(files.load(file).encoder)  # of a damaged file, loading says so
+    raise UserError(
         f"{named} holds an encoder of {kind}, which neither writes nor draws. Name the folder of "
-        f"{_WHOSE}.",
+        f"{_WHOSE}."
     )
 
 

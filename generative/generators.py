@@ -278,7 +278,13 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
 
 def _understood(card: Mapping[str, Any]) -> tuple[ImageGenerator, handover.Trees]:
     """The generator that a card describes, and the shapes of its variables."""
-    handover.check_entries(card, {"kind": str, KIND: dict}, {"exp": str, "config": dict})
+    others = {"exp": str, "config": dict, "classes": list}
+    handover.check_entries(card, {"kind": str, KIND: dict}, others)
     handover.expect(card["kind"] == KIND, f"its card tells of {card['kind'][:40]!r}, not of {KIND}")
     generator = handover.make(ImageGenerator, card[KIND], KIND)
+    names = card.get("classes", [])
+    handover.expect(
+        len(names) in (0, generator.classes) and all(isinstance(name, str) for name in names),
+        f"its card does not name {generator.classes} classes",
+    )
     return generator, jax.eval_shape(generator.init, jax.random.key(0))._asdict()

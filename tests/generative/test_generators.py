@@ -27,6 +27,8 @@ def runs(tmp_path_factory):
     save(folder / "images", ImageGenerator((8, 8, 1), 5, width=4, norm="batch"))
     names = {"classes": ["cat", "dog", "owl"]}
     save(folder / "classes", ImageGenerator((8, 8, 3), 5, "mlp", 4, classes=3), **names)
+    save(folder / "pairs", ImageGenerator((8, 8, 2), 5, "mlp", 4))
+    save(folder / "line", ImageGenerator((1, 8, 1), 5, "mlp", 4))
     save(folder / "points", ImageGenerator((1, 1, 2), 5, "mlp", 4, head="linear"))
     return folder
 
@@ -102,6 +104,15 @@ def test_a_damaged_card_is_refused(changed, named, runs, tmp_path):
     assert named in str(refused.value)
 
 
+@pytest.mark.parametrize("classes", [5, "abc", ["a"], ["a", "b", 3]])
+def test_a_card_with_other_names_of_classes_is_refused(classes, runs, tmp_path):
+    loaded = generators.load(runs / "classes")
+    path = tmp_path / "seed0.safetensors"
+    handover.save(path, loaded.variables._asdict(), {**loaded.card, "classes": classes})
+    with pytest.raises(UserError, match="classes"):
+        generators.load(path)
+
+
 def sample(*options):
     return run.main(["sample", *map(str, options)])
 
@@ -111,6 +122,7 @@ def test_a_picture_and_a_file_of_samples(runs, tmp_path, capsys):
     assert capsys.readouterr().err == f"9 images: {tmp_path / 'a.png'}\n"
     with Image.open(tmp_path / "a.png") as picture:
         picture.verify()
+    assert sample("--from", runs / "line", f"--out={tmp_path / 'line.png'}") == 0
     out = f"--out={tmp_path / 'a.npz'}"
     assert sample("--from", runs / "classes", out, "--num=600", "--class=dog", "--seed=4") == 0
     found = np.load(tmp_path / "a.npz")
@@ -148,6 +160,8 @@ def test_the_great_circle_keeps_lengths_and_turns_evenly():
     ("name", "option", "named"),
     [
         ("images", "--num=0", "--num is 0"),
+        ("pairs", "--num=2", "images of 2 channels; a picture has 1 or 3"),
+        ("classes", f"--class={'9' * 5_000}", "is unknown; it is cat, dog, owl, or a number"),
         ("images", "--num=3000", "--num is 3000, which makes 3,000 images; a picture takes 2,000"),
         ("images", "--out=a.jpg", "--out=a.jpg must end in .png"),
         ("images", "--class=1", "knows no classes; train one with --conditional"),
