@@ -70,8 +70,8 @@ class Judged:
             count = split.images.shape[0]
             require(
                 count >= _FEW,
-                f"There are {count} images to {name} on; generated ones can be compared with at "
-                f"least {_FEW}.",
+                f"There are too few images to {name} on, {count}, to compare generated ones with: "
+                f"give at least {_FEW}.",
             )
         self._data = data
         self._judging = judging

@@ -259,6 +259,27 @@ def test_spectral_normalization_holds_the_discriminator():
     assert not same(state.vectors, new.vectors)
 
 
+def test_both_losses_are_of_the_normalized_discriminator():
+    """The lengths of its weights change neither the generator's loss nor its own."""
+    experiment = make(RING, discriminator_norm="spectral", r1=False)
+    state, _ = inputs(experiment)
+    key = jax.random.key(2)
+    z = jax.random.normal(key, (8, 2))
+    real, _ = experiment.real(None, key)
+    keys = jax.random.split(key, 8)
+    long = {
+        name: {leaf: 7 * p if leaf == "w" else p for leaf, p in leaves.items()}
+        for name, leaves in state.params.discriminator.items()
+    }
+    told = []
+    for params in (state.params.discriminator, long):
+        now = state._replace(params=state.params._replace(discriminator=params))
+        making, _ = experiment.generator_loss(state.params.generator, now, z, None, keys)
+        judging, _ = experiment.discriminator_loss(params, now, real, -real, None, keys)
+        told.append((making, judging))
+    np.testing.assert_allclose(told[0], told[1], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
