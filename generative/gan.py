@@ -534,9 +534,8 @@ def of_images(data: ImageSet, made: ImageGenerator, judging: Judging) -> Evaluat
         z = generators.interpolated(*np.asarray(ends), _STEPS).reshape(-1, made.latent)
         labels = jnp.repeat(jnp.arange(8) % made.classes, _STEPS) if made.classes else None
         between = in_parts(generate, learned.average, z, labels)
-        images_pictures.grid(
-            between, _STEPS, "From one latent to another", folder / "interpolations.png"
-        )
+        title = "From one latent to another" + (", a class in each row" if made.classes else "")
+        images_pictures.grid(between, _STEPS, title, folder / "interpolations.png")
         album.draw(learned.album, folder / "samples_over_training.gif")
 
     return Judged(data, judging).evaluation(draw).drawing(drawn)
@@ -563,7 +562,7 @@ def of_points(data: Points, made: ImageGenerator, judging: Judging) -> Evaluatio
         found = album.made(learned.album)
         frames = [pictures.points(frame.reshape(-1, 2), real, data.reach) for frame in found.frames]
         path = folder / "samples_over_training.gif"
-        pictures.growth(frames, found.updates.tolist(), path)
+        pictures.growth(frames, found.updates.tolist(), path, pictures.POINTS)
 
     headline = Headline("eval/share_near")
     protocol = {"modes": len(data.centers), "deviation": data.deviation, "samples": count}
