@@ -29,6 +29,7 @@ from missing_bits.nets.generator import Generator, Network, Norm
 KIND = "generator"
 Head = Literal["sigmoid", "tanh", "linear", "shared_scale", "scales"]
 LARGEST = {"latent": 1 << 16, "width": 1 << 12, "classes": 1 << 16}
+LARGEST_SCALE = 1e3  # of latents
 _MOST_NUMBERS = 1 << 24  # of an image
 _AT_ONCE = 500  # images
 
@@ -56,6 +57,8 @@ class ImageGenerator:
     of the network ("scales"), or the scale one parameter for all ("shared_scale")."""
     classes: int = 0
     """K, of labels that an image is generated from as well; 0 for none."""
+    latent_scale: float = 1.0
+    """What latents are multiplied by before the network."""
 
     def __post_init__(self) -> None:
         size = math.prod(self.image_shape)
@@ -72,6 +75,12 @@ class ImageGenerator:
                 f"A generator's {name} is {number}; it must lie between {least} and {most:,}.",
             )
 
+        require(
+            0 < self.latent_scale <= LARGEST_SCALE,
+            f"A generator's latent_scale is {self.latent_scale}; it must lie above 0, at most "
+            f"{LARGEST_SCALE:g}.",
+        )
+
     @property
     def transformed(self) -> hk.TransformedWithState:
         """The network, of (z, labels, is_training)."""
@@ -82,7 +91,7 @@ class ImageGenerator:
             network = Generator(
                 (height, width, numbers), self.network, self.width, self.norm, self.classes
             )
-            x = network(z, labels, is_training)
+            x = network(self.latent_scale * z, labels, is_training)
             if self.head != "shared_scale":
                 return x
             scale = hk.get_parameter("log_scale", (), init=jnp.zeros)

@@ -46,6 +46,17 @@ def test_a_generator_comes_back_as_it_was(head, tmp_path):
     np.testing.assert_allclose(loaded(z), generator.images(numbers), atol=1e-6)
 
 
+def test_a_scale_of_latents_is_theirs_and_comes_back(tmp_path):
+    """Latents z with a scale of 4 give what 4 z give without; a file tells the scale."""
+    plain = ImageGenerator((1, 1, 2), 5, "mlp", 4, head="linear")
+    steep = ImageGenerator((1, 1, 2), 5, "mlp", 4, head="linear", latent_scale=4.0)
+    variables = save(tmp_path, steep)
+    z = jax.random.normal(jax.random.key(1), (3, 5))
+    expected = plain.generate(variables, 4 * z)
+    np.testing.assert_allclose(generators.load(tmp_path)(z), expected, atol=1e-6)
+    assert np.abs(plain.generate(variables, z) - expected).max() > 1e-3
+
+
 def test_heads_make_images_of_numbers_by_hand():
     numbers = np.array([0.0, np.log(3), -np.log(3)]).reshape(3, 1, 1, 1)
     sigmoid = ImageGenerator((1, 1, 1), 2).images(numbers)
@@ -90,6 +101,8 @@ def test_what_a_generator_does_not_take_is_refused(name, z, labels, named, runs)
         ({"image_shape": [8, 0, 1]}, "must hold 1 to"),
         ({"network": "pickle"}, "network has a wrong type"),
         ({"latent": 6}, "has the shape"),
+        ({"latent_scale": 0}, "latent_scale is 0"),
+        ({"latent_scale": 1e30}, "latent_scale has a wrong type or size"),
         ({"more": 1}, "unknown 'more'"),
     ],
 )
