@@ -76,7 +76,7 @@ class Judged:
         few = judge.some(data.train, judging.eval_samples).images
         require(
             bool((few != few[:1]).any()),
-            "All images to train on are the same, so that there is nothing to generate; give others.",
+            "All images to train on are the same: there is nothing to generate. Give others.",
         )
         self._data = data
         self._judging = judging
