@@ -1,7 +1,7 @@
 """Generative adversarial network: a generator whose images a discriminator cannot tell from real.
 
-Goodfellow et al. 2014. On the ring of 8 Gaussians, a run of 90,000 updates (one seed) found all
-modes, with 91 % of the points within three deviations of one.
+Goodfellow et al. 2014. On the ring of 8 Gaussians, runs of 90,000 updates (two seeds) found all
+modes, with 90 % of the points within three deviations of one.
 
     python run.py --exp=gan
     python run.py --exp=gan --data=ring
