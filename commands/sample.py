@@ -6,13 +6,15 @@ python run.py sample --from=RUN --prompt="The "
 import codecs
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import tyro
 
+from missing_bits import handover
 from missing_bits.commands import command_line, sample_images
 from missing_bits.errors import UserError, require, require_between, require_positive
 from missing_bits.loop.process import keep_compiled_programs
@@ -70,6 +72,7 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns the exit status."""
     if sample_images.are_meant(arguments):
         return sample_images.main(arguments)
+    _check_run(arguments)
     config = command_line.of_command("sample", Config, arguments)
     keep_compiled_programs()
     ready = prepare(config)
@@ -96,6 +99,30 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _check_run(arguments: Sequence[str]) -> None:
+    """Raises `UserError` for a run that writes nothing, where a prompt has not been given either.
+
+    To ask for the prompt would not help whose run is of images and has left no generator.
+    """
+    named, rest = command_line.take(arguments, "--from")
+    prompt, rest = command_line.take(rest, "--prompt")
+    if named is None or prompt is not None or {"--help", "-h"} & set(rest):
+        return
+    file = Path(named)
+    if file.suffix != ".safetensors":
+        file = handover.file_in(file, "encoder", None, _WHOSE)
+    if handover.kind(file) == "causal text":
+        return
+    from missing_bits.encoders import files
+
+    kind = files.kind_of(files.load(file).encoder)  # of a damaged file, loading says so
+    raise UserError(
+        f"{named} holds an encoder of {kind}, which neither writes nor draws. Name the folder of "
+        f"{_WHOSE}."
+    )
+
+
+_WHOSE = "a finished run of --exp=gpt (text), or of vae or gan (images)"
 _SEP = 2  # `data.tokenizer.SEP`, whose module takes its time to import
 
 

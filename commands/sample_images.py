@@ -101,10 +101,16 @@ def sample(loaded: "Loaded", config: Config) -> "Sampled":
         f"--num is {config.num}, which makes {count:,} images; a picture takes {_MOST_DRAWN:,}. "
         "Name an .npz file by --out.",
     )
+    height, width, channels = generator.image_shape
     require(
-        not is_picture or min(generator.image_shape[:2]) > 1,
-        f"{config.run} generates points of {generator.image_shape[2]} numbers, no images: name an "
-        ".npz file by --out.",
+        not is_picture or (height, width) != (1, 1),
+        f"{config.run} generates points of {channels} numbers, no images: name an .npz file by "
+        "--out.",
+    )
+    require(
+        not is_picture or channels in (1, 3),
+        f"{config.run} generates images of {channels} channels; a picture has 1 or 3: name an .npz "
+        "file by --out.",
     )
     ends = (config.num, 2 if config.interpolate else 1, generator.latent)
     z = np.asarray(jax.random.normal(jax.random.key(config.seed), ends))
@@ -147,10 +153,10 @@ def _class(loaded: "Loaded", label: str) -> int | None:
         count > 0,
         f"--class={label}: this generator knows no classes; train one with --conditional.",
     )
-    names = [str(name) for name in loaded.card.get("classes", [])]
+    names = loaded.card.get("classes", [])
     if label in names:
         return names.index(label)
-    fits = label.isdecimal() and int(label) < count
-    known = f"{', '.join(names[:20])}, or " if names else ""
-    require(fits, f"--class={label} is unknown; it is {known}a number from 0 to {count - 1}.")
+    fits = label.isdecimal() and len(label) < 10 and int(label) < count
+    known = f"{', '.join(name[:40] for name in names[:20])}, or " if names else ""
+    require(fits, f"--class={label[:40]} is unknown; it is {known}a number from 0 to {count - 1}.")
     return int(label)

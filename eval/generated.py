@@ -62,7 +62,7 @@ class Judged:
       judging: how.
 
     Raises:
-      UserError: there are too few.
+      UserError: there are too few, or they are all the same.
     """
 
     def __init__(self, data: ImageSet, judging: Judging) -> None:
@@ -70,9 +70,14 @@ class Judged:
             count = split.images.shape[0]
             require(
                 count >= _FEW,
-                f"There are {count} images to {name} on; generated ones can be compared with at "
-                f"least {_FEW}.",
+                f"There are too few images to {name} on, {count}, to compare generated ones with: "
+                f"give at least {_FEW}.",
             )
+        few = judge.some(data.train, judging.eval_samples).images
+        require(
+            bool((few != few[:1]).any()),
+            "All images to train on are the same: there is nothing to generate. Give others.",
+        )
         self._data = data
         self._judging = judging
         self._judge = Judge(data, judging.judge_updates)

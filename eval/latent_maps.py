@@ -43,6 +43,6 @@ def pictures(
             pictures_of_latents.plane(latents, mine, data.classes, folder / "latent_map.png")
         places = pictures_of_latents.grid(latents, _PLACES)
         made = np.asarray(decode(learned, places))
-        pictures_of_latents.decoded(made, folder / "latent_grid.png")
+        pictures_of_latents.decoded(made, places, folder / "latent_grid.png")
 
     return draw

@@ -41,6 +41,7 @@ from missing_bits.errors import require, require_between, require_positive
 from missing_bits.eval import collapse, denoising, latent_maps, reconstruction
 from missing_bits.eval.evaluation import Evaluation
 from missing_bits.eval.probes import Probes, Probing
+from missing_bits.generative import generators
 from missing_bits.generative.generators import Head, ImageGenerator
 from missing_bits.losses import likelihoods
 from missing_bits.metrics import Metrics
@@ -247,7 +248,9 @@ class Autoencoder:
     @staticmethod
     def check(config: Config) -> None:
         """Raises `UserError` for settings that cannot run."""
-        require_positive(config, "updates", "batch_size", "latent", "decoder_width")
+        require_positive(config, "updates", "batch_size")
+        require_between(config, 1, generators.LARGEST["latent"], "latent")
+        require_between(config, 1, generators.LARGEST["width"], "decoder_width")
         require_between(config, 0, 10, "noise")
         config.encoder.check_batch(config.batch_size)
         if vision.has_maps(config.encoder.network):

@@ -28,7 +28,8 @@ from missing_bits.nets.generator import Generator, Network, Norm
 
 KIND = "generator"
 Head = Literal["sigmoid", "tanh", "linear", "shared_scale", "scales"]
-_LARGEST = {"latent": 1 << 16, "width": 1 << 12, "classes": 1 << 16}
+LARGEST = {"latent": 1 << 16, "width": 1 << 12, "classes": 1 << 16}
+LARGEST_SCALE = 1e3  # of latents
 _MOST_NUMBERS = 1 << 24  # of an image
 _AT_ONCE = 500  # images
 
@@ -56,6 +57,8 @@ class ImageGenerator:
     of the network ("scales"), or the scale one parameter for all ("shared_scale")."""
     classes: int = 0
     """K, of labels that an image is generated from as well; 0 for none."""
+    latent_scale: float = 1.0
+    """What latents are multiplied by before the network."""
 
     def __post_init__(self) -> None:
         size = math.prod(self.image_shape)
@@ -64,13 +67,19 @@ class ImageGenerator:
             f"A generator's image is {self.image_shape}; it must hold 1 to {_MOST_NUMBERS:,} "
             "numbers.",
         )
-        for name, most in _LARGEST.items():
+        for name, most in LARGEST.items():
             least = 0 if name == "classes" else 1
             number = getattr(self, name)
             require(
                 least <= number <= most,
                 f"A generator's {name} is {number}; it must lie between {least} and {most:,}.",
             )
+
+        require(
+            0 < self.latent_scale <= LARGEST_SCALE,
+            f"A generator's latent_scale is {self.latent_scale}; it must lie above 0, at most "
+            f"{LARGEST_SCALE:g}.",
+        )
 
     @property
     def transformed(self) -> hk.TransformedWithState:
@@ -82,7 +91,7 @@ class ImageGenerator:
             network = Generator(
                 (height, width, numbers), self.network, self.width, self.norm, self.classes
             )
-            x = network(z, labels, is_training)
+            x = network(self.latent_scale * z, labels, is_training)
             if self.head != "shared_scale":
                 return x
             scale = hk.get_parameter("log_scale", (), init=jnp.zeros)
@@ -278,7 +287,13 @@ def load(run: str | Path, seed: int | None = None) -> Loaded:
 
 def _understood(card: Mapping[str, Any]) -> tuple[ImageGenerator, handover.Trees]:
     """The generator that a card describes, and the shapes of its variables."""
-    handover.check_entries(card, {"kind": str, KIND: dict}, {"exp": str, "config": dict})
+    others = {"exp": str, "config": dict, "classes": list}
+    handover.check_entries(card, {"kind": str, KIND: dict}, others)
     handover.expect(card["kind"] == KIND, f"its card tells of {card['kind'][:40]!r}, not of {KIND}")
     generator = handover.make(ImageGenerator, card[KIND], KIND)
+    names = card.get("classes", [])
+    handover.expect(
+        len(names) in (0, generator.classes) and all(isinstance(name, str) for name in names),
+        f"its card does not name {generator.classes} classes",
+    )
     return generator, jax.eval_shape(generator.init, jax.random.key(0))._asdict()

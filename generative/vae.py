@@ -225,18 +225,24 @@ class Networks:
         return self.generator.generate(Variables(learned.params.decoder, {}), z, labels)
 
 
-def drawing(networks: Networks, output: str) -> Draw:
-    """What draws images of latents of the prior, and of all classes in turn, few at once.
+def drawing(networks: Networks, output: str, known: np.ndarray | None) -> Draw:
+    """What draws images of latents of the prior, few at once.
 
     Of "bernoulli" these are draws, in black and white; of other distributions the means.
+
+    Args:
+      networks: of the model.
+      output: the distribution of images.
+      known: the training labels, int [N], as often as which labels are drawn; None without labels.
     """
     generate = jax.jit(networks.generate)
-    classes = networks.generator.classes
 
     def draw(learned: Learned, key: jax.Array, count: int) -> np.ndarray:
-        latent_key, pixel_key = jax.random.split(key)
+        latent_key, pixel_key, label_key = jax.random.split(key, 3)
         z = jax.random.normal(latent_key, (count, networks.latent))
-        labels = jnp.arange(count) % classes if classes else None
+        labels = None
+        if known is not None:
+            labels = jax.random.choice(label_key, jnp.asarray(known), (count,))
         found = []
         for start in range(0, count, _DRAWN_AT_ONCE):
             some = slice(start, start + _DRAWN_AT_ONCE)
@@ -280,8 +286,10 @@ class VAE:
     @staticmethod
     def check(config: Config) -> None:
         """Raises `UserError` for settings that cannot run."""
-        require_positive(config, "updates", "batch_size", "latent", "decoder_width")
+        require_positive(config, "updates", "batch_size")
         require_positive(config, "importance_samples", "bound_images", "bound_samples")
+        require_between(config, 1, generators.LARGEST["latent"], "latent")
+        require_between(config, 1, generators.LARGEST["width"], "decoder_width")
         require_between(config, 0, float("inf"), "beta", "free_bits")
         config.encoder.check_batch(config.batch_size)
         require(
@@ -356,7 +364,9 @@ class VAE:
                 lambda learned, z: networks.generate(learned, z, None),
             )
             evaluation = evaluation.drawing(maps)
-        judged = Judged(real, config.judging).evaluation(drawing(networks, config.output))
+        known = data.train.labels if config.conditional else None
+        draw = drawing(networks, config.output, known)
+        judged = Judged(real, config.judging).evaluation(draw)
         evaluation = evaluation.join(judged.at_last()).of(lambda whole: whole.networks)
         return Resources(data, networks, start, evaluation.drawing(draw_album))
 

@@ -703,13 +703,9 @@ class _Session:
         if missing:
             result["missing"] = missing
         member.folder.write_json("result.json", result)
-        name = self.headline.name
-        beside = [f"{label} {value:.4g}" for label, value in _beside(baselines, name).items()]
-        compared = f" ({', '.join(beside)})" if beside else ""
+        told = ", ".join(_told(result, baselines, self.headline.name))
         done = f"{self.step:,} {self.plan.unit.replace('_', ' ')}"
-        score = result.get(name)
-        shown = f"{score:.4g}" if isinstance(score, float) else "unknown"
-        self.report.say(f"{name} {shown}{compared} after {done}: {path}")
+        self.report.say(f"{told} after {done}: {path}")
         return Result(result, path, learned)
 
     def _made(self, member: Member, what: str, make: Callable[[], None]) -> bool:
@@ -813,6 +809,20 @@ def _reason(error: BaseException) -> str:
 
 def _is_finite(leaf: np.ndarray) -> bool:
     return not jax.dtypes.issubdtype(leaf.dtype, np.inexact) or bool(np.isfinite(leaf).all())
+
+
+def _told(result: Mapping[str, Any], baselines: dict[str, float], headline: str) -> Iterator[str]:
+    """The headline with the baselines of its measure; where it has none, the measures that have."""
+    names = [headline]
+    if not _beside(baselines, headline):
+        names += [name for name in result if name != headline and name.startswith("eval/")]
+    for name in names:
+        beside = [f"{label} {value:.4g}" for label, value in _beside(baselines, name).items()]
+        compared = f" ({', '.join(beside)})" if beside else ""
+        value = result.get(name)
+        shown = f"{value:.4g}" if isinstance(value, float) else "unknown"
+        if beside or name == headline:
+            yield f"{name} {shown}{compared}"
 
 
 def _beside(baselines: dict[str, float], headline: str) -> dict[str, float]:

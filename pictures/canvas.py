@@ -128,7 +128,8 @@ def save(canvas: np.ndarray, title: str, heads: Sequence[Head], path: Path) -> N
     margin = 16
     top = 66 if heads else 44
     height = canvas.shape[0] + margin + top
-    width = max(canvas.shape[1] + 2 * margin, _NARROWEST)
+    width = max(canvas.shape[1], _wide(title, 12)) + 2 * margin
+    width = max(width, _NARROWEST)
     drawn = figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=WHITE)
     drawn.figimage(canvas, margin, margin, origin="upper")
     drawn.text(margin / width, 1 - 14 / height, title, fontsize=12, color=INK, va="top")
@@ -136,6 +137,13 @@ def save(canvas: np.ndarray, title: str, heads: Sequence[Head], path: Path) -> N
         left = (margin + head.x) / width
         drawn.text(left, 1 - 42 / height, head.text, fontsize=9.5, color=head.color, va="top")
     drawn.savefig(path, dpi=DPI)
+
+
+def _wide(text: str, size: float) -> int:
+    """How many pixels a text of a size in points takes."""
+    from matplotlib.textpath import TextPath
+
+    return int(np.ceil(TextPath((0, 0), text, size=size).get_extents().xmax * DPI / 72))
 
 
 def figure(**settings: Any) -> "Figure":

@@ -13,6 +13,11 @@ from missing_bits.pictures import canvas, images
 
 _SECONDS = 0.25  # that a frame is seen
 _HELD = 2.0  # seconds that the last one is seen
+_TRUE = canvas.COLORS[9]
+POINTS = (  # what the colors of `points` mean
+    canvas.Head(150, "generated points", canvas.WRONG),
+    canvas.Head(270, "true ones", _TRUE),
+)
 
 
 def nearest(samples: np.ndarray, shown: np.ndarray, path: Path) -> None:
@@ -38,13 +43,19 @@ def nearest(samples: np.ndarray, shown: np.ndarray, path: Path) -> None:
     canvas.save(page, "Nearest training images by pixels", heads, path)
 
 
-def growth(frames: Sequence[np.ndarray], updates: Sequence[int], path: Path) -> None:
+def growth(
+    frames: Sequence[np.ndarray],
+    updates: Sequence[int],
+    path: Path,
+    legend: Sequence[canvas.Head] = (),
+) -> None:
     """Writes pictures of the same samples over training as a GIF.
 
     Args:
       frames: [height, width, 3] uint8 each, all of one size.
       updates: after how many updates each was made.
       path: the GIF file to write.
+      legend: texts beside the number of updates, if any.
     """
     from PIL import Image, ImageDraw
 
@@ -54,14 +65,16 @@ def growth(frames: Sequence[np.ndarray], updates: Sequence[int], path: Path) -> 
         page = canvas.blank(frame.shape[0] + head, frame.shape[1])
         canvas.paste(page, frame, head, 0)
         picture = Image.fromarray(page)
-        ImageDraw.Draw(picture).text((2, 3), f"update {update:,}", fill=canvas.INK)
+        pen = ImageDraw.Draw(picture)
+        for text in (canvas.Head(2, f"update {update:,}", canvas.INK), *legend):
+            pen.text((text.x, 3), text.text, fill=text.color)
         drawn.append(picture)
     milliseconds = [round(1000 * _SECONDS)] * (len(drawn) - 1) + [round(1000 * _HELD)]
     drawn[0].save(path, save_all=True, append_images=drawn[1:], duration=milliseconds, loop=0)
 
 
 def points(samples: np.ndarray, real: np.ndarray, reach: float) -> np.ndarray:
-    """A frame of points on the plane.
+    """A frame of points on the plane, in the colors of `POINTS`.
 
     Args:
       samples: [n, 2], drawn over the real ones.
@@ -75,7 +88,7 @@ def points(samples: np.ndarray, real: np.ndarray, reach: float) -> np.ndarray:
 
     figure = canvas.figure(figsize=(3.6, 3.6), dpi=canvas.DPI, facecolor=canvas.WHITE)
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.scatter(*real.T, s=3, color=canvas.COLORS[9], linewidths=0)
+    axes.scatter(*real.T, s=3, color=_TRUE, linewidths=0)
     axes.scatter(*samples.T, s=3, color=canvas.WRONG, linewidths=0)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
     axes.set_axis_off()

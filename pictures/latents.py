@@ -51,6 +51,18 @@ def grid(latents: np.ndarray, count: int) -> np.ndarray:
     return np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
-def decoded(found: np.ndarray, path: Path) -> None:
-    """Draws what a decoder makes of a grid of latents, images [n^2, H, W, C] row by row."""
-    images.grid(found, round(len(found) ** 0.5), "What lies where on the map of latents", path)
+def decoded(found: np.ndarray, places: np.ndarray, path: Path) -> None:
+    """Draws what a decoder makes of a grid of latents, under a title that says where it lies.
+
+    Args:
+      found: images [n^2, H, W, C], row by row.
+      places: [n^2, 2], their latents, as `grid` gives them.
+      path: the file to write.
+    """
+    low = places.min(axis=0)
+    high = places.max(axis=0)
+    title = (
+        f"Decoded latents: the first from {low[0]:.2g} (left) to {high[0]:.2g}, "
+        f"the second from {low[1]:.2g} (bottom) to {high[1]:.2g}"
+    )
+    images.grid(found, round(len(found) ** 0.5), title, path)

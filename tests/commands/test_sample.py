@@ -169,8 +169,29 @@ def test_a_mistake_gets_one_line(case, runs, capsys):
         assert word in line
 
 
-def test_what_is_missing_is_named_with_the_usage(capsys):
-    assert run.main(["sample", "--from=x"]) == 2
-    assert capsys.readouterr().err.startswith(
-        'error: sample needs --from and --prompt: python run.py sample --from=RUN --prompt="The "'
-    )
+def test_what_is_missing_is_named_with_the_usage(runs, capsys):
+    for option in (f"--from={runs / 'characters'}", "--prompt=ab"):
+        assert run.main(["sample", option]) == 2
+        assert capsys.readouterr().err.startswith(
+            "error: sample needs --from and --prompt: "
+            'python run.py sample --from=RUN --prompt="The "'
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nowhere", "nowhere is no folder of a run"),
+        ("unfinished", "unfinished holds no encoder: it is of another kind, or its run has not"),
+        ("images", "images holds an encoder of images, which neither writes nor draws"),
+        ("junk.safetensors", "junk.safetensors is damaged or was not written by this suite"),
+        ("nowhere.safetensors", "There is no file"),
+    ],
+)
+def test_who_names_a_run_that_writes_nothing_is_not_asked_for_a_prompt(name, told, runs, capsys):
+    """Such as an autoencoder's, or one of a VAE that was stopped."""
+    (runs / "unfinished").mkdir(exist_ok=True)
+    (runs / "junk.safetensors").write_bytes(b"junk of more than eight bytes")
+    assert run.main(["sample", f"--from={runs / name}", "--out=samples.png"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line

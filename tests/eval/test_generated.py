@@ -132,10 +132,17 @@ def test_settings_that_cannot_judge_are_refused(changed, named):
 
 def test_too_few_images_are_refused():
     few = dataclasses.replace(DATA, test=judge.Split(DATA.test.images[:3], DATA.test.labels[:3]))
-    with pytest.raises(UserError, match="There are 3 images to test on"):
+    with pytest.raises(UserError, match="too few images to test on, 3, to compare"):
         Judged(few, FEW)
 
 
 def test_images_become_the_nearest_bytes():
     x = np.array([-0.1, 0, 0.5 / 255 + 1e-4, 1, 1.2]).reshape(1, 1, 5, 1)
     np.testing.assert_array_equal(generated.to_bytes(x).ravel(), [0, 0, 1, 255, 255])
+
+
+def test_images_that_are_all_the_same_are_refused():
+    """Their features do not deviate: no measure would be a number."""
+    same = DATA.train._replace(images=TRAIN[:1].repeat(30, axis=0), labels=DATA.train.labels[:30])
+    with pytest.raises(UserError, match="All images to train on are the same"):
+        Judged(dataclasses.replace(DATA, train=same), FEW)

@@ -17,6 +17,15 @@ def test_a_grid_spans_most_of_the_points_and_falls_downwards():
     np.testing.assert_allclose(grid[6], [3, -47], atol=1e-4)
 
 
+def test_the_title_of_the_grid_says_where_it_lies(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(latents.images, "grid", lambda found, n, title, path: titles.append(title))
+    places = np.array([[-1.25, 3.0], [2.0, 3.0], [-1.25, -0.5], [2.0, -0.5]])
+    latents.decoded(np.zeros((4, 2, 2, 1)), places, tmp_path / "grid.png")
+    (title,) = titles
+    assert "first from -1.2 (left) to 2, the second from -0.5 (bottom) to 3" in title
+
+
 @pytest.mark.parametrize("labeled", [True, False])
 def test_the_map_and_the_grid_are_drawn(labeled, tmp_path):
     """The decoder gets 16 x 16 places; without labels there is nothing to color a map by."""

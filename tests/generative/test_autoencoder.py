@@ -100,6 +100,7 @@ def test_what_is_handed_over_is_the_encoder_and_the_layer_on_it(small, tmp_path)
     ("changed", "named"),
     [
         ({"latent": 0}, "--latent is 0"),
+        ({"latent": 10**9}, "--latent is 1000000000"),
         ({"decoder_width": 0}, "--decoder-width is 0"),
         ({"noise": -0.1}, "--noise is -0.1"),
         ({"network": "full_resolution"}, "--network=full_resolution keeps every pixel"),

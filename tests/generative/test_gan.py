@@ -1,5 +1,6 @@
 """The game: each network moves by its own gradient, averages and albums are exact, refusals."""
 
+import dataclasses
 import functools
 
 import jax
@@ -70,7 +71,8 @@ def with_rates(experiment, generator, discriminator):
 @pytest.mark.parametrize("loss", ["minimax", "non_saturating", "hinge", "wgan_gp"])
 def test_each_network_moves_by_the_gradient_of_its_own_loss_alone(loss):
     """As written out here, from the networks before the update, on the images of one draw."""
-    experiment = with_rates(make(RING, loss=loss, r1=loss != "wgan_gp"), 0.1, 0.2)
+    experiment = make(RING, loss=loss, r1=loss != "wgan_gp", latent_scale=2.0)
+    experiment = with_rates(experiment, 0.1, 0.2)
     state, _ = inputs(experiment)
     state = state._replace(
         opt_state=gan.Networks(
@@ -94,7 +96,8 @@ def test_each_network_moves_by_the_gradient_of_its_own_loss_alone(loss):
         return jnp.sum(jnp.square(gradients), axis=(1, 2, 3))
 
     def fake(params):
-        return made.apply(generators.Variables(params, {}), z)[0]
+        plain = dataclasses.replace(made, latent_scale=1.0)
+        return plain.apply(generators.Variables(params, {}), 2 * z)[0]
 
     def of_discriminator(params):
         images = jax.lax.stop_gradient(fake(state.params.generator))
@@ -259,11 +262,36 @@ def test_spectral_normalization_holds_the_discriminator():
     assert not same(state.vectors, new.vectors)
 
 
+def test_both_losses_are_of_the_normalized_discriminator():
+    """The lengths of its weights change neither the generator's loss nor its own."""
+    experiment = make(RING, discriminator_norm="spectral", r1=False)
+    state, _ = inputs(experiment)
+    key = jax.random.key(2)
+    z = jax.random.normal(key, (8, 2))
+    real, _ = experiment.real(None, key)
+    keys = jax.random.split(key, 8)
+    long = {
+        name: {leaf: 7 * p if leaf == "w" else p for leaf, p in leaves.items()}
+        for name, leaves in state.params.discriminator.items()
+    }
+    told = []
+    for params in (state.params.discriminator, long):
+        now = state._replace(params=state.params._replace(discriminator=params))
+        making, _ = experiment.generator_loss(state.params.generator, now, z, None, keys)
+        judging, _ = experiment.discriminator_loss(params, now, real, -real, None, keys)
+        told.append((making, judging))
+    np.testing.assert_allclose(told[0], told[1], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
         ({"latent": 0}, "--latent is 0"),
+        ({"latent": 10**9}, "--latent is 1000000000"),
+        ({"discriminator_width": 10**6}, "--discriminator-width is 1000000"),
         ({"updates": 0}, "--updates is 0"),
+        ({"latent_scale": 0.0}, "--latent-scale is 0.0; it must be above 0"),
+        ({"latent_scale": 1e6}, "--latent-scale is 1000000.0"),
         ({"average": 1.0}, "--average is 1.0"),
         ({"r1_weight": -1.0}, "--r1-weight is -1.0"),
         ({"discriminator_rate": 0.0}, "--discriminator-rate is 0.0"),

@@ -27,6 +27,8 @@ def runs(tmp_path_factory):
     save(folder / "images", ImageGenerator((8, 8, 1), 5, width=4, norm="batch"))
     names = {"classes": ["cat", "dog", "owl"]}
     save(folder / "classes", ImageGenerator((8, 8, 3), 5, "mlp", 4, classes=3), **names)
+    save(folder / "pairs", ImageGenerator((8, 8, 2), 5, "mlp", 4))
+    save(folder / "line", ImageGenerator((1, 8, 1), 5, "mlp", 4))
     save(folder / "points", ImageGenerator((1, 1, 2), 5, "mlp", 4, head="linear"))
     return folder
 
@@ -42,6 +44,17 @@ def test_a_generator_comes_back_as_it_was(head, tmp_path):
     numbers, _ = generator.apply(variables, z)
     assert numbers.shape == (3, 8, 8, 4 if head in ("scales", "shared_scale") else 2)
     np.testing.assert_allclose(loaded(z), generator.images(numbers), atol=1e-6)
+
+
+def test_a_scale_of_latents_is_theirs_and_comes_back(tmp_path):
+    """Latents z with a scale of 4 give what 4 z give without; a file tells the scale."""
+    plain = ImageGenerator((1, 1, 2), 5, "mlp", 4, head="linear")
+    steep = ImageGenerator((1, 1, 2), 5, "mlp", 4, head="linear", latent_scale=4.0)
+    variables = save(tmp_path, steep)
+    z = jax.random.normal(jax.random.key(1), (3, 5))
+    expected = plain.generate(variables, 4 * z)
+    np.testing.assert_allclose(generators.load(tmp_path)(z), expected, atol=1e-6)
+    assert np.abs(plain.generate(variables, z) - expected).max() > 1e-3
 
 
 def test_heads_make_images_of_numbers_by_hand():
@@ -88,6 +101,8 @@ def test_what_a_generator_does_not_take_is_refused(name, z, labels, named, runs)
         ({"image_shape": [8, 0, 1]}, "must hold 1 to"),
         ({"network": "pickle"}, "network has a wrong type"),
         ({"latent": 6}, "has the shape"),
+        ({"latent_scale": 0}, "latent_scale is 0"),
+        ({"latent_scale": 1e30}, "latent_scale has a wrong type or size"),
         ({"more": 1}, "unknown 'more'"),
     ],
 )
@@ -102,6 +117,15 @@ def test_a_damaged_card_is_refused(changed, named, runs, tmp_path):
     assert named in str(refused.value)
 
 
+@pytest.mark.parametrize("classes", [5, "abc", ["a"], ["a", "b", 3]])
+def test_a_card_with_other_names_of_classes_is_refused(classes, runs, tmp_path):
+    loaded = generators.load(runs / "classes")
+    path = tmp_path / "seed0.safetensors"
+    handover.save(path, loaded.variables._asdict(), {**loaded.card, "classes": classes})
+    with pytest.raises(UserError, match="classes"):
+        generators.load(path)
+
+
 def sample(*options):
     return run.main(["sample", *map(str, options)])
 
@@ -111,6 +135,7 @@ def test_a_picture_and_a_file_of_samples(runs, tmp_path, capsys):
     assert capsys.readouterr().err == f"9 images: {tmp_path / 'a.png'}\n"
     with Image.open(tmp_path / "a.png") as picture:
         picture.verify()
+    assert sample("--from", runs / "line", f"--out={tmp_path / 'line.png'}") == 0
     out = f"--out={tmp_path / 'a.npz'}"
     assert sample("--from", runs / "classes", out, "--num=600", "--class=dog", "--seed=4") == 0
     found = np.load(tmp_path / "a.npz")
@@ -148,6 +173,8 @@ def test_the_great_circle_keeps_lengths_and_turns_evenly():
     ("name", "option", "named"),
     [
         ("images", "--num=0", "--num is 0"),
+        ("pairs", "--num=2", "images of 2 channels; a picture has 1 or 3"),
+        ("classes", f"--class={'9' * 5_000}", "is unknown; it is cat, dog, owl, or a number"),
         ("images", "--num=3000", "--num is 3000, which makes 3,000 images; a picture takes 2,000"),
         ("images", "--out=a.jpg", "--out=a.jpg must end in .png"),
         ("images", "--class=1", "knows no classes; train one with --conditional"),

@@ -256,6 +256,39 @@ def test_classes_reach_encoder_and_decoder(build, tmp_path):
     np.testing.assert_allclose(loaded(z, [3, 4]), expected, atol=1e-5)
 
 
+def test_samples_are_of_classes_as_often_as_in_training():
+    """Else real images, of which three in four are of class 1, would be compared with others."""
+    networks = types.SimpleNamespace(
+        latent=2,
+        generate=lambda learned, z, labels: jnp.broadcast_to(
+            labels[:, None, None, None] / 255, (len(z), 1, 1, 1)
+        ),
+    )
+    draw = vae.drawing(networks, "logistic", np.array([0, 1, 1, 1], np.int32))
+    assert draw(None, jax.random.key(0), 800).mean() == pytest.approx(0.75, abs=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:The posterior has collapsed")
+def test_bits_per_dimension_are_of_the_same_bound_at_every_evaluation(build):
+    """And those of the bound of many samples stand apart: 8 bits for 256 numbers are a byte each."""
+    method = build(VAE, options.make(Config, **SMALL))
+    learned = jax.device_get(method.learned(first(method)))
+    scored = latent_variables.evaluation(
+        method.resources.data,
+        method.networks,
+        latent_variables.Judging(10, 4),
+        "logistic",
+        conditional=False,
+    )
+    learned = learned.networks
+    early, last = (scored.scores(learned, jax.random.key(0), at_last) for at_last in (False, True))
+    name = "eval/bits_per_dimension"
+    assert early[name] == last[name] == pytest.approx(-last["eval/elbo"] / (256 * math.log(2)))
+    tight = -last["eval/log_likelihood"] / (256 * math.log(2))
+    assert last["eval/tight_bits_per_dimension"] == pytest.approx(tight)
+    assert tight < last[name]
+
+
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 def test_scores_draw_their_own_noise_and_the_dear_ones_come_last(small):
     """Whatever the key; the bound of many samples is at least that of one."""
@@ -282,11 +315,11 @@ def test_a_posterior_that_is_the_prior_is_warned_of(small):
 
 def test_samples_of_bits_are_bits_and_follow_their_probability(small):
     learned = small.learned(first(small)).networks
-    draw = vae.drawing(small.networks, "bernoulli")
+    draw = vae.drawing(small.networks, "bernoulli", None)
     images = draw(learned, jax.random.key(0), 600)
     assert images.shape == (600, 16, 16, 1)
     assert set(np.unique(images)) == {0, 255}
-    z = jax.random.normal(jax.random.split(jax.random.key(0))[0], (600, 2))
+    z = jax.random.normal(jax.random.split(jax.random.key(0), 3)[0], (600, 2))
     means = small.networks.generate(learned, z, None)
     assert images.mean() / 255 == pytest.approx(float(jnp.mean(means)), abs=0.01)
 
@@ -295,6 +328,8 @@ def test_samples_of_bits_are_bits_and_follow_their_probability(small):
     ("changed", "named"),
     [
         ({"latent": 0}, "--latent is 0"),
+        ({"latent": 10**9}, "--latent is 1000000000; it must lie between 1 and 65536"),
+        ({"decoder_width": 10**6}, "--decoder-width is 1000000"),
         ({"output": "bernoulli"}, "--data=digits has grays; name a protocol"),
         ({"binarize": "static"}, "--binarize=static is for --output=bernoulli"),
         ({"importance_samples": 0}, "--importance-samples is 0"),

@@ -98,6 +98,20 @@ def whole(tmp_path_factory):
 # What is written.
 
 
+def test_the_last_line_tells_what_there_is_to_compare():
+    """The headline's baselines, or where it has none those of other measures."""
+    result = {"exp": "vae", "eval/elbo": -90.0, "eval/kl": 9.0, "eval/log_likelihood": -88.25}
+    baselines = {"baseline/mixture_log_likelihood": -110.0}
+    assert list(loop._told(result, baselines, "eval/elbo")) == [
+        "eval/elbo -90",
+        "eval/log_likelihood -88.25 (mixture -110)",
+    ]
+    assert list(loop._told(result, baselines, "eval/log_likelihood")) == [
+        "eval/log_likelihood -88.25 (mixture -110)"
+    ]
+    assert list(loop._told({}, {}, "eval/elbo")) == ["eval/elbo unknown"]
+
+
 @every_toy
 def test_a_result_holds_scores_the_folder_and_what_was_learned(toy, whole):
     result = whole(toy)

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from missing_bits.pictures import generated
+from missing_bits.pictures import canvas, generated
 
 
 def pixels(path):
@@ -35,6 +35,20 @@ def test_a_film_has_a_frame_for_each(tmp_path):
             shown = np.asarray(film.convert("L"))
             assert abs(int(shown[40, 30]) - level) < 8
             assert (shown[:18] < 250).any()  # it says after how many updates
+
+
+def test_a_film_of_points_says_which_are_which(tmp_path):
+    """In the very colors of the points, within the picture."""
+    frames = [generated.points(np.zeros((5, 2)), np.full((5, 2), 0.5), reach=1.0)] * 2
+    generated.growth(frames, [1, 150_000], tmp_path / "a.gif", generated.POINTS)
+    with Image.open(tmp_path / "a.gif") as film:
+        film.seek(1)
+        head = np.asarray(film.convert("RGB"))[:18].astype(int)
+    for words, end in zip(generated.POINTS, (generated.POINTS[1].x, 360), strict=True):
+        color = np.asarray(canvas.rgb(words.color), int)
+        like = (np.abs(head - color).max(axis=2) < 40).any(axis=0)  # of each column
+        assert like[words.x : end - 10].sum() > 20
+        assert not like[end - 10 : end].any()
 
 
 def test_points_are_where_they_are():

@@ -356,3 +356,13 @@ def test_names_of_classes_may_be_long_or_mean_something_to_matplotlib(tmp_path):
     assert share(read(tmp_path / "features.png"), BLUE) > 0
     dark_blue = (0x08, 0x30, 0x6B)
     assert share(read(tmp_path / "confusion.png"), dark_blue) > 0.01
+
+
+def test_a_page_is_as_wide_as_its_title(tmp_path):
+    """Else the end of the title is cut off: nothing is drawn at the right edge, but much near it."""
+    title = "Original, noisy, denoised; by filters: gaussian, median, nonlocal means, and so on"
+    canvas.save(canvas.blank(40, 60), title, [], tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        head = np.asarray(picture.convert("L"))[:40]
+    drawn = np.flatnonzero((head < 128).any(axis=0))
+    assert 8 <= head.shape[1] - 1 - drawn.max() <= 40
