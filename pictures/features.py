@@ -87,7 +87,7 @@ def feature_map(
             label=_name(classes[label]),
         )
     of = "" if len(drawn) == len(features) else f" of {len(features):,}"
-    axes.set_title(f"Test features by class: {method} of {len(drawn):,}{of} images")
+    axes.set_title(f"Test features by class: {method} of {len(drawn):,}{of} examples")
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     for side in axes.spines.values():

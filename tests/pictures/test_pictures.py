@@ -177,7 +177,7 @@ def test_a_map_keeps_classes_apart_in_place_and_color(tmp_path, monkeypatch):
         distances = np.linalg.norm(mine[:, None] - centers[None], axis=-1)  # [20, 3]
         np.testing.assert_array_equal(distances.argmin(axis=1), label)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog", "emu"]
-    assert "t-SNE of 60 images" in figure.axes[0].get_title()
+    assert "t-SNE of 60 examples" in figure.axes[0].get_title()
     picture = read(tmp_path / "map.png")
     assert share(picture, BLUE) > 0
 
