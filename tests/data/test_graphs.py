@@ -153,6 +153,23 @@ def test_what_is_nowhere_is_said(tmp_path, monkeypatch):
             Data(data).load()
 
 
+def test_a_download_that_is_no_archive_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(published, "get", lambda url: b"<html>Log in to this network</html>")
+    with pytest.raises(UserError, match=r"could not be downloaded.*give it as --data-dir"):
+        Data("tu:MUTAG").load()
+
+
+def test_a_download_that_cannot_be_kept_is_used(like_cora, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(
+        published, "get", lambda url: (like_cora / url.rpartition("/")[2]).read_bytes()
+    )
+    assert planetoid.load("cora").digest
+    assert "ind.cora.x could not be kept" in capsys.readouterr().err
+
+
 def test_a_download_is_kept(like_cora, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     asked = []
