@@ -119,8 +119,8 @@ class Infomax:
             not data.per_graph
             and len(data.classes) > 1
             and min(len(data.train), len(data.test)) > 0,
-            f"--data={name} has no nodes of two classes or more to judge features by; give "
-            "--node-labels, or another graph.",
+            f"--data={name} has no nodes of two classes or more to judge features by; give labels "
+            "(--node-labels of edges, in GraphML the data label), or another graph.",
         )
         edges = 0 if data.edges is None else data.edges.shape[1]
         encoder = GraphEncoder(config.passing, data.nodes.shape[1], edges)

@@ -230,7 +230,7 @@ def test_logistic_regression_takes_sparse_features_of_many_nodes():
 def test_without_labels_there_is_nothing_to_classify(tmp_path):
     path = tmp_path / "edges.csv"
     path.write_text("source,target\n0,1\n1,2\n")
-    with pytest.raises(UserError, match="has no labels of two classes or more; give --node-labels"):
+    with pytest.raises(UserError, match="has no labels of two classes or more; give them"):
         Graphs.resources(configured(data=f"edges:{path}"))
 
 
