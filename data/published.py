@@ -45,8 +45,8 @@ def contents(
         else:
             require(
                 not data_dir,
-                f"--data-dir={data_dir} holds no {name}, nor does its folder {below}; {what} is the "
-                f"files {', '.join(sums)}.",
+                f"--data-dir={data_dir} holds no {name}, nor does its folder {below}; {what} is "
+                f"the files {', '.join(sums)}.",
             )
             found[name] = _downloaded(what, path, fetch, sums)
         have = hashlib.sha256(found[name]).hexdigest()
