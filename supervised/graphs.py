@@ -537,8 +537,8 @@ class Graphs:
             return Resources(data, of_links(config, data))
         require(
             len(data.classes) > 1,
-            f"--data={name} has no labels of two classes or more; give them (--node-labels of edges, in "
-            "GraphML the data label), or predict --links.",
+            f"--data={name} has no labels of two classes or more; give them (--node-labels of "
+            "edges, in GraphML the data label), or predict --links.",
         )
         for split in ("train", "validation", "test"):
             what = "graphs" if data.per_graph else "nodes"
