@@ -4,10 +4,13 @@ Nodes may have any names. What is in the files is read, never executed.
 """
 
 import csv
+import io
+import math
 import xml.etree.ElementTree as xml
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from xml.parsers import expat
 
 import numpy as np
 import scipy.sparse
@@ -17,6 +20,7 @@ from missing_bits.data.graphs import GraphSet, Parts, graph_set, random_parts, s
 from missing_bits.errors import UserError, require
 
 _SPLITS = ("train", "validation", "test")
+_LARGEST = float(np.finfo(np.float32).max)
 _GRAPHML = "{http://graphml.graphdrawing.org/xmlns}"
 
 
@@ -25,6 +29,7 @@ class Table(NamedTuple):
 
     names: list[str]
     rows: list[list[str]]
+    lines: list[int]  # where each row ends in the file, from 1
     path: Path
 
     def column(self, name: str) -> int:
@@ -37,7 +42,7 @@ class Table(NamedTuple):
 
     def line(self, row: int) -> str:
         """A row's place, for messages."""
-        return f"{self.path}, line {row + 2}"
+        return f"{self.path}, line {self.lines[row]}"
 
 
 def _table(path: Path) -> Table:
@@ -46,13 +51,22 @@ def _table(path: Path) -> Table:
         not content.startswith((b"\x80", b"PK", b"\x93NUMPY")),
         f"{path} is a pickle or an archive; expected a CSV file: what may run code is not read.",
     )
+    rows = []
+    lines = []
     try:
-        rows = list(csv.reader(content.decode("utf-8-sig").splitlines()))
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        for row in reader:
+            if row:
+                rows.append([cell.strip() for cell in row])
+                lines.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table: {error}.") from error
-    rows = [[cell.strip() for cell in row] for row in rows if row]
+        raise UserError(
+            f"{path} cannot be read as a table: {error}. Expected a CSV file in UTF-8."
+        ) from error
     require(len(rows) >= 2, f"{path} has no rows below the names of its columns.")
-    found = Table(rows[0], rows[1:], path)
+    twice = [name for name in rows[0] if rows[0].count(name) > 1]
+    require(not twice, f"{path} has two columns {twice[0] if twice else ''}; name each once.")
+    found = Table(rows[0], rows[1:], lines[1:], path)
     for number, row in enumerate(found.rows):
         require(
             len(row) == len(found.names),
@@ -76,11 +90,16 @@ def _numbers(table: Table, without: tuple[str, ...]) -> np.ndarray | None:
 
 def _number(cell: str, where: str) -> float:
     try:
-        return float(cell)
+        value = float(cell)
     except ValueError as error:
         raise UserError(
             f'{where} holds "{cell[:40]}", no number. Leave out columns that hold none.'
         ) from error
+    require(
+        math.isfinite(value) and abs(value) <= _LARGEST,
+        f'{where} holds "{cell[:40]}"; expected a finite number that float32 holds. Fill gaps in.',
+    )
+    return value
 
 
 def read_edges(
@@ -96,7 +115,8 @@ def read_edges(
     Args:
       path: edges: columns source, target, and perhaps numbers, which become features of edges.
       features: columns node and numbers; None for a feature of its own for each node.
-      labels: columns node and label; None for none: links can still be predicted.
+      labels: columns node and label, an empty one for a node without; None for none: links can
+        still be predicted.
       splits: columns node and split; None for a random split.
       directed: whether messages go from source to target alone. Otherwise they go both ways, and
         edges without features stand once.
@@ -128,11 +148,16 @@ def read_edges(
         ]
     )
     label_of: dict[int, str] = {}
+    labeled = set()
     if told is not None:
         column = told.column("label")
         node = told.column("node")
         for number, row in enumerate(told.rows):
-            label_of[_node(names, row[node], told.line(number))] = row[column]
+            at = _node(names, row[node], told.line(number))
+            require(at not in labeled, f"{told.line(number)}: node {row[node]} stands twice.")
+            labeled.add(at)
+            if row[column]:
+                label_of[at] = row[column]
     split_of: dict[int, str] = {}
     if splits is not None:
         table = _table(splits)
@@ -149,6 +174,10 @@ def read_edges(
                 at not in split_of,
                 f"{table.line(number)}: splits overlap: node {row[node]} was in "
                 f"{split_of.get(at)} already.",
+            )
+            require(
+                at in label_of,
+                f"{table.line(number)}: node {row[node]} is in a split but has no label.",
             )
             split_of[at] = row[column]
     values = None if described is None else _numbers(described, ("node",))
@@ -241,14 +270,7 @@ def read_graphml(path: Path, directed: bool, fold: int) -> GraphSet:
       UserError: for each thing that does not fit.
     """
     content = files.read(path, "Expected a GraphML file.")
-    require(
-        b"<!DOCTYPE" not in content and b"<!ENTITY" not in content,
-        f"{path} declares a document type or entities; expected a plain GraphML file without them.",
-    )
-    try:
-        root = xml.fromstring(content)
-    except xml.ParseError as error:
-        raise UserError(f"{path} is no GraphML file: {error}.") from error
+    root = _parsed(content, path)
     graphs = root.findall(f"{_GRAPHML}graph")
     require(
         root.tag == f"{_GRAPHML}graphml" and len(graphs) == 1,
@@ -280,14 +302,16 @@ def read_graphml(path: Path, directed: bool, fold: int) -> GraphSet:
     split_of = {}
     for number, of in enumerate(held):
         label = of.texts.get("label", of.texts.get("class"))
-        if label is not None:
+        if label:
             label_of[number] = label
         if "split" in of.texts:
             split = of.texts["split"]
+            node = f'{path}, node "{nodes[number].get("id", "")}"'
             require(
                 split in _SPLITS,
-                f'{path}: split "{split[:40]}" is none of {", ".join(_SPLITS)}.',
+                f'{node}: split "{split[:40]}" is none of {", ".join(_SPLITS)}.',
             )
+            require(bool(label), f"{node} is in a split but has no label.")
             split_of[number] = split
     return _user_set(
         _own(len(nodes)) if values is None else values,
@@ -301,6 +325,24 @@ def read_graphml(path: Path, directed: bool, fold: int) -> GraphSet:
     )
 
 
+def _parsed(content: bytes, path: Path) -> xml.Element:
+    """The root of an XML file without entities, in whatever encoding."""
+
+    def refuse(*declared: Any) -> None:
+        raise UserError(
+            f"{path} declares a document type; expected a plain GraphML file without one."
+        )
+
+    first = expat.ParserCreate()
+    first.StartDoctypeDeclHandler = refuse
+    try:
+        first.Parse(content, True)
+        return xml.fromstring(content)
+    # An unknown encoding is a LookupError, one of several bytes a ValueError.
+    except (expat.ExpatError, xml.ParseError, LookupError, ValueError) as error:
+        raise UserError(f"{path} is no GraphML file: {error}.") from error
+
+
 class _Held(NamedTuple):
     """The data of a node or an edge."""
 
@@ -309,15 +351,23 @@ class _Held(NamedTuple):
 
 
 def _held(element: xml.Element, keys: Mapping[str, xml.Element], path: Path) -> _Held:
-    """What an element holds, by the names of its keys."""
+    """What an element holds, by the names of its keys; what it does not say, by their defaults."""
     texts: dict[str, str] = {}
     numbers: dict[str, float] = {}
+    kind = element.tag.removeprefix(_GRAPHML)
+    found = {
+        one: key.findtext(f"{_GRAPHML}default")
+        for one, key in keys.items()
+        if key.get("for", "all") in (kind, "all") and key.find(f"{_GRAPHML}default") is not None
+    }
     for data in element.findall(f"{_GRAPHML}data"):
-        key = keys.get(data.get("key", ""))
-        require(key is not None, f'{path}: data of the unknown key "{data.get("key")}".')
-        assert key is not None
-        name = key.get("attr.name", key.get("id", ""))
-        text = (data.text or "").strip()
+        one = data.get("key", "")
+        require(one in keys, f'{path}: data of the unknown key "{one}".')
+        found[one] = data.text
+    for one, held in found.items():
+        key = keys[one]
+        name = key.get("attr.name", one)
+        text = (held or "").strip()
         if key.get("attr.type") in ("int", "long", "float", "double") and name not in (
             "label",
             "class",

@@ -52,7 +52,8 @@ def hide(found: GraphSet, fold: int) -> LinkSet:
     count = found.num_nodes
     require(
         found.num_graphs == 1,
-        f"Links are predicted in one graph, and there are {found.num_graphs:,}.",
+        f"Links are predicted in one graph, and there are {found.num_graphs:,}. Leave out --links, "
+        "or give one graph.",
     )
     require(
         count <= _MOST_NODES,
@@ -65,7 +66,8 @@ def hide(found: GraphSet, fold: int) -> LinkSet:
     validated = round(_VALIDATED * len(links))
     require(
         validated > 0,
-        f"The graph has {len(links)} links, too few to hide a twentieth to validate.",
+        f"The graph has {len(links)} links, too few to hide a twentieth to validate; --links takes "
+        "a graph of 11 or more.",
     )
     pairs = count * (count - 1) // 2
     require(

@@ -34,9 +34,15 @@ def blocks(count: int, many: int, degree: float, signal: float, fold: int = 0) -
     across = degree - apart / many  # b
     within = across + apart  # a
     require(
-        across >= 0 and within <= count,
+        across >= 0,
         f"--made-signal is {signal:g}; with a mean degree of {degree:g} it is at most "
         f"{degree:g}: more leaves no links between blocks.",
+    )
+    require(
+        within <= count,
+        f"--made-degree is {degree:g}, which takes {within:,.0f} links of a node within blocks, "
+        f"and there are {count:,} nodes; give a lower one, a lower --made-signal, or more "
+        "--made-nodes.",
     )
     draw = np.random.default_rng((count, many, fold))
     block = np.sort(np.arange(count) % many)

@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from missing_bits import notes
 from missing_bits.data import files
 from missing_bits.errors import UserError, require
 
@@ -44,7 +45,8 @@ def contents(
         else:
             require(
                 not data_dir,
-                f"--data-dir={data_dir} holds no {name}; {what} is the files {', '.join(sums)}.",
+                f"--data-dir={data_dir} holds no {name}, nor does its folder {below}; {what} is "
+                f"the files {', '.join(sums)}.",
             )
             found[name] = _downloaded(what, path, fetch, sums)
         have = hashlib.sha256(found[name]).hexdigest()
@@ -63,7 +65,7 @@ def _downloaded(
 ) -> bytes:
     try:
         return fetch(path.name)
-    except (OSError, KeyError, ValueError) as error:  # urllib's errors are OSErrors too
+    except Exception as error:  # urllib, http, and what unpacks archives raise anything
         raise UserError(
             f"{what} is not on this machine and could not be downloaded ({error}). Put the files "
             f"{', '.join(sums)} into a folder and give it as --data-dir."
@@ -71,10 +73,13 @@ def _downloaded(
 
 
 def _keep(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        notes.say(f"{path.name} could not be kept for the next run: {error}.")
 
 
 def get(url: str) -> bytes:

@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.sparse
 
+from missing_bits.eval import linear_probe
+
 _KEPT = 0.9  # of what neighbors say (Zhou et al. 2004: alpha)
 _STEPS = 50
 
@@ -36,6 +38,37 @@ def propagated(
         found = _KEPT * (spread @ found) + (1 - _KEPT) * known
     commonest = np.bincount(labels[told], minlength=classes).argmax()
     return np.where(found.any(axis=1), found.argmax(axis=1), commonest)
+
+
+def linear(
+    features: np.ndarray | scipy.sparse.csr_matrix,
+    labels: np.ndarray,
+    told: np.ndarray,
+    judged: np.ndarray,
+    classes: int,
+    separately: bool,
+) -> float:
+    """The accuracy of logistic regression on features of nodes, blind to links.
+
+    Where nodes to judge by have no feature of those told, as where each has one of its own, the
+    intercept alone speaks: for the commonest class.
+
+    Args:
+      features: [N, F].
+      labels: [N].
+      told: numbers of the nodes to learn from.
+      judged: numbers of the nodes to judge by.
+      classes: number of them.
+      separately: scale every feature to the same deviation; otherwise all by one number.
+    """
+    train = features[told]
+    test = features[judged]
+    if scipy.sparse.issparse(train):
+        if not test[:, np.unique(train.nonzero()[1])].nnz:
+            return float(np.mean(labels[judged] == np.bincount(labels[told]).argmax()))
+        train = train.toarray()
+        test = test.toarray()
+    return linear_probe.accuracy(train, labels[told], test, labels[judged], classes, separately)
 
 
 def common_neighbors(

@@ -91,6 +91,8 @@ def fit(features: jax.Array, labels: jax.Array, num_classes: int) -> Affine:
     count = len(labels)
     order = np.random.default_rng(0).permutation(count)
     held_out, rest = np.split(order, [max(1, round(_HELD_OUT * count))])
+    if not len(rest):  # a single image is both
+        rest = held_out
     # Images that are held out weigh nothing: the same program then fits to the rest and to all.
     weights = np.zeros(count, np.float32)
     weights[rest] = 1 / len(rest)

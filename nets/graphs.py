@@ -41,7 +41,7 @@ from missing_bits.nets.links import Links
 from missing_bits.nets.transformer import GLOROT, dropped
 
 _SLOPE = 0.2  # of the leaky ReLU in attention
-_SETTLED = 1e-6  # largest change of a state at the fixed point
+_SETTLED = 1e-6  # largest change at the fixed point, of the largest number there
 _MOST_STEPS = 200  # toward the fixed point
 
 
@@ -590,11 +590,15 @@ def settled(of: Links, transfer: jax.Array, forcing: jax.Array) -> jax.Array:
 
 
 def _iterated(step: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
-    """Steps until nothing changes by more than a tolerance."""
+    """Steps until nothing changes by more than a tolerance.
+
+    It is relative: gradients have any scale, that of a mean over many nodes a very small one.
+    """
 
     def unfinished(carried):
         x, before, count = carried
-        moves = jnp.max(jnp.abs(x - before), initial=0.0) > _SETTLED
+        largest = jnp.max(jnp.abs(x), initial=0.0)
+        moves = jnp.max(jnp.abs(x - before), initial=0.0) > _SETTLED * largest
         return moves & (count < _MOST_STEPS)
 
     def again(carried):

@@ -83,6 +83,15 @@ def short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 7]}...{text[-4:]}"
 
 
+def name(text: str, most: int) -> str:
+    """The name of a class for matplotlib: short, and without the two signs that mean something.
+
+    Text between dollars is mathematics, and what begins with an underscore has no place in legends.
+    """
+    text = short(text, most).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def subject(data: str) -> str:
     """What a run is about, for a title: of a path (txt:/home/me/poems.txt) its last name."""
     kind, colon, written = data.partition(":")

@@ -84,10 +84,10 @@ def feature_map(
             marker=marker,
             alpha=0.8,
             linewidth=0,
-            label=_name(classes[label]),
+            label=canvas.name(classes[label], _NAME),
         )
     of = "" if len(drawn) == len(features) else f" of {len(features):,}"
-    axes.set_title(f"Test features by class: {method} of {len(drawn):,}{of} images")
+    axes.set_title(f"Test features by class: {method} of {len(drawn):,}{of} examples")
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     for side in axes.spines.values():
@@ -120,7 +120,7 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     counts = counts.reshape(count, count)  # [class, guess]
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares = shares[:_CLASSES, :_CLASSES]
-    shown = [_name(name) for name in classes[:_CLASSES]]
+    shown = [canvas.name(name, _NAME) for name in classes[:_CLASSES]]
     side = max(4.2, 2.2 + 0.5 * len(shown))  # inches; room for the title and for long names
     figure = canvas.figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
@@ -136,15 +136,6 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, classes: Sequence[str], p
     right = f"{100 * np.mean(labels == guesses):.1f} % are right"
     axes.set_title(f"Test examples, in percent of their class\n{right}{some}")
     figure.savefig(path, dpi=canvas.DPI)
-
-
-def _name(text: str) -> str:
-    """The name of a class for matplotlib: short, and without the two signs that mean something.
-
-    Text between dollars is mathematics, and what begins with an underscore has no place in legends.
-    """
-    text = canvas.short(text, _NAME).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
 
 
 def _plane(features: np.ndarray) -> tuple[np.ndarray, str]:

@@ -40,9 +40,11 @@ def layout(senders: np.ndarray, receivers: np.ndarray, count: int) -> np.ndarray
 
 
 def near_nodes(data: GraphSet, start: int) -> np.ndarray:
-    """Nodes around one, the nearest first, at most as many as are drawn."""
+    """Nodes around one, the nearest first, then those it is not linked with; at most as many as are
+    drawn, in their order."""
     order, _ = csgraph.breadth_first_order(_adjacency(data), start, directed=False)
-    return np.sort(order[:_DRAWN])
+    others = np.setdiff1d(np.arange(data.num_nodes), order)
+    return np.sort(np.concatenate([order, others])[:_DRAWN])
 
 
 def _adjacency(data: GraphSet) -> Any:
@@ -94,10 +96,16 @@ def classes(data: GraphSet, guesses: np.ndarray, attention: np.ndarray | None, p
         wrong = (guesses != data.labels)[drawn] & (data.labels[drawn] >= 0)
         _nodes(axes, place, labels[drawn], np.isin(drawn, data.train), wrong & (labels is guesses))
         axes.set_title(title)
+    shown = data.classes[: len(canvas.COLORS)]
     handles = [
-        figure.axes[0].scatter([], [], c=_color(one), label=canvas.short(name, 24))
-        for one, name in enumerate(data.classes[: len(canvas.COLORS)])
+        figure.axes[0].scatter([], [], c=_color(one), label=canvas.name(name, 24))
+        for one, name in enumerate(shown)
     ]
+    if len(shown) < len(data.classes):
+        more = f"{len(data.classes) - len(shown):,} more in the same colors"
+        handles.append(figure.axes[0].scatter([], [], c=canvas.WHITE, label=more))
+    if (data.labels[drawn] < 0).any():
+        handles.append(figure.axes[0].scatter([], [], c=_color(-1), label="no label"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     of = "" if len(drawn) == data.num_nodes else f" of {data.num_nodes:,}"
     edges = ", edges by attention" if attention is not None else ""
@@ -200,8 +208,8 @@ def some_graphs(data: GraphSet, numbers: np.ndarray, guesses: np.ndarray, path: 
         label = int(data.labels[numbers[at]])
         color = canvas.RIGHT if label == guesses[at] else canvas.WRONG
         axes.set_title(
-            f"{canvas.short(data.classes[label], 20)}\n"
-            f"taken for {canvas.short(data.classes[int(guesses[at])], 20)}",
+            f"{canvas.name(data.classes[label], 20)}\n"
+            f"taken for {canvas.name(data.classes[int(guesses[at])], 20)}",
             fontsize=9,
             color=color,
         )

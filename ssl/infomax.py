@@ -27,13 +27,12 @@ import numpy as np
 import optax
 
 from missing_bits import collectives, optimizers
-from missing_bits.data import graphs
 from missing_bits.data.graphs import Data, GraphSet
 from missing_bits.encoders import files
 from missing_bits.encoders.graphs import GraphEncoder
 from missing_bits.encoders.variables import Variables
 from missing_bits.errors import require, require_positive
-from missing_bits.eval import linear_probe
+from missing_bits.eval import graph_baselines, linear_probe
 from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.metrics import Metrics
 from missing_bits.nets.graphs import Graph, Settings, noise, shuffled
@@ -120,8 +119,8 @@ class Infomax:
             not data.per_graph
             and len(data.classes) > 1
             and min(len(data.train), len(data.test)) > 0,
-            f"--data={name} has no nodes of two classes or more to judge features by; give "
-            "--node-labels, or another graph.",
+            f"--data={name} has no nodes of two classes or more to judge features by; give labels "
+            "(--node-labels of edges, in GraphML the data label), or another graph.",
         )
         edges = 0 if data.edges is None else data.edges.shape[1]
         encoder = GraphEncoder(config.passing, data.nodes.shape[1], edges)
@@ -194,14 +193,13 @@ def judging(data: GraphSet, graph: Graph, encoder: GraphEncoder) -> Evaluation:
     """A linear probe of features, beside raw features and a random encoder."""
     features = jax.jit(lambda variables: encoder.apply(variables, graph)[0])
 
-    def probe(found: np.ndarray, separately: bool = True) -> float:
+    def probe(found: np.ndarray) -> float:
         return linear_probe.accuracy(
             found[data.train],
             data.labels[data.train],
             found[data.test],
             data.labels[data.test],
             len(data.classes),
-            separately,
         )
 
     def scores(learned: Variables, key: jax.Array, last: bool) -> dict[str, float]:
@@ -210,7 +208,9 @@ def judging(data: GraphSet, graph: Graph, encoder: GraphEncoder) -> Evaluation:
     def baselines(key: jax.Array) -> dict[str, float]:
         return {
             # Words, of which the rare ones must not count as much as the common ones.
-            "baseline/features_linear_accuracy": probe(graphs.dense(data.nodes), separately=False),
+            "baseline/features_linear_accuracy": graph_baselines.linear(
+                data.nodes, data.labels, data.train, data.test, len(data.classes), separately=False
+            ),
             "baseline/random_linear_accuracy": probe(np.asarray(features(encoder.init(key)))),
         }
 

@@ -35,13 +35,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.sparse
 
-from missing_bits import collectives, optimizers
+from missing_bits import collectives, notes, optimizers
 from missing_bits.data import graph_batches, graph_links, graph_samples, graphs
 from missing_bits.data.graphs import Data, GraphSet
 from missing_bits.data.source import BatchSource
 from missing_bits.errors import require, require_between, require_positive
-from missing_bits.eval import graph_baselines, linear_probe
+from missing_bits.eval import graph_baselines
 from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.metrics import Mean, Metrics
 from missing_bits.nets.graphs import (
@@ -256,7 +257,7 @@ def of_nodes(config: Config, data: GraphSet) -> Problem:
             "baseline/propagation_accuracy": float(
                 np.mean(guesses[data.test] == data.labels[data.test])
             ),
-            "baseline/linear_accuracy": _linear(data, graphs.dense(data.nodes), separately=False),
+            "baseline/linear_accuracy": _linear(data, data.nodes, separately=False),
         }
 
     def draw(learned: Learned, seed: int, folder: Path) -> None:
@@ -302,13 +303,14 @@ def _majority(data: GraphSet) -> float:
     return float(np.mean(data.labels[data.test] == most))
 
 
-def _linear(data: GraphSet, features: np.ndarray, separately: bool) -> float:
+def _linear(
+    data: GraphSet, features: np.ndarray | scipy.sparse.csr_matrix, separately: bool
+) -> float:
     """The test accuracy of logistic regression on features, scaled separately or all by one."""
     some = np.random.default_rng(0).permutation(data.train)[:_LINEAR]
-    return linear_probe.accuracy(
-        features[some], data.labels[some], features[data.test], data.labels[data.test],
-        len(data.classes), separately,
-    )  # fmt: skip
+    return graph_baselines.linear(
+        features, data.labels, some, data.test, len(data.classes), separately
+    )
 
 
 @dataclass(frozen=True)
@@ -425,7 +427,7 @@ def of_links(config: Config, data: GraphSet) -> Problem:
         return levels.nodes[-1], statistics  # [N, D]
 
     def init(key: jax.Array) -> Learned:
-        variables = network.init(key, _example(data))
+        variables = network.init(key, _example(hidden.known))
         return Learned(Params(variables.params, {}), variables.state)
 
     def loss(params: Params, statistics: Any, batch: None, key: jax.Array):
@@ -528,16 +530,23 @@ class Graphs:
         """The graphs, and what is asked of them."""
         data = config.graphs.load()
         name = config.graphs.data
+        if data.edges is not None and (config.links or config.passing.network != "mpnn"):
+            taken = "--links takes none" if config.links else "--network=mpnn alone takes them"
+            notes.say(f"Left out: the numbers that edges of --data={name} hold; {taken}.")
         if config.links:
             return Resources(data, of_links(config, data))
         require(
             len(data.classes) > 1,
-            f"--data={name} has no labels of two classes or more; give --node-labels, or predict "
-            "--links.",
+            f"--data={name} has no labels of two classes or more; give them (--node-labels of "
+            "edges, in GraphML the data label), or predict --links.",
         )
         for split in ("train", "validation", "test"):
             what = "graphs" if data.per_graph else "nodes"
-            require(len(getattr(data, split)) > 0, f"--data={name} has no {what} for {split}.")
+            require(
+                len(getattr(data, split)) > 0,
+                f"--data={name} has no {what} for {split}; label five or more, or give some to "
+                "each split.",
+            )
         if not data.per_graph:
             return Resources(data, of_nodes(config, data))
         require(

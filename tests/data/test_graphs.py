@@ -153,6 +153,23 @@ def test_what_is_nowhere_is_said(tmp_path, monkeypatch):
             Data(data).load()
 
 
+def test_a_download_that_is_no_archive_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(published, "get", lambda url: b"<html>Log in to this network</html>")
+    with pytest.raises(UserError, match=r"could not be downloaded.*give it as --data-dir"):
+        Data("tu:MUTAG").load()
+
+
+def test_a_download_that_cannot_be_kept_is_used(like_cora, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(
+        published, "get", lambda url: (like_cora / url.rpartition("/")[2]).read_bytes()
+    )
+    assert planetoid.load("cora").digest
+    assert "ind.cora.x could not be kept" in capsys.readouterr().err
+
+
 def test_a_download_is_kept(like_cora, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     asked = []
@@ -211,6 +228,18 @@ def test_a_users_graph_is_read(tmp_path):
     assert (alone.senders.tolist(), alone.receivers.tolist()) == ([0, 1, 1], [1, 0, 2])
 
 
+def test_names_and_labels_may_hold_anything_and_an_empty_label_is_none(tmp_path):
+    path = written(
+        tmp_path,
+        edges='source,target\n"a\nb",c\n"c","x\x0by\u2028z"\n',
+        labels='node,label\n"a\nb",one\nc,\n"x\x0by\u2028z",two\n',
+    )
+    found = graph_files.read_edges(path, None, tmp_path / "labels.csv", None, False, 0)
+    assert found.classes == ("one", "two")
+    assert sorted(found.labels.tolist()) == [-1, 0, 1]
+    assert (found.num_nodes, len(found.senders)) == (3, 4)
+
+
 def test_features_of_edges_go_both_ways(tmp_path):
     path = written(tmp_path, edges="source,target,weight\n0,1,5\n1,2,7\n")
     found = graph_files.read_edges(path, None, None, None, False, 0)
@@ -227,7 +256,19 @@ def test_features_of_edges_go_both_ways(tmp_path):
         ({"features": "node,x\n0,1\n1,a\n"}, r'line 3, "x" holds "a", no number'),
         ({"splits": "node,split\n0,train\n0,test\n"}, "splits overlap: node 0 was in train"),
         ({"splits": "node,split\n0,tests\n"}, 'split "tests" is none of'),
-        ({"splits": "node,split\n0,train\n", "labels": "node,label\n1,a\n"}, "has no label"),
+        (
+            {"splits": "node,split\n0,train\n", "labels": "node,label\n1,a\n"},
+            "line 2: node 0 is in a split but has no label",
+        ),
+        (
+            {"splits": "node,split\n0,train\n", "labels": "node,label\n0,\n1,a\n"},
+            "line 2: node 0 is in a split but has no label",
+        ),
+        ({"labels": "node,label\n0,a\n0,b\n"}, "line 3: node 0 stands twice"),
+        ({"edges": "source,target,source\n0,1,1\n"}, "has two columns source"),
+        ({"edges": "source,target\n\n\n0,7\n"}, 'line 4 names node "7"'),
+        ({"features": "node,x\n0,1\n1,nan\n"}, 'line 3, "x" holds "nan"; expected a finite'),
+        ({"features": "node,x\n0,1\n1,1e300\n"}, 'line 3, "x" holds "1e300"; expected a finite'),
     ],
 )
 def test_a_users_mistakes_are_said(tmp_path, texts, words):
@@ -267,10 +308,49 @@ def test_graphml_is_read(tmp_path):
     assert len(found.senders) == 4
 
 
+def test_what_graphml_does_not_say_is_its_default(tmp_path):
+    path = tmp_path / "mine.graphml"
+    default = 'attr.name="label" attr.type="string"><default>y</default></key>'
+    text = GRAPHML.replace('attr.name="label" attr.type="string"/>', default)
+    text = text.replace('<node id="b"><data key="d0">y</data>', '<node id="b"><data key="d0"/>')
+    path.write_text(text)
+    found = graph_files.read_graphml(path, False, 0)
+    assert found.classes == ("x", "y")
+    assert found.labels.tolist() == [0, -1, 1]  # said, said to be empty, not said
+    assert found.edges is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp037"])
+def test_graphml_may_not_declare_entities_in_any_encoding(tmp_path, encoding):
+    path = tmp_path / "mine.graphml"
+    declared = GRAPHML.replace("<graphml", '<!DOCTYPE x [<!ENTITY e "1">]><graphml')
+    first = f'<?xml version="1.0" encoding="{encoding}"?>'
+    if encoding == "cp037":  # of EBCDIC, in which all but the first line is written
+        path.write_bytes(first.encode() + declared.encode(encoding))
+    else:
+        path.write_bytes((first + declared).encode(encoding))
+    with pytest.raises(UserError, match=r"declares a document type|is no GraphML file"):
+        graph_files.read_graphml(path, False, 0)
+
+
+@pytest.mark.parametrize("encoding", ["nonsense", "shift_jis"])
+def test_graphml_of_a_strange_encoding_is_refused(tmp_path, encoding):
+    path = tmp_path / "mine.graphml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?>' + GRAPHML)
+    with pytest.raises(UserError, match="is no GraphML file"):
+        graph_files.read_graphml(path, False, 0)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
         ("<graphml", "<!DOCTYPE x><graphml", "declares a document type"),
+        (
+            '"age" attr.type="double"',
+            '"split" attr.type="string"',
+            'node "a": split "1.5" is none of',
+        ),
+        ('<data key="d1">3</data>', '<data key="d1">inf</data>', '"age" holds "inf"; expected a f'),
         ("</graphml>", "", "is no GraphML file"),
         ('target="c"', 'target="z"', 'names node "z", which does not exist'),
         ('<data key="d1">3</data>', "", "some nodes hold age, and some do not"),
@@ -295,6 +375,13 @@ def test_a_block_model_has_its_degree_and_its_signal():
         UserError, match="--made-signal is 12; with a mean degree of 10 it is at most 10"
     ):
         made_graphs.blocks(100, 2, 10, 12)
+
+
+def test_block_models_that_do_not_exist_are_refused_for_what_is_wrong_with_them():
+    with pytest.raises(UserError, match=r"made-signal is 50; .* at most 10"):
+        made_graphs.blocks(1_000, 2, 10, 50)
+    with pytest.raises(UserError, match=r"made-degree is 2000, .* there are 1,000 nodes"):
+        made_graphs.blocks(1_000, 2, 2_000, 4)
 
 
 def test_chains_tell_their_class_at_the_first_node_alone():

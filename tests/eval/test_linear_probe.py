@@ -155,6 +155,12 @@ def test_constant_features_classes_without_images_and_fewer_images_than_features
     assert linear_probe.accuracy(train, lonely, test, test_labels, 4) > 0.8
 
 
+def test_a_single_image_tells_its_class():
+    features = np.array([[1.0, 2.0]], np.float32)
+    found = linear_probe.accuracy(features, np.array([1]), features, np.array([1]), 2)
+    assert found == 1
+
+
 def test_fewer_images_than_features_are_turned_within_their_span():
     """In the axes that are found, images keep their products, and no axis more is made.
 

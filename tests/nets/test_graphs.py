@@ -300,6 +300,19 @@ def test_the_gradient_of_the_fixed_point_is_that_of_many_steps():
         np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
+def test_the_gradient_of_the_fixed_point_has_the_scale_of_what_comes_back():
+    """As of a mean over a hundred thousand nodes, whose gradients are below any fixed tolerance."""
+    of, transfer, forcing = parts_of_a_step()
+
+    @jax.jit
+    @jax.grad
+    def gradient(forcing, scale):
+        return scale * jnp.sum(jnp.sin(graphs.settled(of, transfer, forcing)))
+
+    wanted = gradient(forcing, 1.0)
+    np.testing.assert_allclose(1e6 * gradient(forcing, 1e-6), wanted, rtol=1e-3, atol=1e-5)
+
+
 def test_the_recurrent_network_reaches_its_fixed_point_by_steps():
     of = some()
     variables = begun(made("recurrent"), of)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from missing_bits.data.graphs import graph_set
 from missing_bits.pictures import canvas
 from missing_bits.pictures import features as features_pictures
+from missing_bits.pictures import graphs as graph_pictures
 from missing_bits.pictures import images as images_pictures
 
 RNG = np.random.default_rng(0)
@@ -177,7 +179,7 @@ def test_a_map_keeps_classes_apart_in_place_and_color(tmp_path, monkeypatch):
         distances = np.linalg.norm(mine[:, None] - centers[None], axis=-1)  # [20, 3]
         np.testing.assert_array_equal(distances.argmin(axis=1), label)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog", "emu"]
-    assert "t-SNE of 60 images" in figure.axes[0].get_title()
+    assert "t-SNE of 60 examples" in figure.axes[0].get_title()
     picture = read(tmp_path / "map.png")
     assert share(picture, BLUE) > 0
 
@@ -366,3 +368,27 @@ def test_a_page_is_as_wide_as_its_title(tmp_path):
         head = np.asarray(picture.convert("L"))[:40]
     drawn = np.flatnonzero((head < 128).any(axis=0))
     assert 8 <= head.shape[1] - 1 - drawn.max() <= 40
+
+
+def test_a_drawn_graph_names_all_that_it_shows(tmp_path, monkeypatch):
+    """Parts that are not linked, nodes without a label, more classes than colors, odd names."""
+    many = len(canvas.COLORS) + 3
+    labels = np.arange(20) % many
+    labels[19] = -1
+    data = graph_set(
+        np.eye(20, dtype=np.float32),
+        np.array([0, 1, 5]),
+        np.array([1, 0, 6]),
+        labels=labels,
+        classes=["$x^", "_hidden", *map(str, range(many - 2))],
+        train=np.arange(5),
+        validation=np.arange(5, 8),
+        test=np.arange(8, 19),
+        where="pieces",
+    )
+    path = tmp_path / "graph.png"
+    figure = drawn(monkeypatch, graph_pictures.classes, data, labels, None, path)
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told[:2] == [r"\$x^", " _hidden"]
+    assert told[-2:] == ["3 more in the same colors", "no label"]
+    assert "20 nodes" in figure.get_suptitle()

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 from missing_bits import options
 from missing_bits.data import graph_batches, graph_links, made_graphs
@@ -193,10 +194,43 @@ def test_links_are_scored():
     assert set(drive.experiment.evaluation.baselines(None)) == {"baseline/common_neighbors_auc"}
 
 
+def test_what_edges_hold_is_left_out_where_nothing_takes_it(tmp_path, capsys):
+    path = tmp_path / "edges.csv"
+    rows = [f"{i},{(i + step) % 20},{step}" for i in range(20) for step in (1, 3)]
+    path.write_text("\n".join(["source,target,weight", *rows]))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("node,label\n" + "".join(f"{i},{i % 2}\n" for i in range(20)))
+    fixed = {"data": f"edges:{path}", "node_labels": str(labels)}
+    config = configured(**fixed, links=True, network="mpnn")
+    resources = Graphs.resources(config)
+    assert "numbers that edges of --data=edges:" in capsys.readouterr().err
+    learned = jax.eval_shape(resources.problem.init, jax.random.key(0))
+    assert jax.eval_shape(resources.problem.validation, learned).shape == ()
+    Graphs.resources(configured(**fixed, network="gcn"))
+    assert "--network=mpnn alone takes them" in capsys.readouterr().err
+    Graphs.resources(configured(**fixed, network="mpnn"))
+    assert not capsys.readouterr().err
+
+
+def test_logistic_regression_takes_sparse_features_of_many_nodes():
+    """Dense, a feature of its own for each of these nodes would take 160 GB."""
+    count = 200_000
+    features = scipy.sparse.identity(count, np.float32, "csr")
+    labels = np.zeros(count, np.int32)
+    labels[[0, 3]] = 1
+    told = np.array([0, 1, 2])
+    found = graph_baselines.linear(features, labels, told, np.array([3, 4]), 2, separately=False)
+    assert found == 0.5  # all are taken for the commonest class
+    words = scipy.sparse.csr_matrix(np.eye(2, dtype=np.float32)[labels[:6]])
+    told = np.array([0, 1, 2, 4])
+    found = graph_baselines.linear(words, labels, told, np.array([3, 5]), 2, separately=False)
+    assert found == 1
+
+
 def test_without_labels_there_is_nothing_to_classify(tmp_path):
     path = tmp_path / "edges.csv"
     path.write_text("source,target\n0,1\n1,2\n")
-    with pytest.raises(UserError, match="has no labels of two classes or more; give --node-labels"):
+    with pytest.raises(UserError, match="has no labels of two classes or more; give them"):
         Graphs.resources(configured(data=f"edges:{path}"))
 
 
