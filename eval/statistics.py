@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 
 _BATCH = 500  # resamples at once: what a comparison of two hundred seeds holds in memory
 _RESAMPLES = 2_000  # of a performance profile, which is drawn
@@ -45,7 +44,9 @@ def interquartile_mean(values: Sequence[float], axis: int = -1) -> Any:
     Returns:
       [...], a float for figures of one axis.
     """
-    return scipy.stats.trim_mean(np.asarray(values, float), 0.25, axis=axis)
+    from scipy.stats import trim_mean  # takes most of a second to import
+
+    return trim_mean(np.asarray(values, float), 0.25, axis=axis)
 
 
 def interval(
@@ -127,7 +128,9 @@ def improvement(
     y = sign * np.asarray(reference, float)
     if paired:
         return estimate((np.sign(x - y) + 1) / 2, confidence=confidence)
-    value = float(scipy.stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)))
+    from scipy.stats import mannwhitneyu
+
+    value = float(mannwhitneyu(x, y).statistic / (len(x) * len(y)))
     return _estimate_of_two(value, x, y, _share_above, confidence)
 
 
@@ -186,7 +189,9 @@ def _estimate_of_two(
 def _bootstrap(
     samples: Sequence[np.ndarray], statistic: Callable[..., Any], confidence: float
 ) -> tuple[float, float]:
-    result = scipy.stats.bootstrap(
+    from scipy.stats import bootstrap
+
+    result = bootstrap(
         samples,
         statistic,
         confidence_level=confidence,

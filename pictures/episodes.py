@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from missing_bits.errors import UserError, require
+from missing_bits.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,12 +123,13 @@ def _drawn(step: int, picture: Any, total: float) -> "Image":
 
     frame = Image.fromarray(_pixels(picture)).convert("RGB")
     scale = min(_WIDTH / frame.width, _HEIGHT / frame.height)
-    frame = frame.resize((max(1, round(frame.width * scale)), max(1, round(frame.height * scale))))
+    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+    frame = frame.resize(size, Image.Resampling.BOX)
     text = f"step {step}   return {total:g}"
     font = ImageFont.load_default(size=16)
     draw = ImageDraw.Draw(frame)
     draw.text((6, 4), text, font=font, fill="white", stroke_width=2, stroke_fill="black")
-    return frame.quantize(64)
+    return frame.quantize(64, method=Image.Quantize.FASTOCTREE)  # a quarter of the default's time
 
 
 def _pixels(picture: Any) -> np.ndarray:
@@ -138,12 +139,12 @@ def _pixels(picture: Any) -> np.ndarray:
         picture = picture[..., 0]
     is_gray = is_array and picture.ndim == 2
     is_rgb = is_array and picture.ndim == 3 and picture.shape[-1] in (3, 4)
-    what = textwrap.shorten(repr(picture), 80)
-    if is_array:
-        what = f"an array of shape {picture.shape} and dtype {picture.dtype}"
-    require(
-        (is_gray or is_rgb) and picture.size > 0 and picture.dtype == np.uint8,
-        f"render() returned {what}; a picture is RGB [height, width, 3] or gray [height, width], "
-        "of uint8",
-    )
+    if not ((is_gray or is_rgb) and picture.size > 0 and picture.dtype == np.uint8):
+        what = textwrap.shorten(repr(picture), 80)
+        if is_array:
+            what = f"an array of shape {picture.shape} and dtype {picture.dtype}"
+        raise UserError(
+            f"render() returned {what}; a picture is RGB [height, width, 3] or gray "
+            "[height, width], of uint8"
+        )
     return np.ascontiguousarray(picture)
