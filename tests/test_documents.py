@@ -20,7 +20,7 @@ from missing_bits.commands import (
 )
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DOCUMENTS = (ROOT / "README.md",)
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "chapter.md")
 DOOR = "python run.py "
 CONFIGS = {"fill": fill, "play": play, "compare": compare, "report": report, "runs": runs}
 MINE = {"settings.toml": 'exp = "dqn"\nlearning-rate = 1e-3\n'}  # files that the documents name
