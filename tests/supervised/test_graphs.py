@@ -34,6 +34,7 @@ def with_test_labels(data, shift):
     ("problem", "changed", "batch"),
     [
         (method.of_nodes, {"layers": 1}, None),
+        (method.of_nodes, {"layers": 1, "network": "sage", "fanout": (3,), "batch_size": 2}, True),
         (method.of_graphs, {"data": "cycles", "made_nodes": 20, "layers": 1}, True),
     ],
 )
