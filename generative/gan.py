@@ -75,7 +75,7 @@ class Config:
     network: generator.Network = "conv"
     """Of both networks."""
     width: int = 32
-    """Channels of the generator's last map; an MLP's layers have 8 times as many units."""
+    """Channels of the generator's last map; its hidden layers have 8 times as many units."""
     discriminator_width: int = 32
     """Channels of the discriminator's first map; an MLP's layers have 8 times as many units."""
     generator_norm: generator.Norm = "batch"
@@ -139,6 +139,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "r1_end": 0.03,
         "discriminator_rate": 1.5,
     },
+    "digits": {"updates": 8_000, "width": 16, "discriminator_width": 8, "r1_weight": 0.3},
     "fashion_mnist": {"updates": 6_000, "width": 16, "discriminator_width": 16},
 }
 TINY = {

@@ -3,6 +3,7 @@
 Shapes: B vectors, Z numbers in each, K classes, H, W, C of an image, N numbers for each pixel.
 """
 
+import math
 from typing import Literal
 
 import chex
@@ -24,10 +25,11 @@ _HE = hk.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal")  # He e
 class Generator(hk.Module):
     """A vector, perhaps with a class, becomes an image.
 
-    The convolutional network starts from a small map of many channels, and as often as that takes
-    doubles its sides and halves its channels, down to `width`: it repeats each pixel in a square of
-    2 x 2, then convolves, which leaves no chessboards as transposed convolutions do (Odena et al.
-    2016). The MLP has two hidden layers of 8 `width` units.
+    Both networks have two hidden layers of 8 `width` units, which bend the space of vectors before
+    anything is drawn (as in Karras et al. 2019). The MLP then tells all pixels. The convolutional
+    network goes on with a small map of many channels, and as often as that takes doubles its sides
+    and halves its channels, down to `width`: it repeats each pixel in a square of 2 x 2, then
+    convolves, which leaves no chessboards as transposed convolutions do (Odena et al. 2016).
 
     Args:
       shape: height and width of the image, and N, numbers for each of its pixels.
@@ -66,17 +68,13 @@ class Generator(hk.Module):
         if self._classes:
             chex.assert_shape(labels, (z.shape[0],))
             z = jnp.concatenate([z, jax.nn.one_hot(labels, self._classes, dtype=z.dtype)], axis=1)
-        if self._network == "mlp":
-            return self._dense(z, is_training)
-        return self._convolve(z, is_training)
-
-    @hk.transparent
-    def _dense(self, x: jax.Array, is_training: bool) -> jax.Array:
+        x = z
         for _ in range(2):
             x = hk.Linear(8 * self._width, w_init=_HE)(x)
             x = self._activate(x, is_training)
-        height, width, numbers = self._shape
-        x = hk.Linear(height * width * numbers, name="pixels")(x)
+        if self._network == "conv":
+            return self._convolve(x, is_training)
+        x = hk.Linear(math.prod(self._shape), name="pixels")(x)
         return x.reshape(-1, *self._shape)
 
     @hk.transparent

@@ -5,10 +5,10 @@ Needs torch alone (requirements-torch.txt beside this file); `generative_speed.p
 
     python gan.py --batch-size=64 --side=28 --channels=1 --latent=64 --width=32 --seconds=5 --r1
 
-The networks are those of --exp=gan by default: up by repeated pixels and convolutions with batch
-normalization, down by convolutions of stride 2. An update moves the discriminator, then the
-generator, by images of the same latents, and the moving average of the generator. Real images are
-random and lie ready; latents are drawn in the update.
+The networks are those of --exp=gan by default: two hidden layers, up by repeated pixels and
+convolutions with batch normalization, down by convolutions of stride 2. An update moves the
+discriminator, then the generator, by images of the same latents, and the moving average of the
+generator. Real images are random and lie ready; latents are drawn in the update.
 """
 
 import argparse
@@ -31,9 +31,11 @@ def generator(side: int, channels: int, latent: int, width: int) -> nn.Sequentia
         stages += 1
     least = side // 2**stages
     wide = width * 2**stages
+    hidden = 8 * width
     layers: list[nn.Module] = [
-        nn.Linear(latent, wide * least**2),
-        nn.Unflatten(1, (wide, least, least)),
+        *(nn.Linear(latent, hidden), nn.BatchNorm1d(hidden), nn.SiLU()),
+        *(nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.SiLU()),
+        *(nn.Linear(hidden, wide * least**2), nn.Unflatten(1, (wide, least, least))),
     ]
     layers += [nn.BatchNorm2d(wide), nn.SiLU()]
     for _ in range(stages):
