@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from missing_bits.nets import winograd
 from missing_bits.numeric import ceil_div
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -175,7 +176,14 @@ class _Axes(NamedTuple):
 def _convolve(x: jax.Array, w: jax.Array, axes: _Axes) -> jax.Array:
     """The convolution [B, H', W', O] of images [B, H, W, C] with a kernel [h, w, C, O]."""
     conv = functools.partial(_stock, stride=axes.stride, padding=axes.padding)
-    return _by_platform(conv, conv, x, w)
+    cpu = winograd.convolve if _gains(x.shape, w.shape, axes) else conv
+    return _by_platform(cpu, conv, x, w)
+
+
+def _gains(x_shape: tuple[int, ...], w_shape: tuple[int, ...], axes: _Axes) -> bool:
+    """Whether a convolution [B, H, W, C] by [h, w, C, O] takes fewer products on a CPU."""
+    same = all(axis.stride == 1 and axis.padding == (1, 1) for axis in axes)
+    return same and winograd.gains(x_shape, w_shape)
 
 
 def _to_x(dy: jax.Array, w: jax.Array, axes: _Axes) -> jax.Array:
@@ -192,6 +200,8 @@ def _to_x(dy: jax.Array, w: jax.Array, axes: _Axes) -> jax.Array:
         like = jax.ShapeDtypeStruct(shape, dy.dtype)
         return jax.linear_transpose(lambda x: _stock(x, w, axes.stride, axes.padding), like)(dy)[0]
 
+    if _gains(dy.shape, w.shape, axes):
+        cpu = winograd.to_x
     return _by_platform(cpu, default, dy, w)
 
 
@@ -230,6 +240,8 @@ def _to_w(x: jax.Array, dy: jax.Array, axes: _Axes) -> jax.Array:
         like = jax.ShapeDtypeStruct(shape, x.dtype)
         return jax.linear_transpose(lambda w: _stock(x, w, axes.stride, axes.padding), like)(dy)[0]
 
+    if _gains(x.shape, shape, axes):
+        cpu = winograd.to_w
     return _by_platform(cpu, default, x, dy)
 
 
