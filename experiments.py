@@ -293,10 +293,12 @@ class Found(NamedTuple):
 
     def config(self, subject: str | None = None) -> Any:
         """The default configuration: the method's, then the row's settings, then the presets of an
-        environment or data set, then what makes the row what it is."""
+        environment or data set, its default one if none is named, then what makes the row what it
+        is."""
         config = self.module.Config()
         if self.row:
             config = options.replace(config, self.row.settings)
+        subject = subject or options.value(config, self.method.subject)
         config = options.replace(config, getattr(self.module, "PRESETS", {}).get(subject, {}))
         if self.row:
             config = options.replace(config, self.row.presets.get(subject, {}))

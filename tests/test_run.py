@@ -19,6 +19,7 @@ from missing_bits import options, run
 from missing_bits.agents import dqn
 from missing_bits.errors import UserError
 from missing_bits.experiments import ALIASES, COMMANDS, EXPERIMENTS, find
+from missing_bits.generative import gan
 from missing_bits.loop.config import RunConfig
 
 
@@ -659,6 +660,14 @@ def test_presets_of_a_row_count_above_the_methods():
         own = 5e-4 if "batch_size" in dqn.PRESETS[name] else known  # MinAtar's games
         assert find("qr_dqn").config(name).learning_rate == own, name
     assert all(set(row.presets) <= set(dqn.PRESETS) for row in EXPERIMENTS.values())
+
+
+def test_what_is_taken_by_default_has_its_preset_too():
+    for name in EXPERIMENTS:
+        found = find(name)
+        config = found.config()
+        assert config == found.config(options.value(config, found.method.subject)), name
+    assert find("gan").config().updates == gan.PRESETS["digits"]["updates"]
 
 
 @pytest.mark.parametrize("old", ALIASES)
