@@ -21,7 +21,7 @@ from missing_bits.numeric import ceil_div
 
 TILE = 4  # pixels of the result along a side of a square
 _REACH = TILE + 2  # pixels that these depend on
-_FEWEST_CHANNELS = 64  # with fewer the transforms cost what the products save
+_FEWEST_CHANNELS = 24  # with fewer the transforms cost what the products save
 _FEWEST_PIXELS = 64  # of an image: kernels are transformed for too few squares else
 _CHUNK = 2048  # pixels at once
 
