@@ -98,7 +98,9 @@ def load(
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (SafetensorError, Unsound) as error:
-        raise UserError(f"{path} is damaged or was not written by this suite: {error}.") from error
+        raise UserError(
+            f"{path} is damaged or was not written by this version of the suite: {error}."
+        ) from error
     return Read(card, what, trees)
 
 

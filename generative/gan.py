@@ -120,7 +120,8 @@ _POINT_SETTINGS = {
     "eval_samples": 2_500,
     "optimizer": {"learning_rate": 4e-3, "momentum": 0.5, "end": 0.05},
 }
-_SMALL = {"width": 16, "discriminator_width": 8, "r1_weight": 0.3}  # many updates in ten minutes
+# What ten minutes on two cores suffice for.
+_SMALL_IMAGES = {"width": 16, "discriminator_width": 8, "r1_weight": 0.3}
 PRESETS: dict[str, dict[str, Any]] = {
     # Weights of R1 go with the square of the distance between modes: stronger ones blur, weaker
     # ones lose modes. So do small batches where there are many modes.
@@ -140,8 +141,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "r1_end": 0.03,
         "discriminator_rate": 1.5,
     },
-    "digits": {"updates": 8_000, **_SMALL},
-    "fashion_mnist": {"updates": 6_000, **_SMALL},
+    "digits": {"updates": 8_000, **_SMALL_IMAGES},
+    "fashion_mnist": {"updates": 6_000, **_SMALL_IMAGES},
 }
 TINY = {
     "data": "digits",

@@ -598,8 +598,6 @@ class _Session:
                     member.folder.keep_rows(-1, 0)
             return
         facts = found.facts
-        self.update = facts["update"]
-        self.begun = True
         like = {
             "running": self.running,
             "window": self.layout.empty_window(facts["window"]),
@@ -607,7 +605,9 @@ class _Session:
             "held": self.experiment.learned(self.running.state) if facts.get("holds") else None,
             "source": dict.fromkeys(facts["source"], 0),
         }
-        saved = jax.tree.unflatten(jax.tree.structure(like), found.leaves)
+        saved = self._as(like, found.leaves)
+        self.update = facts["update"]
+        self.begun = True
         if len(self.members) > 1 or len(facts["members"]) > 1:
             mine = self._rows_in(facts["members"])
             saved = jax.tree.map(lambda x: x[mine], saved)
@@ -627,6 +627,31 @@ class _Session:
             written = [written[labels.index(member.path.name)] for member in self.members]
         for member, rows in zip(self.members, written, strict=True):
             member.folder.keep_rows(self.step, rows)
+
+    def _as(self, like: dict[str, Any], leaves: Sequence[np.ndarray]) -> dict[str, Any]:
+        """What was saved, if it is of this version: as many arrays, of the state's shapes."""
+        structure = jax.tree.structure(like)
+        same = structure.num_leaves == len(leaves)
+        if same:
+            saved = jax.tree.unflatten(structure, leaves)
+            state = jax.eval_shape(self.experiment.init, jax.random.key(0))
+            same = all(
+                before.shape[before.ndim - now.ndim :] == now.shape and before.dtype == now.dtype
+                for name, part in state._asdict().items()
+                if name not in self.experiment.plan.owned  # the others are as on one device
+                for before, now in zip(
+                    jax.tree.leaves(getattr(saved["running"].state, name)),
+                    jax.tree.leaves(part),
+                    strict=True,
+                )
+            )
+        require(
+            same,
+            f"The checkpoint in {self.members[0].path} and this version of the suite differ in the "
+            "arrays of the state: another version wrote it, with other networks. Go on with that "
+            "version, or train anew in another --run.dir.",
+        )
+        return saved
 
     def _rows_in(self, members: Sequence[tuple[str, int]]) -> list[int]:
         """Where the rows of these members stand among those of more."""

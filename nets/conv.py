@@ -5,11 +5,11 @@ rewrites other layouts into this one, but not inside `fori_loop` or `scan`, wher
 loops, tens to hundreds of times slower. JAX states both gradients of a convolution in other
 layouts, and this suite always trains inside a loop.
 
-So the gradients are stated here in the fast layout, on a CPU alone; on other platforms, and forward
-on all, this is `jax.lax.conv_general_dilated`. `benchmarks/conv_speed.py` measures the gain.
-The gradients are the same sums as the stock ones, equal up to rounding. Kernels of 3 x 3 between
-many channels take fewer products on a CPU, in all three (`winograd.py`). A convolution and its two
-gradients are linear in each of their arguments, and the gradients of any of the three are the other
+So the gradients are stated here in the fast layout, on a CPU alone; on other platforms this is
+`jax.lax.conv_general_dilated`, and so is the forward pass on a CPU. But between many channels
+kernels of 3 x 3 take fewer products there, in all three (`winograd.py`). `benchmarks/conv_speed.py`
+measures the gain. Results equal the stock ones up to rounding. A convolution and its two gradients
+are linear in each of their arguments, and the gradients of any of the three are the other
 two: derivatives of every order are fast, as a penalty on gradients needs. There is no forward mode.
 
 Shapes: batch B, image H x W, kernel h x w, channels C in and O out, places of the window H' x W'.

@@ -4,9 +4,10 @@ Winograd 1980, as Lavin and Gray 2016 apply him: F(4 x 4, 3 x 3) of section 4.3.
 W, C] each square of 6 x 6 pixels, 4 apart, is mapped to 36 numbers by V = B^T x B, the kernel by U
 = G w G^T; in each of the 36 places the products over channels are one of matrices, and A^T (U V) A
 are 4 x 4 pixels of the result: 36 products where the sums themselves take 144. Rounding errors are
-about ten times those of the sums, 1e-5 of the largest value.
+some twenty times those of the sums, up to 2e-5 of the largest value.
 
-Few images are transformed at once, so that they stay in the cache.
+Few images are transformed at once, so that they stay in the cache. Arrays are float32; what fits is
+said by `gains`, and not checked again.
 Shapes: images B, sides H x W, channels C in and O out, squares N of all images.
 """
 
@@ -22,11 +23,11 @@ from missing_bits.numeric import ceil_div
 TILE = 4  # pixels of the result along a side of a square
 _REACH = TILE + 2  # pixels that these depend on
 _FEWEST_CHANNELS = 24  # with fewer the transforms cost what the products save
-_FEWEST_PIXELS = 64  # of an image: kernels are transformed for too few squares else
-_CHUNK = 2048  # pixels at once
+_MOST_PIXELS = 1 << 14  # of an image, of which one is transformed at once
+_CHUNK = 2048  # pixels at once, of small images
 
 # Lavin and Gray 2016, section 4.3.
-_B = np.array(
+_B_T = np.array(
     [
         [4, 0, -5, 0, 1, 0],
         [0, -4, -4, 1, 1, 0],
@@ -41,10 +42,10 @@ _G = (
     np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32)
     / 24
 )
-_A = np.array(
+_A_T = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
 )
-_A_OF_BOTH = np.kron(_A, _A)  # [16, 36], along rows and columns at once
+_A_T_OF_BOTH = np.kron(_A_T, _A_T)  # [16, 36], along rows and columns at once
 
 
 def gains(x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> bool:
@@ -55,7 +56,7 @@ def gains(x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> bool:
         and min(w_shape[2:]) >= _FEWEST_CHANNELS
         and height % TILE == 0
         and width % TILE == 0
-        and height * width >= _FEWEST_PIXELS
+        and height * width <= _MOST_PIXELS
         and count * height * width >= _CHUNK
     )
 
@@ -86,9 +87,10 @@ def to_w(x: jax.Array, dy: jax.Array) -> jax.Array:
 
 
 def _chunks(x: jax.Array) -> jax.Array:
-    """Images in chunks [chunks, images, H, W, C]; images of zeros are added at the end."""
-    images = max(1, min(len(x), _CHUNK // (x.shape[1] * x.shape[2])))
-    chunks = ceil_div(len(x), images)
+    """Images in chunks [chunks, images, H, W, C]; a few of zeros are added at the end."""
+    most = max(1, _CHUNK // (x.shape[1] * x.shape[2]))
+    chunks = ceil_div(len(x), most)
+    images = ceil_div(len(x), chunks)
     x = jnp.pad(x, ((0, chunks * images - len(x)), (0, 0), (0, 0), (0, 0)))
     return x.reshape(chunks, images, *x.shape[1:])
 
@@ -117,7 +119,7 @@ def _along(x: jax.Array, axis: int, out: int) -> jax.Array:
     """B^T along an axis, whose results are put at another."""
     places = x.shape[axis] - _REACH + 1
     parts = [lax.slice_in_dim(x, i, i + places, TILE, axis) for i in range(_REACH)]
-    return jnp.stack([_weighted(row, parts) for row in _B], axis=out)
+    return jnp.stack([_weighted(row, parts) for row in _B_T], axis=out)
 
 
 def _weighted(weights: np.ndarray, parts: list[jax.Array]) -> jax.Array:
@@ -128,7 +130,7 @@ def _weighted(weights: np.ndarray, parts: list[jax.Array]) -> jax.Array:
 def _to_image(m: jax.Array, like: jax.Array) -> jax.Array:
     """A^T m A as an image [B, H, W, O] of m [36, N, O], with the sides of another."""
     count, height, width, _ = like.shape
-    y = jnp.dot(_A_OF_BOTH, m.reshape(_REACH**2, -1))
+    y = jnp.dot(_A_T_OF_BOTH, m.reshape(_REACH**2, -1))
     y = y.reshape(TILE, TILE, count, height // TILE, width // TILE, -1)
     return y.transpose(2, 3, 0, 4, 1, 5).reshape(count, height, width, -1)
 
@@ -138,4 +140,4 @@ def _of_image(dy: jax.Array) -> jax.Array:
     count, height, width, channels = dy.shape
     dy = dy.reshape(count, height // TILE, TILE, width // TILE, TILE, channels)
     dy = dy.transpose(2, 4, 0, 1, 3, 5).reshape(TILE**2, -1)
-    return jnp.dot(_A_OF_BOTH.T, dy).reshape(_REACH**2, -1, channels)
+    return jnp.dot(_A_T_OF_BOTH.T, dy).reshape(_REACH**2, -1, channels)

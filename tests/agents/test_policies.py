@@ -119,7 +119,7 @@ def told(path):
     with pytest.raises(UserError) as error:
         policies.load(path)
     line = str(error.value)
-    assert line.startswith(f"{path} is damaged or was not written by this suite: ")
+    assert line.startswith(f"{path} is damaged or was not written by this version of the suite: ")
     assert "\n" not in line
     return line
 

@@ -184,7 +184,10 @@ def test_what_is_missing_is_named_with_the_usage(runs, capsys):
         ("nowhere", "nowhere is no folder of a run"),
         ("unfinished", "unfinished holds no encoder: it is of another kind, or its run has not"),
         ("images", "images holds an encoder of images, which neither writes nor draws"),
-        ("junk.safetensors", "junk.safetensors is damaged or was not written by this suite"),
+        (
+            "junk.safetensors",
+            "junk.safetensors is damaged or was not written by this version of the suite",
+        ),
         ("nowhere.safetensors", "There is no file"),
     ],
 )

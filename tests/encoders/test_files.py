@@ -199,7 +199,9 @@ def test_missing_and_damaged_files_are_told_in_a_line(run, tmp_path):
     whole = (run / "encoder" / "seed3.safetensors").read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"not a safetensors file at all"):
         (tmp_path / "torn.safetensors").write_bytes(content)
-        with pytest.raises(UserError, match="is damaged or was not written by this suite"):
+        with pytest.raises(
+            UserError, match="is damaged or was not written by this version of the suite"
+        ):
             files.load(tmp_path / "torn.safetensors")
 
 
@@ -219,7 +221,7 @@ def told(path):
     with pytest.raises(UserError) as error:
         files.load(path)
     line = str(error.value)
-    assert line.startswith(f"{path} is damaged or was not written by this suite: ")
+    assert line.startswith(f"{path} is damaged or was not written by this version of the suite: ")
     assert "\n" not in line
     assert len(line) < len(str(path)) + 400
     return line

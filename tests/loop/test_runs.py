@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from missing_bits.errors import UserError
 from missing_bits.eval.evaluation import Evaluation, Headline
 from missing_bits.loop import checkpoint, folder
 from missing_bits.loop import train as loop
@@ -510,6 +511,34 @@ def test_a_finished_run_goes_on_with_a_larger_budget(toy, whole, tmp_path):
     assert result.scores[unit] == budget[unit]
     steps = [row["step"] for row in read_rows(path).rows if "train/loss" in row]
     assert steps == [row["step"] for row in read_rows(straight.folder).rows if "train/loss" in row]
+
+
+class Larger(Regression):
+    """With an array more than before."""
+
+    def init(self, key):
+        state = super().init(key)
+        return state._replace(params=(state.params, jnp.zeros(3)))
+
+
+class Wider(Regression):
+    """With an array of another size."""
+
+    def init(self, key):
+        return super().init(key)._replace(center=jnp.zeros(4))
+
+
+@pytest.mark.parametrize("method", [Larger, Wider])
+def test_a_checkpoint_of_another_version_is_refused_and_left_alone(
+    method, whole, hashes, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(_programs, method, {})
+    path = shutil.copytree(whole("regression").folder, tmp_path / "run")
+    before = hashes(path / "checkpoints")
+    with pytest.raises(UserError, match="another version wrote it") as raised:
+        run("regression", path, method=method, resume=True, config={"updates": 20})
+    assert "--run.resume" not in str(raised.value)
+    assert hashes(path / "checkpoints") == before
 
 
 def test_killed_while_it_is_extended_it_goes_on_to_the_new_end(

@@ -69,11 +69,22 @@ def test_a_convolution_takes_them_with_all_its_derivatives(monkeypatch):
     assert set(calls) == {"convolve", "to_x", "to_w"}
 
 
-def test_bfloat16_is_summed_in_float32():
-    x, w, _ = arrays(X, W, jnp.bfloat16)
-    y = conv.conv2d(x, w)
-    assert y.dtype == jnp.bfloat16
-    assert off(y, stock(x.astype(jnp.float32), w.astype(jnp.float32))) < 1e-2
+def test_bfloat16_keeps_its_type_in_all_three_products():
+    x, w, dy = arrays(X, W, jnp.bfloat16)
+    given = [a.astype(jnp.float32) for a in (x, w, dy)]
+    y, pullback = jax.vjp(conv.conv2d, x, w)
+    wanted, pullback_wanted = jax.vjp(stock, *given[:2])
+    ours = (y, *pullback(dy))
+    for mine, theirs in zip(ours, (wanted, *pullback_wanted(given[2])), strict=True):
+        assert mine.dtype == jnp.bfloat16
+        assert off(mine, theirs) < 1e-2  # rounded once, at the end
+
+
+def test_rows_of_kernels_and_images_are_apart():
+    x, w, _ = arrays(X, W)
+    both = jax.vmap(lambda x, w: conv.conv2d(x, w))(jnp.stack([x, 2 * x]), jnp.stack([w, w + 1]))
+    np.testing.assert_allclose(both[0], conv.conv2d(x, w), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(both[1], conv.conv2d(2 * x, w + 1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +93,8 @@ def test_bfloat16_is_summed_in_float32():
         (X, W, True),
         ((8, 16, 16, 64), W, True),
         ((7, 16, 16, 64), W, False),  # few images
-        ((512, 4, 4, 64), W, False),  # small ones
+        ((1, 128, 128, 64), W, True),
+        ((1, 160, 160, 64), W, False),  # large ones
         ((9, 14, 16, 64), W, False),
         ((9, 16, 18, 64), W, False),
         ((9, 16, 16, 24), (3, 3, 24, 24), True),
@@ -100,6 +112,8 @@ def test_they_are_taken_where_they_gain(x_shape, w_shape, gains):
     "settings", [{"stride": 2}, {"padding": "VALID"}, {"padding": ((1, 1), (0, 2))}]
 )
 def test_other_windows_are_left_alone(settings, monkeypatch):
-    monkeypatch.setattr(winograd, "convolve", None)
+    for name in ("convolve", "to_x", "to_w"):
+        monkeypatch.setattr(winograd, name, None)
     x, w, _ = arrays(X, W)
-    assert jnp.isfinite(conv.conv2d(x, w, **settings)).all()
+    gradient = jax.grad(lambda *xw: jnp.sum(conv.conv2d(*xw, **settings)), argnums=(0, 1))(x, w)
+    assert all(jnp.isfinite(leaf).all() and leaf.any() for leaf in gradient)
