@@ -67,7 +67,7 @@ class Config:
     decoder: generator.Network = "conv"
     """Network from the bottleneck to the image."""
     decoder_width: int = 32
-    """Channels of the decoder's last map; its hidden layers have 8 times as many units."""
+    """Channels of the decoder's last map; an MLP has layers of 8 times as many units."""
     output: Literal["squared_error", "gaussian", "bernoulli"] = "squared_error"
     """What the decoder says of an image: its pixels; their means and one deviation for all, which
     is learned; or the probability that a pixel is white."""

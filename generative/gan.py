@@ -158,6 +158,7 @@ TINY = {
     "fresh_updates": 3,
 }
 
+_HIDDEN = 2  # layers before the generator's first map
 _POINTS = 500  # in a frame of the album
 _DRAWN = (
     *("eval/frechet_distance", "eval/diversity"),
@@ -291,6 +292,7 @@ class GAN:
             "linear" if points else "tanh",
             classes,
             config.latent_scale,
+            _HIDDEN,
         )
         judges = hk.transform_with_state(
             lambda x, labels: discriminator.Discriminator(

@@ -28,7 +28,7 @@ from missing_bits.nets.generator import Generator, Network, Norm
 
 KIND = "generator"
 Head = Literal["sigmoid", "tanh", "linear", "shared_scale", "scales"]
-LARGEST = {"latent": 1 << 16, "width": 1 << 12, "classes": 1 << 16}
+LARGEST = {"latent": 1 << 16, "width": 1 << 12, "classes": 1 << 16, "hidden": 16}
 LARGEST_SCALE = 1e3  # of latents
 _MOST_NUMBERS = 1 << 24  # of an image
 _AT_ONCE = 500  # images
@@ -59,6 +59,8 @@ class ImageGenerator:
     """K, of labels that an image is generated from as well; 0 for none."""
     latent_scale: float = 1.0
     """What latents are multiplied by before the network."""
+    hidden: int = 0
+    """Hidden layers before the first map of a convolutional network."""
 
     def __post_init__(self) -> None:
         size = math.prod(self.image_shape)
@@ -68,7 +70,7 @@ class ImageGenerator:
             "numbers.",
         )
         for name, most in LARGEST.items():
-            least = 0 if name == "classes" else 1
+            least = 0 if name in ("classes", "hidden") else 1
             number = getattr(self, name)
             require(
                 least <= number <= most,
@@ -89,7 +91,12 @@ class ImageGenerator:
 
         def forward(z: jax.Array, labels: jax.Array | None, is_training: bool) -> jax.Array:
             network = Generator(
-                (height, width, numbers), self.network, self.width, self.norm, self.classes
+                (height, width, numbers),
+                self.network,
+                self.width,
+                self.norm,
+                self.classes,
+                self.hidden,
             )
             x = network(self.latent_scale * z, labels, is_training)
             if self.head != "shared_scale":

@@ -72,7 +72,7 @@ class Config:
     decoder: generator.Network = "conv"
     """Network from the latent to the image."""
     decoder_width: int = 32
-    """Channels of the decoder's last map; its hidden layers have 8 times as many units."""
+    """Channels of the decoder's last map; an MLP has layers of 8 times as many units."""
     output: Literal["bernoulli", "logistic", "gaussian"] = "logistic"
     """Distribution of an image: of black and white; of bytes, a logistic in 256 steps, judged in
     bits per dimension too; or a density, with one deviation for all pixels."""

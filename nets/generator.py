@@ -25,11 +25,11 @@ _HE = hk.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal")  # He e
 class Generator(hk.Module):
     """A vector, perhaps with a class, becomes an image.
 
-    Both networks have two hidden layers of 8 `width` units, which bend the space of vectors before
-    anything is drawn (as in Karras et al. 2019). The MLP then tells all pixels. The convolutional
-    network goes on with a small map of many channels, and as often as that takes doubles its sides
-    and halves its channels, down to `width`: it repeats each pixel in a square of 2 x 2, then
-    convolves, which leaves no chessboards as transposed convolutions do (Odena et al. 2016).
+    The MLP has two hidden layers of 8 `width` units. The convolutional network starts from a small
+    map of many channels, and as often as that takes doubles its sides and halves its channels, down
+    to `width`: it repeats each pixel in a square of 2 x 2, then convolves, which leaves no
+    chessboards as transposed convolutions do (Odena et al. 2016). Before its map it may have hidden
+    layers too, which bend the space of vectors (as in Karras et al. 2019).
 
     Args:
       shape: height and width of the image, and N, numbers for each of its pixels.
@@ -37,6 +37,7 @@ class Generator(hk.Module):
       width: see above.
       norm: "batch" normalizes each layer but the last over the batch.
       classes: K; 0 for none.
+      hidden: hidden layers of the convolutional network.
       name: of the module.
     """
 
@@ -47,6 +48,7 @@ class Generator(hk.Module):
         width: int = 32,
         norm: Norm = "none",
         classes: int = 0,
+        hidden: int = 0,
         name: str | None = None,
     ):
         super().__init__(name)
@@ -55,6 +57,7 @@ class Generator(hk.Module):
         self._width = width
         self._norm = norm
         self._classes = classes
+        self._hidden = hidden if network == "conv" else 2
 
     def __call__(self, z: jax.Array, labels: jax.Array | None, is_training: bool) -> jax.Array:
         """Numbers [B, H, W, N] of an image, of any size, for vectors.
@@ -69,7 +72,7 @@ class Generator(hk.Module):
             chex.assert_shape(labels, (z.shape[0],))
             z = jnp.concatenate([z, jax.nn.one_hot(labels, self._classes, dtype=z.dtype)], axis=1)
         x = z
-        for _ in range(2):
+        for _ in range(self._hidden):
             x = hk.Linear(8 * self._width, w_init=_HE)(x)
             x = self._activate(x, is_training)
         if self._network == "conv":

@@ -6,8 +6,8 @@ Needs torch alone (requirements-torch.txt beside this file); `generative_speed.p
     python vae.py --batch-size=128 --side=28 --channels=1 --latent=32 --width=32 --seconds=5
 
 The networks are those of --exp=vae by default: convolutions of stride 2 and a layer to 256
-features, a layer to the posterior; back by two hidden layers, repeated pixels and convolutions.
-Images are random bits, which lie ready; the latents' noise is drawn in the update.
+features, a layer to the posterior; back by repeated pixels and convolutions. Images are random
+bits, which lie ready; the latents' noise is drawn in the update.
 """
 
 import argparse
@@ -42,11 +42,8 @@ def decoder(side: int, channels: int, latent: int, width: int) -> nn.Sequential:
         stages += 1
     least = side // 2**stages
     wide = width * 2**stages
-    hidden = 8 * width
-    layers: list[nn.Module] = [
-        *(nn.Linear(latent, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()),
-        *(nn.Linear(hidden, wide * least**2), nn.SiLU(), nn.Unflatten(1, (wide, least, least))),
-    ]
+    layers: list[nn.Module] = [nn.Linear(latent, wide * least**2), nn.SiLU()]
+    layers.append(nn.Unflatten(1, (wide, least, least)))
     for _ in range(stages):
         layers += [nn.Upsample(scale_factor=2), nn.Conv2d(wide, wide // 2, 3, padding=1), nn.SiLU()]
         wide //= 2
