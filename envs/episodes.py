@@ -1,6 +1,7 @@
 """Whole episodes of Gymnasium environments: their returns, and what is seen of them."""
 
 import contextlib
+import itertools
 import os
 import warnings
 from collections.abc import Iterator
@@ -8,10 +9,18 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import HumanRendering
 
 from missing_bits.envs.contract import Checked, in_one_line
-from missing_bits.envs.gymnasium_envs import Recipe, close, episode_seed, make
+from missing_bits.envs.gymnasium_envs import (
+    Recipe,
+    close,
+    episode_seed,
+    has_own_vector_class,
+    make,
+    make_vector,
+)
 from missing_bits.envs.steps import Player
 from missing_bits.errors import UserError
 
@@ -59,6 +68,8 @@ class Judge:
 
     An environment is seeded at its first reset in an evaluation and not after, as seeding may take
     long, and plays a fixed share of the episodes: returns depend on the evaluation's key alone.
+    Where Gymnasium has a vector class for it, as for CartPole-v1, all episodes are played in that,
+    each in a place of its own.
 
     Args:
       recipe: what an environment is made of.
@@ -69,6 +80,7 @@ class Judge:
         self._recipe = recipe
         self._judging = judging
         self._envs: list[Checked] = []
+        self._at_once: VectorEnv | None = None
 
     def returns(self, player: Player, learned: Any, episodes: int, key: jax.Array) -> np.ndarray:
         """The returns of whole episodes.
@@ -82,11 +94,45 @@ class Judge:
         Returns:
           [episodes] float64, those of an environment side by side.
         """
+        play = self._all_at_once if has_own_vector_class(self._recipe) else self._in_shares
+        returns, is_cut = play(player, learned, episodes, int(jax.random.bits(key)))
+        if is_cut:
+            tell_of_cuts(self._recipe.env, self._judging.steps)
+        return returns
+
+    def _all_at_once(
+        self, player: Player, learned: Any, episodes: int, seed: int
+    ) -> tuple[np.ndarray, bool]:
+        """Plays every episode in a place of its own; returns, and whether one was cut."""
+        if self._at_once is None or self._at_once.num_envs != episodes:
+            self._at_once = make_vector(self._recipe, episodes, 0, "eval", "native")
+        envs = self._at_once
+        rng = np.random.default_rng((seed, *b"epsilon"))
+        observation, _ = envs.reset(seed=episode_seed(seed, "eval", 0, 0))
+        reset = np.ones(episodes, bool)
+        memory = player.memory(episodes)
+        returns = np.zeros(episodes)
+        going = np.ones(episodes, bool)
+        for elapsed in itertools.count():
+            is_cut = elapsed > 0 and elapsed == self._judging.steps
+            if is_cut or not going.any():
+                return returns, is_cut and bool(going.any())
+            action, memory = player.act(learned, memory, observation, reset)
+            count = int(envs.single_action_space.n)
+            action = _explored(np.asarray(action), self._judging.epsilon, count, rng)
+            reset = np.zeros(episodes, bool)
+            observation, rewards, terminated, truncated, _ = envs.step(action)
+            returns[going] += rewards[going]
+            going &= ~(terminated | truncated)
+
+    def _in_shares(
+        self, player: Player, learned: Any, episodes: int, seed: int
+    ) -> tuple[np.ndarray, bool]:
+        """Plays episodes in up to `MOST` environments; returns, and whether one was cut."""
         left = shares(episodes)
         lanes = len(left)
         while len(self._envs) < lanes:
             self._envs.append(Checked(make(self._recipe), self._recipe.env))
-        seed = int(jax.random.bits(key))
         rng = np.random.default_rng((seed, *b"epsilon"))
         starts = [
             env.reset(seed=episode_seed(seed, "eval", i, 0))[0]
@@ -122,15 +168,16 @@ class Judge:
                     reset[i] = True
                     if left[i]:
                         observation[i], _ = env.reset()
-        if is_cut:
-            tell_of_cuts(self._recipe.env, self._judging.steps)
-        return np.concatenate(returns)
+        return np.concatenate(returns), is_cut
 
     def close(self) -> None:
         """Closes the environments; the next evaluation makes others."""
         for env in self._envs:
             close(env, self._recipe.env)
         self._envs = []
+        if self._at_once is not None:
+            close(self._at_once, self._recipe.env)
+            self._at_once = None
 
 
 def record(

@@ -105,6 +105,18 @@ def _registered(env_id: str) -> Any:
     return gym.registry.get(env_id.rpartition(":")[2])
 
 
+def has_own_vector_class(recipe: Recipe) -> bool:
+    """Whether Gymnasium itself brings a vector class for just this environment.
+
+    Others' vector classes may differ from their environment, as that of Atari does.
+    """
+    spec = _registered(recipe.env)
+    if spec is None or recipe.kwargs or recipe.wrappers or spec.additional_wrappers:
+        return False
+    places = spec.entry_point, spec.vector_entry_point
+    return all(str(place).startswith("gymnasium.envs.") for place in places)
+
+
 def _hint(env_id: str) -> str:
     """What may have been meant by an id that nobody registered."""
     for beginning, (package, wrapper) in _REGISTERED_BY.items():

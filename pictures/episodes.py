@@ -13,7 +13,7 @@ from missing_bits.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FRAMES = 250  # of an episode, at most
+FRAMES = 150  # of an episode, at most
 _SECONDS = 0.04  # that a frame is seen
 _HELD = 1.5  # seconds that an episode's last frame is seen
 _WIDTH = 300  # pixels

@@ -1,5 +1,7 @@
 """Evaluations on the host: whole episodes, fixed shares, environments that are kept; recording."""
 
+from contextlib import nullcontext
+
 import gymnasium as gym
 import jax
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from missing_bits.envs import episodes
 from missing_bits.envs.environments import Envs
 from missing_bits.envs.episodes import Judge, Judging
-from missing_bits.envs.gymnasium_envs import Recipe
+from missing_bits.envs.gymnasium_envs import Recipe, episode_seed, has_own_vector_class
 from missing_bits.envs.steps import Player
 from missing_bits.tests.envs import counting, remembering
 
@@ -72,6 +74,67 @@ def test_returns_depend_on_the_key_alone_whatever_was_played_before():
     np.testing.assert_array_equal(fresh.returns(player, None, 5, jax.random.key(5)), other)
     np.testing.assert_array_equal(fresh.returns(player, None, 20, KEY), first)
     assert not np.array_equal(other, first[:5])
+
+
+def balancing(noted):
+    """Pushes against the pole's fall, a part of the time; notes what it saw and did."""
+
+    def act(learned, memory, observation, reset):
+        seen = np.copy(observation)
+        astray = 0.15 * np.sin(len(noted) / 9 + np.arange(len(seen)))
+        action = (seen[:, 2] + 0.2 * seen[:, 3] + astray > 0).astype(int)
+        noted.append((seen, action))
+        return action, memory
+
+    return Player(lambda lanes: (), act)
+
+
+@pytest.mark.parametrize("steps", [0, 60])
+def test_the_vector_class_plays_the_episodes_that_the_environment_itself_would(steps):
+    """Gymnasium's CartPole-v1 has one; every episode is repeated, action by action."""
+    noted = []
+    judge = Judge(Recipe("CartPole-v1"), Judging(steps=steps))
+    says = pytest.warns(UserWarning, match="cut at --eval-steps=60") if steps else nullcontext()
+    with says:
+        returns = judge.returns(balancing(noted), None, 7, KEY)
+    judge.close()
+    again = gym.make_vec("CartPole-v1", 7, vectorization_mode="vector_entry_point")
+    again.reset(seed=episode_seed(int(jax.random.bits(KEY)), "eval", 0, 0))
+    env = gym.make("CartPole-v1")
+    for lane, total in enumerate(returns):
+        env.reset()
+        env.unwrapped.state = again.unwrapped.state[:, lane]
+        by_hand = 0.0
+        for seen, action in noted[: steps or None]:
+            np.testing.assert_allclose(env.unwrapped.state, seen[lane], atol=1e-5)
+            _, reward, terminated, truncated, _ = env.step(int(action[lane]))
+            by_hand += reward
+            if terminated or truncated:
+                break
+        assert total == by_hand
+    assert len(set(returns)) > 1 or steps
+
+
+def test_the_vector_class_depends_on_the_key_alone_too():
+    judge = Judge(Recipe("CartPole-v1"), Judging())
+    first = judge.returns(balancing([]), None, 7, KEY)
+    assert len(judge.returns(balancing([]), None, 3, KEY)) == 3
+    np.testing.assert_array_equal(judge.returns(balancing([]), None, 7, KEY), first)
+    assert not np.array_equal(judge.returns(balancing([]), None, 7, jax.random.key(5)), first)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "has"),
+    [
+        (Recipe("CartPole-v1"), True),
+        (Recipe("CartPole-v1", {"sutton_barto_reward": True}), False),
+        (Recipe("CartPole-v1", wrappers=("flatten",)), False),
+        (Recipe("Acrobot-v1"), False),
+        (RECIPE, False),
+    ],
+)
+def test_only_gymnasiums_own_vector_classes_are_trusted(recipe, has):
+    assert has_own_vector_class(recipe) == has
 
 
 class Noted(counting.Counting):
