@@ -101,31 +101,38 @@ def thinned(frames: Iterable[tuple[Any, float]], most: int = FRAMES) -> list["Im
       frames: as of `gif`.
       most: pictures that are kept, at least 2.
     """
-    kept: list[Image] = []
+    kept: list[tuple[Image, str]] = []
     stride = 1
     last = None
     for step, (picture, total) in enumerate(frames):
-        last = step, picture, total
+        text = f"step {step}   return {total:g}"
+        last = step, picture, text
         if step % stride == 0 and len(kept) == most:
             kept = kept[::2]
             stride *= 2
         if step % stride == 0:
-            kept.append(_drawn(*last))
+            kept.append((_small(picture), text))
     if last is not None and last[0] % stride != 0:
         del kept[most - 1 :]
-        kept.append(_drawn(*last))
-    return kept
+        _, picture, text = last
+        kept.append((_small(picture), text))
+    return [_labeled(*frame) for frame in kept]
 
 
-def _drawn(step: int, picture: Any, total: float) -> "Image":
-    """A frame, made small, with its step and its return, in 64 colors."""
-    from PIL import Image, ImageDraw, ImageFont
+def _small(picture: Any) -> "Image":
+    """A frame, made small."""
+    from PIL import Image
 
     frame = Image.fromarray(_pixels(picture)).convert("RGB")
     scale = min(_WIDTH / frame.width, _HEIGHT / frame.height)
     size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-    frame = frame.resize(size, Image.Resampling.BOX)
-    text = f"step {step}   return {total:g}"
+    return frame.resize(size, Image.Resampling.BOX)
+
+
+def _labeled(frame: "Image", text: str) -> "Image":
+    """A frame with a text in its corner, in 64 colors."""
+    from PIL import Image, ImageDraw, ImageFont
+
     font = ImageFont.load_default(size=16)
     draw = ImageDraw.Draw(frame)
     draw.text((6, 4), text, font=font, fill="white", stroke_width=2, stroke_fill="black")
