@@ -1,7 +1,7 @@
 """DQN and its family: deep Q-networks whose parts switch on one by one.
 
-Mnih et al. 2015; van Hasselt et al. 2016. On two cores the default run takes under a minute and
-ends above 475, of 500 (docs/results/).
+Mnih et al. 2015; van Hasselt et al. 2016. On two cores the default run takes less than half a
+minute and ends above 475, of 500 (docs/results/).
 
     python run.py --exp=dqn
     python run.py --exp=rainbow --no-prioritized
@@ -127,6 +127,14 @@ class Config:
 
 _ALONE = {"num_envs": 1, "n_step": 5}  # one environment, as docs/results/agents.md has it
 PRESETS: dict[str, dict[str, Any]] = {
+    # The host is faster with eight at once. 500 rewards are worth 184 at this discount.
+    "CartPole-v1": {
+        "num_envs": 8,
+        "learning_rate": 1e-3,
+        "discount": 0.995,
+        "value_low": -20.0,
+        "value_high": 200.0,
+    },
     "Acrobot-v1": {**_ALONE, "env_steps": 100_000, "replay_capacity": 100_000},
     "MountainCar-v0": {
         **_ALONE,

@@ -143,7 +143,7 @@ WRONG = {
     ),
     "learning before there is data": (
         "--exp=dqn --learning-starts=5",
-        ["--learning-starts is 5", "at least 14"],
+        ["--learning-starts is 5", "at least 26"],
     ),
     "learning after the last step": (
         "--exp=dqn --env-steps=300",
@@ -256,7 +256,7 @@ def test_inner_steps_that_the_host_cannot_serve(refuses, tmp_path):
     refuses(
         ["--exp=dqn", "--run.inner-steps=7", f"--run.dir={tmp_path / 'new'}"],
         "--run.inner-steps=7",
-        "at most 2",
+        "at most 4",
     )
     # The folder it had made is not in the way of the corrected command.
     refuses(
@@ -331,7 +331,7 @@ def test_resume_a_run_of_another_version(refuses, spoiled):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--learning-rate=0.5", ["--learning-rate is 0.5", "was 0.002"]),
+        ("--learning-rate=0.5", ["--learning-rate is 0.5", "was 0.001"]),
         ("--num-envs=4", ["--num-envs is 4", "was 2"]),
         ("--no-double", ["--double is False", "was True"]),
         ("--run.seed=3", ["--run.seed is 3", "was 0"]),

@@ -92,6 +92,9 @@ def parse(toy):
     return parse
 
 
+OF_CARTPOLE = options.make(dqn.Config, **dqn.PRESETS["CartPole-v1"])
+
+
 def parse_dqn(*arguments):
     chosen = command_line.parse(["--exp=dqn", *arguments])
     assert chosen.found.method is dqn.DQN
@@ -100,7 +103,8 @@ def parse_dqn(*arguments):
 
 @pytest.mark.parametrize("spelling", ["--learning-rate=0.5", "--learning_rate=0.5"])
 def test_hyphens_and_underscores_are_alike(spelling):
-    assert parse_dqn(spelling) == (options.make(dqn.Config, learning_rate=0.5), RunConfig())
+    expected = options.replace(OF_CARTPOLE, {"learning_rate": 0.5})
+    assert parse_dqn(spelling) == (expected, RunConfig())
 
 
 def test_options_of_the_run_and_of_the_experiment_do_not_mix():
@@ -108,7 +112,7 @@ def test_options_of_the_run_and_of_the_experiment_do_not_mix():
         "--run.seed", "3", "--run.no_compilation_cache", "--no-huber", "--hidden-sizes", "5", "6"
     )
     assert run == RunConfig(seed=3, compilation_cache=False)
-    assert config == options.make(dqn.Config, huber=False, hidden_sizes=(5, 6))
+    assert config == options.replace(OF_CARTPOLE, {"huber": False, "hidden_sizes": (5, 6)})
 
 
 def test_a_preset_reaches_into_a_group_and_flags_override_it(parse, toy):
