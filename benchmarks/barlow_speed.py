@@ -69,9 +69,10 @@ def run_updates(mode: str, seconds: float) -> dict:
     from suite_updates import Updates
 
     from missing_bits import options
+    from missing_bits.loop.process import prepare_cpu
     from missing_bits.ssl.barlow_twins import BarlowTwins, Config
 
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
+    prepare_cpu()  # as the loop does
     if mode == "step":
         sizes = (PROJECTOR,) * 3
         config = options.make(Config, network="resnet18", batch_size=BATCH, projector_sizes=sizes)

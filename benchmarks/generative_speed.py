@@ -115,7 +115,9 @@ def run_updates(case: str, seconds: float) -> dict:
     import jax
     from suite_updates import Updates
 
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
+    from missing_bits.loop.process import prepare_cpu
+
+    prepare_cpu()  # as the loop does
     with tempfile.TemporaryDirectory() as folder:
         method, config = CASES[case](Path(folder))
         updates = Updates(method, config)

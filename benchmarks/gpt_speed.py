@@ -56,9 +56,10 @@ def run_updates(seconds: float, bfloat16: bool) -> dict:
     from suite_updates import Updates
 
     from missing_bits import options
+    from missing_bits.loop.process import prepare_cpu
     from missing_bits.ssl import gpt
 
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
+    prepare_cpu()  # as the loop does
     letters = np.array([chr(ord("0") + i) for i in range(LETTERS)])
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "random.txt"

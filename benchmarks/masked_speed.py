@@ -75,8 +75,9 @@ def run_updates(case: str, network: str, seconds: float) -> dict:
     from suite_updates import Updates
 
     from missing_bits import options
+    from missing_bits.loop.process import prepare_cpu
 
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
+    prepare_cpu()  # as the loop does
     if case == "language":
         from missing_bits.optimizers import Optimizer
         from missing_bits.ssl import bert

@@ -37,10 +37,11 @@ def time_layer(name: str, width: int, seconds: float) -> dict:
     import jax
     import jax.numpy as jnp
 
+    from missing_bits.loop.process import prepare_cpu
     from missing_bits.nets.sequences.gru import GRU
     from missing_bits.nets.sequences.lstm import LSTM
 
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as the loop does
+    prepare_cpu()  # as the loop does
     layer = {"lstm": LSTM, "gru": GRU}[name]
     net = hk.without_apply_rng(hk.transform(lambda x: layer()(x, None, None).y))
     x = jax.random.normal(jax.random.key(0), (ROWS, STEPS, width))

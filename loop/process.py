@@ -4,6 +4,7 @@
 lend its signals, environment variables, warnings, logging or `jax.config`.
 """
 
+import ctypes
 import os
 import signal
 import warnings
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Self
 
 import jax
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in malloc.h
 
 
 class Guest:
@@ -54,14 +57,13 @@ class Owner(Guest):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def before_computing(self, devices: int, keep_programs: bool) -> None:
-        """Sets JAX up for a run: answers at once, few threads, compiled programs kept on disk.
+        """Sets JAX up for a run: `prepare_cpu`, few threads, compiled programs kept on disk.
 
-        The loop waits for every small answer anyway: handing it to another thread doubles its time
-        on the CPU. Sharing a small program among threads takes longer than running it; XLA reads
-        NPROC when it first computes, which making some environments already does: hence the
-        variable stands before, and is taken back if updates turn out not to be small.
+        Sharing a small program among threads takes longer than running it; XLA reads NPROC when it
+        first computes, which making some environments already does: hence the variable stands
+        before, and is taken back if updates turn out not to be small.
         """
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        prepare_cpu()
         if keep_programs:
             keep_compiled_programs()
         self._limited = "NPROC" not in os.environ
@@ -72,6 +74,20 @@ class Owner(Guest):
         """Gives XLA all threads again where updates are not small."""
         if self._limited and not small:
             del os.environ["NPROC"]
+
+
+def prepare_cpu() -> None:
+    """Sets JAX up for one update after another on a CPU: answers at once, and memory that stays.
+
+    The loop waits for every small answer anyway: handing it to another thread doubles its time. And
+    glibc gives the memory of an update back to the system once it is freed, which then has to make
+    the same pages again for the next one; another C library is left as it is.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, -1)  # never
+        mallopt(_MMAP_THRESHOLD, 2**30)  # what is larger, as a replay, is mapped on its own
 
 
 def keep_compiled_programs() -> None:
