@@ -145,7 +145,9 @@ def _whole_numbers(types: Mapping[str, Any], arguments: Sequence[str]) -> list[s
 def _whole(value: str, kind: Any) -> str:
     """1000000 for 1e6 or 1000000.0 where an option takes whole numbers."""
     wanted = kind is int or int in get_args(kind)
-    if not wanted or not re.fullmatch(r"\d+(\.\d*)?([eE]\+?\d{1,2})?", value):
+    if not wanted or value.isdigit():
+        return value
+    if not re.fullmatch(r"\d+(\.\d*)?([eE]\+?\d{1,2})?", value):
         return value
     number = float(value)
     return str(int(number)) if number.is_integer() else value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
-from missing_bits import handover
+from missing_bits import handover, memory
 from missing_bits.commands import command_line
 from missing_bits.errors import UserError, remedy, require, require_between
 from missing_bits.notes import say
@@ -39,6 +39,9 @@ class Config:
     interpolate: bool = False
     """In each row go from one image to another in ten steps, on the great circle between their
     latents (White 2016)."""
+    probabilities: bool = False
+    """Of a model of black and white, how probable white is, and no draw; interpolations always show
+    that."""
     label: Annotated[str, tyro.conf.arg(name="class")] = ""
     """The only class to generate, by its name or number; empty for all in turn."""
     seed: int = 0
@@ -49,7 +52,7 @@ class Config:
         require_between(self, 1, 10_000_000, "num", prefix=prefix)
         require_between(self, 0, float("inf"), "seed", prefix=prefix)
         require(
-            Path(self.out).suffix in (".png", ".npz"),
+            Path(self.out).suffix.lower() in (".png", ".npz"),
             f"--{prefix}out={self.out} must end in .png for a picture, or in .npz for numbers.",
         )
 
@@ -78,7 +81,8 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         reason = f"{error.strerror or error}. {remedy(error)}"
         raise UserError(f"--out={config.out} cannot be written: {reason}") from error
-    say(f"{len(made.images):,} images: {path}")
+    what = "points" if loaded.generator.image_shape[:2] == (1, 1) else "images"
+    say(f"{len(made.images):,} {what}: {path}")
     return 0
 
 
@@ -95,7 +99,7 @@ def sample(loaded: "Loaded", config: Config) -> "Sampled":
     generator = loaded.generator
     chosen = _class(loaded, config.label)
     count = config.num * _COLUMNS if config.interpolate else config.num
-    is_picture = Path(config.out).suffix == ".png"
+    is_picture = Path(config.out).suffix.lower() == ".png"
     require(
         not is_picture or count <= _MOST_DRAWN,
         f"--num is {config.num}, which makes {count:,} images; a picture takes {_MOST_DRAWN:,}. "
@@ -114,34 +118,56 @@ def sample(loaded: "Loaded", config: Config) -> "Sampled":
     )
     ends = (config.num, 2 if config.interpolate else 1, generator.latent)
     z = np.asarray(jax.random.normal(jax.random.key(config.seed), ends))
+    of_bits = generator.head == "sigmoid"
+    require(
+        of_bits or not config.probabilities,
+        f"--probabilities is for models of black and white; {config.run} is none. Leave it out.",
+    )
+    # As numbers, once in parts and once in all.
+    memory.check(8 * count * math.prod(generator.image_shape), f"--num={config.num}")
     labels = None
     if generator.classes:
         every = np.arange(config.num) % generator.classes
         labels = every if chosen is None else np.full(config.num, chosen)
     if not config.interpolate:
-        return loaded.decode(z[:, 0], labels)
+        made = loaded.decode(z[:, 0], labels)
+        if not of_bits or config.probabilities:
+            return made
+        drawn = np.random.default_rng((config.seed, *b"pixels")).random(
+            made.images.shape, np.float32
+        )
+        return made._replace(images=(drawn < made.images).astype(np.float32))
     between = generators.interpolated(z[:, 0], z[:, 1], _COLUMNS)  # [num, _COLUMNS, Z]
     labels = None if labels is None else labels.repeat(_COLUMNS)
     return loaded.decode(between.reshape(-1, generator.latent), labels)
 
 
 def write(path: Path, made: "Sampled", config: Config) -> None:
-    """Writes what was made as a picture or as arrays, by the ending of the file."""
+    """Writes what was made as a picture or as arrays, by the ending of the file.
+
+    A file of the name stays as it is until the new one is whole.
+    """
     images = made.images
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".png":
-        from missing_bits.pictures import images as pictures
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        if path.suffix.lower() == ".png":
+            from missing_bits.pictures import images as pictures
 
-        columns = _COLUMNS if config.interpolate else max(8, math.isqrt(len(images)))
-        what = "Interpolations" if config.interpolate else "Samples"
-        pictures.grid(images, columns, what, path)
-        return
-    arrays = {} if made.labels is None else {"labels": made.labels}
-    if images.shape[1:3] == (1, 1):
-        arrays["points"] = images[:, 0, 0]
-    else:
-        arrays["images"] = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
-    np.savez(path, **arrays)
+            columns = _COLUMNS if config.interpolate else max(8, math.isqrt(len(images)))
+            what = "Interpolations" if config.interpolate else "Samples"
+            pictures.grid(images, columns, what, part)
+        else:
+            arrays = {} if made.labels is None else {"labels": made.labels}
+            if images.shape[1:3] == (1, 1):
+                arrays["points"] = images[:, 0, 0]
+            else:
+                arrays["images"] = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+            with part.open("wb") as file:
+                np.savez(file, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _class(loaded: "Loaded", label: str) -> int | None:
@@ -156,6 +182,8 @@ def _class(loaded: "Loaded", label: str) -> int | None:
     names = loaded.card.get("classes", [])
     if label in names:
         return names.index(label)
+    if names == [str(number) for number in range(count)]:
+        names = []
     fits = label.isdecimal() and len(label) < 10 and int(label) < count
     known = f"{', '.join(name[:40] for name in names[:20])}, or " if names else ""
     require(fits, f"--class={label[:40]} is unknown; it is {known}a number from 0 to {count - 1}.")

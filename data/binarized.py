@@ -30,14 +30,16 @@ def load(data: ImageSet, protocol: Protocol) -> ImageSet:
     """
     if protocol == "none":
         return data
-    in_arrays = all(isinstance(split.images, np.ndarray) for split in (data.train, data.test))
+    splits = (data.train, data.test, data.labeled)
+    in_arrays = all(isinstance(split.images, np.ndarray) for split in splits)
     require(
         in_arrays,
         f"--binarize={protocol} keeps what it draws, but these images are decoded when asked for; "
         "give a set that fits into memory.",
     )
     train = data.train if protocol == "dynamic" else _drawn(data.train, 0)
-    return in_memory(train, _drawn(data.test, 1), data.classes, data.probe)
+    probe = None if data.probe is None else _drawn(data.probe, 2)
+    return in_memory(train, _drawn(data.test, 1), data.classes, probe)
 
 
 def are_binary(split: Split) -> bool:

@@ -110,11 +110,12 @@ def psnr(images: np.ndarray, clean: np.ndarray) -> float:
 def filters(noise: float) -> Mapping[str, Sequence[Filter]]:
     """Each kind of filter at several strengths, for a deviation of the noise."""
     return {
-        "gaussian": [functools.partial(_gaussian, width) for width in np.arange(0.4, 2.6, 0.2)],
-        "median": [functools.partial(_median, size) for size in (2, 3, 4, 5, 7)],
+        "gaussian": [functools.partial(_gaussian, width) for width in np.arange(0.4, 4.2, 0.2)],
+        "median": [functools.partial(_median, size) for size in (2, 3, 4, 5, 7, 9, 11)],
         "nonlocal_means": [
-            functools.partial(_nonlocal_means, noise, share, patch)
-            for patch in (3, 5)
+            functools.partial(_nonlocal_means, noise, share, patch, reach)
+            for patch in (3, 5, 7)
+            for reach in (7, 11)
             for share in (0.4, 0.6, 0.8, 1.0, 1.3)
         ],
     }
@@ -133,13 +134,19 @@ def _median(size: int, images: np.ndarray) -> np.ndarray:
     return scipy.ndimage.median_filter(images, (1, size, size, 1))
 
 
-def _nonlocal_means(noise: float, share: float, patch: int, images: np.ndarray) -> np.ndarray:
-    """Non-local means (Buades et al. 2005) that are told the deviation of the noise."""
+def _nonlocal_means(
+    noise: float, share: float, patch: int, reach: int, images: np.ndarray
+) -> np.ndarray:
+    """Non-local means (Buades et al. 2005) that are told the deviation of the noise.
+
+    A pixel becomes a mean of those at most `reach` away, weighted by how alike the patches around
+    them are.
+    """
     from skimage.restoration import denoise_nl_means
 
     def filtered(image: np.ndarray) -> np.ndarray:
         found = denoise_nl_means(
-            image, patch, 7, h=share * noise, sigma=noise, fast_mode=True, channel_axis=-1
+            image, patch, reach, h=share * noise, sigma=noise, fast_mode=True, channel_axis=-1
         )
         return found.reshape(image.shape)  # a single channel is lost there
 

@@ -43,6 +43,8 @@ class Evaluation:
       against: what `baselines` measures, to be said before it takes its time; empty for nothing.
       protocol: how scores come about, as JSON: what two runs must have in common for their scores
         to be compared, besides the options that say how a run is judged.
+      told: measures, "eval/..." or "baseline/...", that a run's last line tells beside the
+        headline.
     """
 
     headline: Headline
@@ -51,6 +53,7 @@ class Evaluation:
     pictures: Pictures = _no_pictures
     against: str = ""
     protocol: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    told: tuple[str, ...] = ()
 
     def of(self, select: Callable[[Learned], Learned]) -> "Evaluation":
         """The same evaluation of a part of what was learned: of select(learned)."""
@@ -83,7 +86,8 @@ class Evaluation:
 
         against = ", ".join(part.against for part in parts if part.against)
         protocol = _merged([dict(part.protocol) for part in parts])
-        return Evaluation(self.headline, scores, baselines, pictures, against, protocol)
+        told = tuple(name for part in parts for name in part.told)
+        return Evaluation(self.headline, scores, baselines, pictures, against, protocol, told)
 
     def drawing(self, more: Pictures) -> "Evaluation":
         """The same evaluation, which draws further pictures first."""

@@ -32,6 +32,14 @@ _FEW = 20  # the fewest images that can be compared
 _NEAREST = 500  # samples whose nearest training images are looked for
 _COLLAPSED = 0.1  # diversity below which samples count as all the same
 _SHOWN = 100  # samples in the picture
+_TOLD = (
+    "eval/fresh_discriminator_accuracy",
+    "eval/nearest_distance",
+    "eval/precision",
+    "eval/recall",
+    "eval/coverage",
+    "baseline/judge_accuracy",
+)
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,12 @@ class Judged:
             "generated images": self._judging.eval_samples,
             "image shape": list(self._data.shape),
         }
-        against = "a half of the real images with the other"
+        against = (
+            f"a half of {len(self._real):,} real images with the other, in features "
+            f"{self._judge.described}"
+        )
         headline = Headline("eval/frechet_distance", larger_is_better=False)
-        return Evaluation(headline, scores, self.baselines, drawn, against, protocol)
+        return Evaluation(headline, scores, self.baselines, drawn, against, protocol, _TOLD)
 
     def scores(
         self, draw: Callable[[jax.Array, int], np.ndarray], key: jax.Array, last: bool
@@ -141,8 +152,9 @@ class Judged:
 
     def baselines(self, key: jax.Array) -> dict[str, float]:
         """What real images reach, and how good the judge is."""
-        one = gaussian(self._features[::2])
-        other = gaussian(self._features[1::2])
+        # At random: the order of a file may go with classes.
+        order = np.random.default_rng(0).permutation(len(self._features))
+        one, other = map(gaussian, np.array_split(self._features[order], 2))
         test = judge.some(self._data.test, _NEAREST).images
         near = nearest.find(test, self._train)
         found = {

@@ -21,7 +21,7 @@ class Modes(NamedTuple):
     """The share of samples within 3 deviations of a mode; 0.989 for true ones on the plane."""
     mode_deviation: float
     """The deviation of those from the mean of those of their mode, over the true deviation; about
-    0.98 for true ones, which are cut off likewise; 0 where none are near."""
+    0.974 for true ones, which are cut off likewise; 0 where none are near."""
     mode_kl: float
     """The divergence of the shares of modes, each sample counted for the nearest, from equal
     shares, in nats."""

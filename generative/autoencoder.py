@@ -70,7 +70,7 @@ class Config:
     """Channels of the decoder's last map; an MLP has layers of 8 times as many units."""
     output: Literal["squared_error", "gaussian", "bernoulli"] = "squared_error"
     """What the decoder says of an image: its pixels; their means and one deviation for all, which
-    is learned; or the probability that a pixel is white."""
+    is learned; or the probability that a pixel is white, for images that are black and white."""
     noise: float = 0.0
     """Deviation of the Gaussian noise that is added to what the encoder gets, of pixels in [0, 1];
     above 0 makes a denoiser, judged by what it removes."""

@@ -17,7 +17,9 @@ which the two circle around each other.
 
 Each update moves both networks at once, by the same latents, each by the gradient of its own loss
 alone. What is judged and handed over is a moving average of G's parameters, which the game's
-circles do not reach (Yazici et al. 2019).
+circles do not reach (Yazici et al. 2019). Deviations: of wgan_gp the discriminator makes one step
+for each of the generator (five in Gulrajani et al. 2017), and slopes are those at images as the
+discriminator sees them, distorted where there is an augmentation.
 Shapes: B images in a batch (on one device), H, W, C of an image, Z numbers in a latent.
 """
 
@@ -593,7 +595,8 @@ def of_points(data: Points, made: ImageGenerator, judging: Judging) -> Evaluatio
     headline = Headline("eval/share_near")
     protocol = {"modes": len(data.centers), "deviation": data.deviation, "samples": count}
     against = "true points"
-    return Evaluation(headline, scores, baselines, drawn, against, protocol)
+    told = "eval/modes", "eval/mode_deviation", "eval/mode_kl"
+    return Evaluation(headline, scores, baselines, drawn, against, protocol, told)
 
 
 def in_parts(

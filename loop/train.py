@@ -728,7 +728,7 @@ class _Session:
         if missing:
             result["missing"] = missing
         member.folder.write_json("result.json", result)
-        told = ", ".join(_told(result, baselines, self.headline.name))
+        told = ", ".join(_told(result, baselines, self.headline.name, evaluation.told))
         done = f"{self.step:,} {self.plan.unit.replace('_', ' ')}"
         self.report.say(f"{told} after {done}: {path}")
         return Result(result, path, learned)
@@ -836,17 +836,22 @@ def _is_finite(leaf: np.ndarray) -> bool:
     return not jax.dtypes.issubdtype(leaf.dtype, np.inexact) or bool(np.isfinite(leaf).all())
 
 
-def _told(result: Mapping[str, Any], baselines: dict[str, float], headline: str) -> Iterator[str]:
-    """The headline with the baselines of its measure; where it has none, the measures that have."""
+def _told(
+    result: Mapping[str, Any], baselines: dict[str, float], headline: str, others: Sequence[str]
+) -> Iterator[str]:
+    """The headline with the baselines of its measure, then other measures that are to be told.
+
+    Where the headline has no baseline, so are the measures that have.
+    """
     names = [headline]
     if not _beside(baselines, headline):
-        names += [name for name in result if name != headline and name.startswith("eval/")]
-    for name in names:
+        names += [name for name in result if name.startswith("eval/") and _beside(baselines, name)]
+    for name in dict.fromkeys([*names, *others]):
         beside = [f"{label} {value:.4g}" for label, value in _beside(baselines, name).items()]
         compared = f" ({', '.join(beside)})" if beside else ""
         value = result.get(name)
         shown = f"{value:.4g}" if isinstance(value, float) else "unknown"
-        if beside or name == headline:
+        if name == headline or name in result:
             yield f"{name} {shown}{compared}"
 
 

@@ -1,5 +1,7 @@
 """Black and white of grays: drawn once, by their probability, and known by a hash."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,14 @@ def test_static_images_are_white_as_often_as_they_are_bright(grays):
         np.testing.assert_allclose(shares, grays.train.images[:, 0, 0, 0] / 255, atol=0.05)
     assert (found.train.images != found.test.images).any()
     assert found.train.labels is grays.train.labels
+
+
+def test_images_for_probes_are_drawn_too(grays):
+    """The judge of generated images learns from them, where those for training have no labels."""
+    unlabeled = dataclasses.replace(grays, train=Split(grays.train.images, None), probe=grays.test)
+    found = binarized.load(unlabeled, "static")
+    assert binarized.are_binary(found.labeled)
+    assert (found.labeled.images != found.test.images).any()
 
 
 def test_the_draw_is_always_the_same_and_its_hash_is_its_own(grays):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from missing_bits.data import digits
+from missing_bits.data.images import Split
 from missing_bits.errors import UserError
 from missing_bits.eval import fresh, generated, judge
+from missing_bits.eval.frechet import between, gaussian
 from missing_bits.eval.generated import Judged, Judging
 
 DATA = digits.load()
@@ -67,6 +69,18 @@ def test_what_was_memorized_is_nearer_than_what_was_not(found):
     assert found["real"]["eval/nearest_distance"] == 0  # these are training images
     assert 0 < found["baselines"]["baseline/test_nearest_distance"] < 0.2
     assert found["noise"]["eval/nearest_distance"] > 0.2
+
+
+def test_halves_are_alike_whatever_the_order_of_the_file():
+    """With two classes in turn, every second image would be of the same one."""
+    of_class = [np.flatnonzero(DATA.train.labels == label)[:100] for label in (0, 1)]
+    in_turn = np.stack(of_class, axis=1).ravel()
+    split = Split(DATA.train.images[in_turn], DATA.train.labels[in_turn])
+    judged = Judged(dataclasses.replace(DATA, train=split), FEW)
+    even, odd = judged._features[::2], judged._features[1::2]
+    of_classes = between(gaussian(even), gaussian(odd))
+    halves = judged.baselines(jax.random.key(0))["baseline/halves_frechet_distance"]
+    assert halves < 0.5 * of_classes
 
 
 def test_dear_measures_are_taken_at_last_alone(judged):

@@ -1,5 +1,6 @@
 """Generators in files: they come back as they were, and what is damaged or misused is refused."""
 
+import errno
 import json
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from missing_bits import handover, run
+from missing_bits import handover, memory, run
 from missing_bits.errors import UserError
 from missing_bits.generative import generators
 from missing_bits.generative.generators import ImageGenerator
@@ -137,7 +138,8 @@ def test_a_picture_and_a_file_of_samples(runs, tmp_path, capsys):
         picture.verify()
     assert sample("--from", runs / "line", f"--out={tmp_path / 'line.png'}") == 0
     out = f"--out={tmp_path / 'a.npz'}"
-    assert sample("--from", runs / "classes", out, "--num=600", "--class=dog", "--seed=4") == 0
+    of_dogs = "--num=600", "--class=dog", "--seed=4"
+    assert sample("--from", runs / "classes", out, *of_dogs, "--probabilities") == 0
     found = np.load(tmp_path / "a.npz")
     assert found["images"].shape == (600, 8, 8, 3)
     assert found["images"].dtype == np.uint8
@@ -146,9 +148,45 @@ def test_a_picture_and_a_file_of_samples(runs, tmp_path, capsys):
     z = jax.random.normal(jax.random.key(4), (600, 1, 5))[:, 0]
     expected = np.rint(255 * np.asarray(loaded(z, np.full(600, 1))))
     np.testing.assert_allclose(found["images"], expected, atol=1)
+    assert sample("--from", runs / "classes", out, *of_dogs) == 0
+    drawn = np.load(tmp_path / "a.npz")["images"]
+    assert set(np.unique(drawn)) == {0, 255}, "a model of black and white draws it"
+    # The mean of 115,200 independent bits.
+    assert drawn.mean() == pytest.approx(expected.mean(), abs=4 * 128 / np.sqrt(drawn.size))
     file = runs / "points" / "generator" / "seed0.safetensors"
     assert sample("--from", file, out, "--num=5") == 0
     assert np.load(tmp_path / "a.npz")["points"].shape == (5, 2)
+
+
+def test_a_file_stays_as_it_was_until_another_is_whole(runs, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "a.npz"
+    assert sample("--from", runs / "images", f"--out={out}", "--num=2") == 0
+    before = out.read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert sample("--from", runs / "images", f"--out={out}", "--num=3") != 0
+    assert "No space left" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("images", ["--num=9000000"], "--num=9000000 needs"),
+        ("points", ["--probabilities"], "--probabilities is for models of black and white"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, options, told, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "available", lambda: 1 << 30)
+    out = tmp_path / "a.npz"
+    assert sample("--from", runs / name, f"--out={out}", *options) != 0
+    assert told in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_interpolations_begin_and_end_with_draws(runs, tmp_path):

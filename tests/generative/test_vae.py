@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 import scipy.stats
 
 from missing_bits import options
@@ -127,6 +128,23 @@ def test_one_importance_sample_is_the_bound_of_monte_carlo(one_latent):
     expected = networks.log_likelihood(Learned(params, {}), x, z, None)
     expected += variational.log_ratio(q, z)
     np.testing.assert_allclose(-loss, expected[0, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_several_importance_samples_are_averaged_as_weights_not_as_logarithms(one_latent, beta):
+    """Burda et al. 2016, equation 8: log (1 / K) sum_k p(x | z_k) (p(z_k) / q(z_k | x))^beta."""
+    networks, params, x, _, _ = one_latent
+    method = made(options.make(Config, latent=1, importance_samples=3, beta=beta), networks)
+    noise = jnp.array([-2.0, 0.1, 1.5]).reshape(3, 1, 1)
+    loss, _ = method.loss(params, {}, x, None, noise)
+    q = networks.posterior(Learned(params, {}), x, None)
+    logs = []
+    for one in noise:
+        z = q.at(one[None])
+        log_p = networks.log_likelihood(Learned(params, {}), x, z, None)
+        logs.append(float((log_p + beta * variational.log_ratio(q, z))[0, 0]))
+    assert -loss == pytest.approx(scipy.special.logsumexp(logs) - math.log(3), rel=1e-5)
+    assert -loss > np.mean(logs) + 0.01
 
 
 def test_a_linear_one_reaches_the_likelihood_of_probabilistic_components(optimized):

@@ -110,10 +110,15 @@ CASES = {
     "infomax": Case("infomax"),
     "autoencoder": Case("autoencoder"),
     "denoiser": Case("denoiser", {"network": "full_resolution"}),
-    "vae": Case("vae", marked=("optimizer.learning-rate", "beta", "free-bits")),
+    # Free bits count only where a latent's divergence, over all devices, is below them.
+    "vae": Case("vae", {"free_bits": 0.5}, marked=("optimizer.learning-rate", "beta", "free-bits")),
     "gan": Case(
         "gan",
-        {"conditional": True},
+        {
+            "conditional": True,
+            "discriminator_norm": "spectral",
+            "augmentation": ("translation", "cutout"),
+        },
         inert=("gradient-penalty",),
         marked=("optimizer.learning-rate", "r1-weight", "r1-end", "discriminator-rate"),
     ),
