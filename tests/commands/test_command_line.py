@@ -148,6 +148,11 @@ def test_a_file_may_write_whole_numbers_with_an_exponent(parse, tmp_path):
     assert parse(f"--config={tmp_path / 'mine.toml'}")[0].beside.updates == 30
 
 
+def test_a_large_whole_number_keeps_its_digits():
+    config, _ = parse_dqn("--replay-capacity=12345678901234567890")
+    assert config.replay_capacity == 12345678901234567890
+
+
 def test_whole_numbers_may_be_written_with_an_exponent(parse):
     config, run = parse("--updates=1e3", "--run.log-period", "2.5e2", "--run.seed=7e0")
     assert config.beside.updates == 1000

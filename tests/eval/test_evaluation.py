@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from missing_bits.eval.evaluation import Evaluation, Headline
+from missing_bits.loop import train
 
 KEY = jax.random.key(0)
 
@@ -66,6 +67,16 @@ def test_what_joined_evaluations_compare_with_is_told_together():
     assert plain.join(scoring("d")).against == ""
     assert plain.join(*told).against == "some b, some c"
     assert told[0].of(lambda learned: learned).headed("eval/x").against == "some b"
+
+
+def test_the_last_line_tells_what_all_of_them_want_told():
+    one = dataclasses.replace(scoring("one"), told=("eval/one_dear", "baseline/judge"))
+    other = dataclasses.replace(scoring("other"), told=("eval/other_dear", "eval/never_made"))
+    joined = one.join(other).at_last().drawing(lambda *_: None)
+    scores = joined.scores(3, KEY, True)
+    baselines = {"baseline/random_one": 1.0, "baseline/random_other": 2.0, "baseline/judge": 0.5}
+    line = ", ".join(train._told(scores | baselines, baselines, "eval/one", joined.told))
+    assert line == ("eval/one 3 (random 1), eval/one_dear 6, baseline/judge 0.5, eval/other_dear 6")
 
 
 def test_two_evaluations_may_not_give_one_name():
