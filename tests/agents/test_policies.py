@@ -165,7 +165,7 @@ def changed(run, path, card=None, tensors=None):
         ("head", "implicit"),
         ("quantiles", 1 << 30),
         ("atoms", 1 << 30),
-        ("value_low", 100.0),
+        ("value_low", 200.0),
         ("dueling", True),
         ("noisy", 0.5),
         ("noisy", -1.0),

@@ -103,14 +103,14 @@ def test_the_last_line_tells_what_there_is_to_compare():
     """The headline's baselines, or where it has none those of other measures."""
     result = {"exp": "vae", "eval/elbo": -90.0, "eval/kl": 9.0, "eval/log_likelihood": -88.25}
     baselines = {"baseline/mixture_log_likelihood": -110.0}
-    assert list(loop._told(result, baselines, "eval/elbo")) == [
+    assert list(loop._told(result, baselines, "eval/elbo", ())) == [
         "eval/elbo -90",
         "eval/log_likelihood -88.25 (mixture -110)",
     ]
-    assert list(loop._told(result, baselines, "eval/log_likelihood")) == [
+    assert list(loop._told(result, baselines, "eval/log_likelihood", ())) == [
         "eval/log_likelihood -88.25 (mixture -110)"
     ]
-    assert list(loop._told({}, {}, "eval/elbo")) == ["eval/elbo unknown"]
+    assert list(loop._told({}, {}, "eval/elbo", ())) == ["eval/elbo unknown"]
 
 
 @every_toy
