@@ -100,7 +100,8 @@ class NoisyLinear(hk.Module):
 
 
 def _signed_root(x: jax.Array) -> jax.Array:
-    return jnp.sign(x) * jnp.sqrt(jnp.abs(x))
+    # The barrier: else XLA takes the root anew for every weight rather than for every input.
+    return jax.lax.optimization_barrier(jnp.sign(x) * jnp.sqrt(jnp.abs(x)))
 
 
 class Shape(NamedTuple):
