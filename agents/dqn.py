@@ -63,6 +63,9 @@ class Config:
     """Budget, in environment steps."""
     hidden_sizes: tuple[int, ...] = (120, 84)
     """Widths of the hidden layers, in units; for images, of the head after the convolutions."""
+    scaled: bool = True
+    """Scale features that have bounds to [-1, 1], as suits bounds that are reached; otherwise they
+    stay as they are. Images are always scaled."""
     learning_rate: float = row(2e-3)
     """Adam's step size at the first update."""
     learning_rate_end: float = row(0.0)
@@ -135,7 +138,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "value_low": -20.0,
         "value_high": 200.0,
     },
-    "Acrobot-v1": {**_ALONE, "env_steps": 100_000, "replay_capacity": 100_000},
+    "Acrobot-v1": {
+        **_ALONE,
+        "env_steps": 100_000,
+        "scaled": False,  # its velocities stay far below their bounds
+        "replay_capacity": 100_000,
+    },
     "MountainCar-v0": {
         **_ALONE,
         "env_steps": 150_000,
@@ -229,7 +237,7 @@ class DQN:
         free = ("envs", "double", "huber", "learning_rate_end", "discount", "epsilon_final")
         free += ("head", "value_low", "value_high", "dueling", "noisy", "prioritized")
         free += ("priority_exponent", "priority_correction", "munchausen", "munchausen_scale")
-        free += ("explore_exponent", "atoms")
+        free += ("explore_exponent", "atoms", "scaled")
         positive = [field.name for field in fields(config) if field.name not in free]
         require_positive(config, *positive)
         require_between(config, 0, 1, "discount", "target_tau", "epsilon_final")
@@ -278,6 +286,7 @@ class DQN:
         policy = policies.of_network(
             envs.observation_space,
             envs.num_actions,
+            config.scaled,
             hidden_sizes=config.hidden_sizes,
             head=config.head,
             quantiles=config.quantiles,

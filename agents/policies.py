@@ -50,8 +50,8 @@ class QPolicy:
     observation_dtype: str
     """As the environment gives them, such as "uint8"."""
     low: tuple[float | None, ...]
-    """Lower bounds of an observation's numbers, in their order; None for none. One stands for all
-    where all are the same."""
+    """Lower bounds of an observation's numbers, by which they are scaled, in their order; None for
+    none. One stands for all where all are the same."""
     high: tuple[float | None, ...]
     """Upper bounds likewise."""
     num_actions: int
@@ -223,20 +223,26 @@ class QPolicy:
 _KINDS = {"q_network": QPolicy}
 
 
-def of_network(space: gym.spaces.Box, num_actions: int, **settings: Any) -> QPolicy:
+def of_network(
+    space: gym.spaces.Box, num_actions: int, scaled: bool = True, **settings: Any
+) -> QPolicy:
     """The policy of a network for the observations of an environment.
 
     Args:
       space: of the observations. Bounds of a million and more count as none, as they do for the
         network.
       num_actions: A.
+      scaled: whether the bounds of vectors count, by which the network scales them; those of images
+        always do.
       settings: further fields of `QPolicy`.
     """
+    unbounded = (None,)
+    counts = scaled or len(space.shape) > 1
     return QPolicy(
         tuple(map(int, space.shape)),
         space.dtype.name,
-        _bounds(space.low),
-        _bounds(space.high),
+        _bounds(space.low) if counts else unbounded,
+        _bounds(space.high) if counts else unbounded,
         num_actions,
         **settings,
     )

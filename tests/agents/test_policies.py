@@ -105,6 +105,28 @@ def test_bounds_of_which_some_are_missing():
     assert json.loads(json.dumps(dataclasses.asdict(policy)))["low"][1:] == [None, None]
 
 
+def test_vectors_stay_as_they_are_where_that_is_asked_for():
+    """Acrobot's velocities reach 28 but seldom: scaled by that a network hardly sees them."""
+    scaled = agent_of("dqn", {"env": "jax/MountainCar-v0"})
+    plain = agent_of("dqn", {"env": "jax/MountainCar-v0", "scaled": False})
+    assert scaled.policy.low != (None,)
+    assert plain.policy.low == plain.policy.high == (None,)
+    params = plain.policy.init(jax.random.key(0))
+    car = np.float32([[-0.5, 0.01]])
+    low, high = np.float32(scaled.policy.low), np.float32(scaled.policy.high)
+    q_plain, q_scaled = (
+        agent.policy.network().apply(params, None, x, None)
+        for agent, x in ((plain, (2 * car - low - high) / (high - low)), (scaled, car))
+    )
+    np.testing.assert_allclose(q_plain, q_scaled, rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_always_scaled():
+    space = gym.spaces.Box(0, 255, (8, 8, 1), np.uint8)
+    policy = policies.of_network(space, 2, scaled=False, hidden_sizes=(4,))
+    assert (policy.low, policy.high) == ((0.0,), (255.0,))
+
+
 @pytest.mark.parametrize(("seed", "loaded_seed"), [(None, 3), (3, 3), (10, 10)])
 def test_seeds_and_the_card(run, seed, loaded_seed):
     loaded = policies.load(run, seed)
