@@ -154,6 +154,23 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESETS |= {f"jax/{name}": settings for name, settings in PRESETS.items()}  # the same games
 PRESETS["jax/CartPole-v1"] = _ALONE
+PRESETS["LunarLander-v3"] = {
+    "num_envs": 8,
+    "eval_episodes": 32,  # of up to a thousand steps
+    "env_steps": 300_000,
+    "hidden_sizes": (256, 256),
+    "scaled": False,
+    "learning_rate": 6.3e-4,
+    "huber": True,
+    "value_low": -300.0,
+    "value_high": 300.0,
+    "batch_size": 64,
+    "replay_capacity": 100_000,
+    "learning_starts": 1_000,
+    "train_period": 4,
+    "target_period": 4,
+    "epsilon_decay_steps": 36_000,
+}
 _MINATAR = {
     "num_envs": 8,
     "env_steps": 500_000,
