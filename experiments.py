@@ -81,7 +81,7 @@ def _dqn(
 EXPERIMENTS = {
     "dqn": Row(
         "missing_bits.agents.dqn:DQN",
-        "Deep Q-network, optionally double (Mnih 2015, van Hasselt 2016)",
+        "Deep Q-network, double by default (Mnih 2015, van Hasselt 2016)",
         "CartPole-v1",
     ),
     "double_dqn": _dqn(

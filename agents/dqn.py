@@ -8,10 +8,11 @@ minute and ends above 475, of 500 (docs/results/).
 
 Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly updated copy of the
 network (Mnih et al. 2015, algorithm 1). The double estimator lets the online network choose the
-action that the target values (van Hasselt et al. 2016, equation 4). Deviations from the paper, all
-but the last of them settings: Adam for RMSProp, n-step returns, soft target updates, a linear
-learning-rate decay; bounded features are scaled to [-1, 1]. The gradients of two streams are not
-scaled by 1 / sqrt(2), as Wang et al. do.
+action that the target values (van Hasselt et al. 2016, equation 4). Deviations from the papers:
+Adam for RMSProp; as settings, n-step returns, soft target updates, a linear learning-rate decay,
+bounded features scaled to [-1, 1]. The gradients of two streams are not scaled by 1 / sqrt(2), as
+Wang et al. do. IQN acts by as many quantiles as it learns from (--quantiles), and by evenly spaced
+ones when it is judged. Environments that step together share a draw of noise.
 
 The other parts: two streams (Wang et al. 2016), layers with noise (Fortunato et al. 2018), a
 distribution in place of the value (losses/values.py), prioritized replay (replay/prioritized.py),
@@ -87,9 +88,9 @@ class Config:
     atoms: int = 51
     """Returns of the categorical head, evenly spread from the lowest to the highest."""
     value_low: float = -100.0
-    """Lowest return of the categorical head."""
+    """Lowest return of the categorical head, to which lower ones are raised."""
     value_high: float = 100.0
-    """Highest return of the categorical head."""
+    """Highest return of the categorical head, to which higher ones are lowered."""
     dueling: bool = False
     """Streams for the state's value and the actions' advantages."""
     noisy: float = 0.0
@@ -123,7 +124,8 @@ class Config:
     target_tau: float = row(0.02)
     """Share of the online parameters that a target update takes, above 0 to 1 (1 copies them)."""
     epsilon_final: float = row(0.05)
-    """Probability of a random action after the decay, from 1 at the start."""
+    """Probability of a random action after the decay, from 1 at the start; with
+    --explore-exponent, of a random action that begins: several times as many steps are random."""
     epsilon_decay_steps: int = 10_000
     """Environment steps over which epsilon falls, linearly."""
 
@@ -262,8 +264,9 @@ class DQN:
         require_between(config, 0, 1, "munchausen_scale")
         require_between(config, 1, values.MOST, "quantiles")
         require_between(config, 2, values.MOST, "atoms")
-        not_negative = ("learning_rate_end", "noisy", "explore_exponent")
+        not_negative = ("learning_rate_end", "explore_exponent")
         require_between(config, 0, float("inf"), *not_negative)
+        require_between(config, 0, policies.MOST_NOISE, "noisy")
         require(
             config.explore_exponent == 0 or config.explore_exponent > 1,
             f"--explore-exponent is {config.explore_exponent}; it must be 0 or above 1.",

@@ -29,6 +29,7 @@ from missing_bits.losses import values
 from missing_bits.nets import q_networks
 
 _DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "float16", "float32", "float64"]
+MOST_NOISE = 1_000
 _LARGEST = {
     "observation_size": 1 << 24,
     "hidden_layers": 100,
@@ -113,7 +114,10 @@ class QPolicy:
             bool((low <= high).all()),
             "A policy's lower bounds are not all below its upper ones.",
         )
-        require(self.noisy >= 0, f"A policy's noise is {self.noisy}; it must be at least 0.")
+        require(
+            0 <= self.noisy <= MOST_NOISE,
+            f"A policy's noise is {self.noisy}; it must lie between 0 and {MOST_NOISE:,}.",
+        )
         values.check_categorical(self.value_low, self.value_high, self.atoms)
         self.value_head()
         self.network()
@@ -216,8 +220,13 @@ class QPolicy:
                 f"The observations are integers from {found.min()} to {found.max()}; this policy "
                 "takes bytes.",
             )
-        require(bool(np.isfinite(found).all()), "The observations hold NaN or infinite numbers.")
-        return jnp.asarray(found.astype(self.dtype))
+        with np.errstate(over="ignore"):
+            cast = found.astype(self.dtype)
+        require(
+            bool(np.isfinite(cast).all()),
+            "The observations hold NaN or infinite numbers, or some beyond float32.",
+        )
+        return jnp.asarray(cast)
 
 
 _KINDS = {"q_network": QPolicy}

@@ -80,14 +80,21 @@ def export(policy: "Loaded", path: Path) -> None:
     """Writes a policy as a serialized function, and its card as JSON beside it.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: the file cannot be written, or something else would be lost.
     """
     from missing_bits import handover
     from missing_bits.agents import policies
 
+    card = path.with_suffix(".json")
+
     require(
         path.suffix not in ("", ".json", ".safetensors") and path.parent.is_dir(),
         f"--export={path}: name a file such as policy.bin in a folder that is there.",
+    )
+    require(
+        path.exists() == card.exists(),
+        f"--export={path} writes {path.name} and {card.name}, but there is only one of them, of "
+        "something else. Name another file.",
     )
     try:
         path.write_bytes(policies.export(policy))
@@ -96,7 +103,7 @@ def export(policy: "Loaded", path: Path) -> None:
         raise UserError(
             f"--export={path} cannot be written: {error.strerror}. {remedy(error)}"
         ) from error
-    print(f"Policy: {path}, what it is: {path.with_suffix('.json')}")
+    print(f"Policy: {path}, what it is: {card}")
 
 
 class Played(NamedTuple):
@@ -230,7 +237,8 @@ def environment(policy: "Loaded", config: Config) -> "Envs":
         env=config.env or told.env,
         env_kwargs=config.env_kwargs or kwargs,
         wrappers=config.wrappers or (() if is_other else told.wrappers),
-        eval_steps=told.cut_at or 0,
+        # Another environment may have no end of its own, and the protocol tells of the cut.
+        eval_steps=told.cut_at or Envs().eval_steps,
         eval_epsilon=told.epsilon,
     )
     for code in envs.modules():

@@ -105,10 +105,11 @@ class Contract:
         if not outside.any():
             return ""
         first = tuple(int(i) for i in np.argwhere(outside)[0])
+        are_features = observation.ndim == 1
         return (
             f"observations leave the bounds of its observation_space, by which they are scaled: "
             f"{observation[first]} lies outside [{space.low[first]}, {space.high[first]}]. Declare "
-            "bounds that hold"
+            f"bounds that hold{', or leave features as they are (--no-scaled)' * are_features}"
         )
 
     def _converted(self, given: Any) -> Any:

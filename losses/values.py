@@ -26,6 +26,8 @@ NAMES = ("scalar", "categorical", "quantile", "implicit")
 """Of the heads."""
 MOST = 1 << 16
 """Atoms or quantiles that a head may have."""
+MOST_RETURN = 1e9
+"""How far from 0 the returns of the categorical head may lie; a policy's card holds no more."""
 
 
 class Errors(NamedTuple):
@@ -242,6 +244,11 @@ def check_categorical(low: float, high: float, atoms: int) -> None:
         low < high and atoms >= 2,
         f"--value-low={low}, --value-high={high} and --atoms={atoms} describe no range of returns: "
         "low must be below high, with at least 2 atoms.",
+    )
+    require(
+        max(abs(low), abs(high)) <= MOST_RETURN,
+        f"--value-low={low} and --value-high={high} must lie within {MOST_RETURN:,.0f} of 0; scale "
+        "the rewards in a wrapper of the environment.",
     )
     known = np.finfo(np.float32)
     span = high - low

@@ -1,11 +1,12 @@
 """Settings of runs in words: what differs from the defaults, and the command that repeats a run."""
 
+import functools
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from missing_bits import options
-from missing_bits.experiments import EXPERIMENTS
+from missing_bits.experiments import EXPERIMENTS, find
 from missing_bits.loop.config import RunConfig
 from missing_bits.results.folders import Run
 
@@ -17,20 +18,28 @@ def changed(run: Run) -> dict[str, Any]:
 
     Of a run that does not say which they are (an older version's), none.
     """
+    if run.options is None:
+        return {}
+    chosen = dict(run.options)
     row = EXPERIMENTS.get(run.exp)
-    fields = {**row.settings, **row.parts} if row else {}
-    of_row = {name.replace("_", "-"): value for name, value in fields.items()}
-    found = {
-        name: value
-        for name, value in (run.options or {}).items()
-        if name != run.subject and value != of_row.get(name)
-    }
-    # What is the method's default, and not that of the table's row.
-    for name, value in of_row.items():
-        mine = run.value(name)
-        if mine not in (None, value):
-            found[name] = mine
-    return found
+    if row and (row.settings or row.parts):
+        # They are told by what differs from the method's defaults, and the row has its own.
+        defaults = _defaults(run.exp, run.task)
+        mine = {name: run.value(name) for name in defaults}
+        others = {name: value for name, value in chosen.items() if name not in defaults}
+        own = {n: value for n, value in mine.items() if value not in (None, defaults[n])}
+        chosen = own | others
+    return {name: value for name, value in chosen.items() if name != run.subject}
+
+
+@functools.cache
+def _defaults(exp: str, task: str) -> dict[str, Any]:
+    """All options of a row of the table as they are by default for an environment or data set.
+
+    The method is imported for its presets.
+    """
+    config = find(exp).config(task)
+    return options.flat(options.to_json(config), type(config))
 
 
 def word(name: str, value: Any) -> str:

@@ -212,7 +212,8 @@ def test_nothing_is_learned_before_learning_starts(programs):
         ({"learning_starts": 5, "num_envs": 8}, "--learning-starts is 5"),
         ({"head": "categorical", "atoms": -5}, "--atoms is -5; it must lie between 2 and 65536"),
         ({"head": "quantile", "quantiles": 10**7}, "--quantiles is 10000000; it must lie between"),
-        ({"noisy": -1.0}, "--noisy is -1.0; it must be at least 0"),
+        ({"noisy": -1.0}, "--noisy is -1.0; it must lie between 0 and 1000"),
+        ({"value_high": 3e9}, "must lie within 1,000,000,000 of 0"),  # else no file would hold it
         ({"priority_exponent": 20.0}, "--priority-exponent is 20.0; it must lie between 0 and 1"),
         ({"vectorization": "fast"}, "--vectorization=fast"),
         ({"vectorization": "async"}, "JAX-native"),

@@ -191,6 +191,8 @@ def changed(run, path, card=None, tensors=None):
         ("dueling", True),
         ("noisy", 0.5),
         ("noisy", -1.0),
+        ("noisy", 2e9),
+        ("value_high", 2e9),
         ("run", "rm"),
     ],
 )
@@ -251,6 +253,7 @@ def test_missing_and_torn_files(run, tmp_path):
         (VECTORS.astype(str), "are of type <U"),
         (VECTORS.astype(complex), "are of type complex"),
         (np.where(VECTORS > 1, np.nan, VECTORS), "hold NaN or infinite numbers"),
+        (np.where(VECTORS > 1, 1e39, VECTORS.astype(float)), "or some beyond float32"),
         ([[1, 2, 3, 4], [1, 2]], "are of different shapes"),
     ],
 )

@@ -197,6 +197,25 @@ def test_an_export(learned, tmp_path, capsys):
     np.testing.assert_array_equal(exported.call(observations), loaded(observations))
 
 
+def test_an_export_replaces_an_export_and_nothing_else(learned, tmp_path, capsys):
+    says(capsys, f"--from={learned}", f"--export={tmp_path}/config.bin")
+    says(capsys, f"--from={learned}", f"--export={tmp_path}/config.bin")
+    (tmp_path / "config.bin").unlink()  # as in the folder of a run
+    card = (tmp_path / "config.json").read_bytes()
+    words = "writes config.bin and config.json, but there is only one of them"
+    refuses(capsys, [f"--from={learned}", f"--export={tmp_path}/config.bin"], words)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_bytes() == card
+
+
+def test_an_environment_without_an_end_is_cut(learned):
+    """A run whose time limit came first tells of no cut; another environment may have no limit."""
+    policy = policies.load(learned)
+    assert policy.card["protocol"]["cut_at"] is None
+    found = play.environment(policy, play.Config("", env="jax/CartPole-v1"))
+    assert found.eval_steps == 27_000
+
+
 def refuses(capsys, arguments, *words):
     assert run.main(["play", *map(str, arguments)]) == 2
     said = capsys.readouterr()

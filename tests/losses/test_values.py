@@ -171,12 +171,18 @@ def test_no_surprise_is_below_zero(atoms):
 
 @pytest.mark.parametrize(
     ("low", "high", "atoms"),
-    [(0, 1e-40, 5), (1e10, 1e10 + 1, 5), (-3e38, 3e38, 5), (1, 2, 1 << 24)],
+    [(0, 1e-40, 5), (5e8, 5e8 + 1, 5), (1, 2, 1 << 24)],
 )
 def test_returns_that_float32_does_not_tell_apart_are_refused(low, high, atoms):
     with pytest.raises(UserError, match="float32 does not tell apart"):
         values.check_categorical(low, high, atoms)
     values.check_categorical(-1e6, 1e6, 51)
+
+
+@pytest.mark.parametrize("high", [1.1e9, 3e38, float("inf")])
+def test_returns_that_no_card_would_hold_are_refused(high):
+    with pytest.raises(UserError, match="must lie within 1,000,000,000 of 0; scale the rewards"):
+        values.check_categorical(0, high, 51)
 
 
 @pytest.mark.parametrize(("low", "high", "atoms"), [(1, 1, 5), (2, 1, 5), (0, 1, 1)])

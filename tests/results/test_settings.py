@@ -8,6 +8,7 @@ import pytest
 from missing_bits import options
 from missing_bits.agents import dqn
 from missing_bits.commands import command_line
+from missing_bits.experiments import find
 from missing_bits.loop.config import RunConfig
 from missing_bits.loop.train import train
 from missing_bits.results import folders, settings
@@ -73,6 +74,28 @@ def test_settings_of_the_tables_row_are_its_defaults(exp, chosen, changed, tmp_p
     config = options.make(finetune.Config, init_from="a run", **chosen)
     run = of(folder_of(tmp_path / "run", exp, config, "data", finetune.Config()))
     assert settings.changed(run) == {"init-from": "a run"} | changed
+    assert parsed(settings.command(run)).config == config
+
+
+@pytest.mark.parametrize(
+    ("exp", "task", "chosen", "changed"),
+    [
+        ("gat", "cora", {}, {}),  # a group of options
+        ("gat", "cora", {"optimizer": {"learning_rate": 0.1}}, {"optimizer.learning-rate": 0.1}),
+        ("rainbow", "jax/Breakout-v1", {}, {}),  # a preset beside settings of the row
+        ("rainbow", "jax/Breakout-v1", {"batch_size": 64}, {"batch-size": 64}),  # as the row has it
+        ("rainbow", "CartPole-v1", {"learning_rate": 2e-3}, {"learning-rate": 2e-3}),
+        ("iqn", "jax/Breakout-v1", {}, {}),  # a preset of the row
+    ],
+)
+def test_presets_and_settings_of_a_row_together(exp, task, chosen, changed, tmp_path):
+    found = find(exp)
+    subject = found.method.subject
+    config = options.replace(found.config(task), {subject: task, **chosen})
+    preset = getattr(found.module, "PRESETS", {}).get(task, {})
+    plain = options.make(found.module.Config, **preset)
+    run = of(folder_of(tmp_path / "run", exp, config, subject, plain))
+    assert settings.changed(run) == changed
     assert parsed(settings.command(run)).config == config
 
 
