@@ -194,10 +194,10 @@ def _to_x(dy: jax.Array, w: jax.Array, axes: _Axes) -> jax.Array:
         """Convolves dy, its places `stride` apart, with the turned kernel."""
         turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
         around = [(axis.kernel - 1 - axis.before, axis.kernel - 1 - axis.after) for axis in axes]
-        if any(axis.kernel > axis.places for axis in axes):
-            # Some of these, with places apart, end XLA's compiler and the process with it (JAX
-            # 0.12): it swaps the kernel and what is smaller. So zeros are put in beforehand, behind
-            # a barrier, as it would undo that.
+        if axes.stride != (1, 1) and any(axis.kernel > axis.places for axis in axes):
+            # Some of these end XLA's compiler and the process with it (JAX 0.12), which swaps the
+            # kernel and what is smaller. So zeros are put in beforehand, behind a barrier, as it
+            # would undo that.
             gaps = [(*both, axis.stride - 1) for both, axis in zip(around, axes, strict=True)]
             apart = lax.pad(dy, jnp.float32(0), [(0, 0, 0), *gaps, (0, 0, 0)])
             return _stock(lax.optimization_barrier(apart), turned, (1, 1), [(0, 0), (0, 0)])
