@@ -30,6 +30,7 @@ from missing_bits.nets import q_networks
 
 _DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "float16", "float32", "float64"]
 MOST_NOISE = 1_000
+"""Scale of the noise that a policy may have been trained with."""
 _LARGEST = {
     "observation_size": 1 << 24,
     "hidden_layers": 100,

@@ -86,7 +86,6 @@ def export(policy: "Loaded", path: Path) -> None:
     from missing_bits.agents import policies
 
     card = path.with_suffix(".json")
-
     require(
         path.suffix not in ("", ".json", ".safetensors") and path.parent.is_dir(),
         f"--export={path}: name a file such as policy.bin in a folder that is there.",

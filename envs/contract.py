@@ -105,11 +105,11 @@ class Contract:
         if not outside.any():
             return ""
         first = tuple(int(i) for i in np.argwhere(outside)[0])
-        are_features = observation.ndim == 1
+        unless = " unless --no-scaled is given" if observation.ndim == 1 else ""
         return (
-            f"observations leave the bounds of its observation_space, by which they are scaled: "
-            f"{observation[first]} lies outside [{space.low[first]}, {space.high[first]}]. Declare "
-            f"bounds that hold{', or leave features as they are (--no-scaled)' * are_features}"
+            f"observations leave the bounds of its observation_space, by which they are scaled"
+            f"{unless}: {observation[first]} lies outside [{space.low[first]}, "
+            f"{space.high[first]}]. Declare bounds that hold"
         )
 
     def _converted(self, given: Any) -> Any:
