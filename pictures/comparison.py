@@ -7,7 +7,7 @@ itself. In SVG for pages, ink takes the color of the text around it, and texts s
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +36,7 @@ class Curve(NamedTuple):
 
     letter: str
     label: str
+    seeds: int
     steps: np.ndarray  # [P]
     mean: np.ndarray  # [P]
     low: np.ndarray  # [P], of its interval
@@ -46,17 +47,19 @@ def curves(found: Sequence[Curve], title: str, metric: str, unit: str) -> Drawin
     """Learning curves with their intervals.
 
     Args:
-      found: the best first, `MOST` at most. Of more than a few only the letters are named.
+      found: the best first, `MOST` at most. More than a few are named in brief, without their
+        number of seeds.
       title: above them.
       metric: what they show.
       unit: of the budget.
     """
 
     def draw(axes: "Axes") -> None:
-        few = len(found) <= _FEW
         for curve, color in zip(found, canvas.COLORS, strict=False):  # fewer curves than colors
-            label = f"{curve.letter}: {curve.label}" if few else curve.letter
-            label = canvas.short(label, _LONGEST)
+            seeds = f" ({curve.seeds} seed{'s' if curve.seeds > 1 else ''})"
+            seeds = seeds if len(found) <= _FEW else ""
+            named = f"{curve.letter}: {curve.label}"
+            label = canvas.short(named, _longest(found) - len(seeds)) + seeds
             axes.plot(curve.steps, curve.mean, color=color, marker=".", markersize=4, label=label)
             axes.fill_between(
                 curve.steps, curve.low, curve.high, color=color, alpha=0.18, linewidth=0
@@ -87,9 +90,8 @@ def profiles(
     of_all = f" ({shown} of {len(found)})" if shown < len(found) else ""
 
     def draw(axes: "Axes") -> None:
-        longest = _LONGEST if len(found) <= _FEW else _LONGEST // 2
         for (label, (share, low, high)), color in zip(found.items(), canvas.COLORS, strict=False):
-            axes.plot(thresholds, share, color=color, label=canvas.short(label, longest))
+            axes.plot(thresholds, share, color=color, label=canvas.short(label, _longest(found)))
             axes.fill_between(thresholds, low, high, color=color, alpha=0.18, linewidth=0)
         axes.set(
             title=f"Performance profiles{of_all}",
@@ -208,6 +210,11 @@ def _thousands(x: float, _: int) -> str:
 
 def _short(x: float, _: int) -> str:
     return f"{x:g}"
+
+
+def _longest(found: Sized) -> int:
+    """Characters of a label, of which many stand in two columns."""
+    return _LONGEST if len(found) <= _FEW else _LONGEST * 3 // 5
 
 
 def _finish(axes: "Axes") -> None:

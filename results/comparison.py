@@ -21,7 +21,6 @@ from missing_bits.errors import require
 from missing_bits.eval import statistics
 from missing_bits.eval.statistics import Estimate, Profile
 from missing_bits.loop.folder import read_rows
-from missing_bits.pictures import canvas
 from missing_bits.pictures.comparison import Curve
 from missing_bits.results import protocols, references, settings
 from missing_bits.results.folders import Headline, Run, number
@@ -171,9 +170,10 @@ def curve(group: Group, task: Task) -> Curve | None:
         return None
     values = np.array([[points[step] for step in steps] for points in seeds.values()])  # [n, P]
     ends = np.array([statistics.interval(column) for column in values.T])  # [P, 2]
-    count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    label = f"{canvas.short(group.label, 30)} ({count})"
-    return Curve(group.letter, label, np.array(steps), values.mean(axis=0), ends[:, 0], ends[:, 1])
+    mean = values.mean(axis=0)
+    return Curve(
+        group.letter, group.label, len(seeds), np.array(steps), mean, ends[:, 0], ends[:, 1]
+    )
 
 
 def _task(

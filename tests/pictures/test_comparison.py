@@ -17,7 +17,7 @@ NAMESPACE = "{http://www.w3.org/2000/svg}"
 def curve(letter="A", label="defaults", height=1.0):
     steps = np.array([0, 500, 1000])
     mean = height * np.array([0.0, 0.5, 1.0])
-    return Curve(letter, label, steps, mean, mean - 0.1, mean + 0.1)
+    return Curve(letter, label, 3, steps, mean, mean - 0.1, mean + 0.1)
 
 
 def texts(svg):
@@ -39,14 +39,28 @@ def test_curves_name_themselves():
         [curve(), curve("B", "double")], "CartPole-v1", "eval/x_y", "env_steps"
     )
     said = texts(comparison.svg(draw))
-    assert {"CartPole-v1", "env steps", "x y", "A: defaults", "B: double", "1,000"} <= set(said)
+    assert {"CartPole-v1", "env steps", "x y", "1,000"} <= set(said)
+    assert {"A: defaults (3 seeds)", "B: double (3 seeds)"} <= set(said)
 
 
-def test_of_many_curves_the_letters_are_named():
-    many = [curve(chr(65 + i), "long words", i) for i in range(6)]
+def test_long_names_keep_the_number_of_seeds():
+    (said,) = [
+        text
+        for text in texts(
+            comparison.svg(comparison.curves([curve(label="w" * 99)], "t", "eval/x", "updates"))
+        )
+        if text.startswith("A")
+    ]
+    assert len(said) == 44
+    assert said.endswith("...wwww (3 seeds)")
+
+
+def test_many_curves_are_named_in_brief():
+    many = [curve(chr(65 + i), "words that are too long for it", i) for i in range(6)]
     said = texts(comparison.svg(comparison.curves(many, "t", "eval/x", "updates")))
-    assert {"A", "B", "F"} <= set(said)
-    assert not any("long" in text for text in said)
+    named = [text for text in said if "words" in text]
+    assert [text[:8] for text in named] == [f"{letter}: words" for letter in "ABCDEF"]
+    assert max(map(len, named)) <= 26
 
 
 @pytest.mark.parametrize(

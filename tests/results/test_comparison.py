@@ -191,7 +191,7 @@ def test_curves_are_means_over_seeds_where_all_have_a_figure(tmp_path):
     curve = comparison.curve(task.groups[0], task)
     assert curve.steps.tolist() == [1000]
     assert curve.mean.tolist() == [5.0]
-    assert curve.label == "dqn (3 seeds)"
+    assert (curve.label, curve.seeds) == ("dqn", 3)
 
 
 def test_a_run_without_rows_has_no_curve(tmp_path):
