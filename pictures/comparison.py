@@ -48,14 +48,17 @@ def curves(found: Sequence[Curve], title: str, metric: str, unit: str) -> Drawin
 
     Args:
       found: the best first, `MOST` at most. More than a few are named in brief, without their
-        number of seeds.
+        number of seeds. Colors go by labels: the same settings look alike on every task.
       title: above them.
       metric: what they show.
       unit: of the budget.
     """
 
     def draw(axes: "Axes") -> None:
-        for curve, color in zip(found, canvas.COLORS, strict=False):  # fewer curves than colors
+        by_label = sorted(found, key=lambda curve: (curve.label, curve.letter))
+        colors = dict(zip((curve.letter for curve in by_label), canvas.COLORS, strict=False))
+        for curve in found:
+            color = colors[curve.letter]
             seeds = f" ({curve.seeds} seed{'s' if curve.seeds > 1 else ''})"
             seeds = seeds if len(found) <= _FEW else ""
             named = f"{curve.letter}: {curve.label}"

@@ -63,6 +63,17 @@ def test_many_curves_are_named_in_brief():
     assert max(map(len, named)) <= 26
 
 
+def test_the_same_settings_have_the_same_color_on_every_task():
+    def colors(*labels):
+        named = [curve(chr(65 + i), label) for i, label in enumerate(labels)]
+        lines = drawn(comparison.curves(named, "t", "eval/x", "updates")).get_lines()
+        return {line.get_label()[3:]: line.get_color() for line in lines}
+
+    one = colors("dqn", "rainbow", "iqn")
+    assert len(set(one.values())) == 3
+    assert colors("rainbow", "iqn", "dqn") == one
+
+
 @pytest.mark.parametrize(
     "draw",
     [
