@@ -125,7 +125,6 @@ EXPERIMENTS = {
         _SMALL_STEPS,
         munchausen=True,
         double=False,
-        n_step=1,
     ),
     "barlow_twins": Row(
         "missing_bits.ssl.barlow_twins:BarlowTwins",

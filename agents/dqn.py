@@ -10,7 +10,8 @@ Q(s, a) is regressed on r_t + discount_t max_a Q'(s_t, a), where Q' is a slowly 
 network (Mnih et al. 2015, algorithm 1). The double estimator lets the online network choose the
 action that the target values (van Hasselt et al. 2016, equation 4). Deviations from the papers:
 Adam for RMSProp; as settings, n-step returns, soft target updates, a linear learning-rate decay,
-bounded features scaled to [-1, 1]. The gradients of two streams are not scaled by 1 / sqrt(2), as
+bounded features scaled to [-1, 1]. Munchausen with several steps adds the log probability of the
+first of their actions alone. The gradients of two streams are not scaled by 1 / sqrt(2), as
 Wang et al. do. IQN acts by as many quantiles as it learns from (--quantiles), and by evenly spaced
 ones when it is judged. Environments that step together share a draw of noise.
 
@@ -277,14 +278,13 @@ class DQN:
             for told, holds in {
                 "--head=categorical": config.head == "categorical",
                 "--double": config.double,
-                f"--n-step={config.n_step}": config.n_step > 1,
             }.items()
             if holds
         ]
         require(
             not (config.munchausen and astray),
-            f"--munchausen values actions by the target's own soft policy, one step ahead: it does "
-            f"not go with {' or '.join(astray)}. Use --no-double --n-step=1 and another head.",
+            f"--munchausen values actions by the target's own soft policy: it does not go with "
+            f"{' or '.join(astray)}. Use --no-double and another head.",
         )
         require_between(config, 0, 2**31 - 1, "env_steps")
         require_between(config, 1, config.replay_capacity, "batch_size")

@@ -96,6 +96,22 @@ class LossTest(chex.TestCase):
         )  # (Q(0, 0) + Q(1, 1)) / 2 = (1 + 0) / 2
 
 
+def test_munchausen_rewards_the_first_of_several_steps():
+    """In states 0 and 1 the target is even: log 1/2 is added, halved. What follows state 0 is worth
+    log(e^1 + e^5) = 5.018150; nothing follows state 1. Errors 1 - 0.346574 + 0.9 * 5.018150 - 1 =
+    4.169761 and -3 - 0.346574 - 0 = -3.346574; (4.169761^2 + 3.346574^2) / 2 / 2 = 7.146615."""
+    soft = {"munchausen": True, "munchausen_temperature": 1.0, "munchausen_scale": 0.5}
+    agent = make(**(SMALL | {"n_step": 3}), double=False, **soft)
+    loss, _ = agent.loss(table(ONLINE), table(TARGET), KEYS, drawn(BATCH))
+    np.testing.assert_allclose(loss, 7.146615, rtol=1e-6)
+
+
+@pytest.mark.parametrize("astray", [{"double": True}, {"double": False, "head": "categorical"}])
+def test_munchausen_goes_with_its_own_policy_alone(astray):
+    with pytest.raises(UserError, match="does not go with --"):
+        make(**SMALL, munchausen=True, **astray)
+
+
 def test_no_gradient_reaches_the_target():
     agent = make(**SMALL, double=True)
     grads = jax.grad(lambda target: agent.loss(table(ONLINE), target, KEYS, drawn(BATCH))[0])(
@@ -283,7 +299,10 @@ MEMBERS = {
     "c51": {"head": "categorical", "value_low": -2.0, "value_high": 6.0, "atoms": 41},
     "qr_dqn": {"head": "quantile", "quantiles": 8},
     "iqn": {"head": "implicit", "quantiles": 8},
-    "munchausen_dqn": {"munchausen": True, "double": False, "munchausen_scale": 0.0},
+    "munchausen_dqn": {
+        **{"munchausen": True, "double": False, "munchausen_scale": 0.0},
+        "n_step": 3,
+    },
     "rainbow": {
         **{"head": "categorical", "value_low": -2.0, "value_high": 6.0, "atoms": 41},
         **{"dueling": True, "prioritized": True, "noisy": 0.1, "n_step": 3},
