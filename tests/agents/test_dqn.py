@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from missing_bits import memory, options
+from missing_bits import experiments, memory, options
 from missing_bits.agents import exploration
 from missing_bits.agents.dqn import DQN, TINY, Config
 from missing_bits.envs.games.cartpole import CartPole
@@ -210,6 +210,10 @@ def test_nothing_is_learned_before_learning_starts(programs):
         ({"discount": 1.5}, "--discount is 1.5; it must lie between 0 and 1"),
         ({"hidden_sizes": (32, 0)}, "--hidden-sizes is 0"),
         ({"learning_starts": 5, "num_envs": 8}, "--learning-starts is 5"),
+        (
+            {"n_step": 10**5},
+            "at least 400002 \\(--num-envs=4 times --n-step=100000, and --train-per",
+        ),
         ({"head": "categorical", "atoms": -5}, "--atoms is -5; it must lie between 2 and 65536"),
         ({"head": "quantile", "quantiles": 10**7}, "--quantiles is 10000000; it must lie between"),
         ({"noisy": -1.0}, "--noisy is -1.0; it must lie between 0 and 1000"),
@@ -280,6 +284,9 @@ def test_it_finds_known_values(kind, values_found):
 
 
 MEMBERS = {
+    "dueling_dqn": {"dueling": True},
+    "prioritized_dqn": {"prioritized": True},
+    "noisy_dqn": {"noisy": 0.1},
     "c51": {"head": "categorical", "value_low": -2.0, "value_high": 6.0, "atoms": 41},
     "qr_dqn": {"head": "quantile", "quantiles": 8},
     "iqn": {"head": "implicit", "quantiles": 8},
@@ -289,6 +296,13 @@ MEMBERS = {
         **{"dueling": True, "prioritized": True, "noisy": 0.1, "n_step": 3},
     },
 }
+
+
+def test_no_member_is_left_out():
+    """`dqn`, which is double, is the one that finds known values above."""
+    rows = experiments.EXPERIMENTS.items()
+    family = {name for name, row in rows if row.where.endswith("agents.dqn:DQN")}
+    assert family == {"dqn", "double_dqn", *MEMBERS}
 
 
 @pytest.mark.parametrize("member", MEMBERS)
