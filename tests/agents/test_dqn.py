@@ -96,6 +96,26 @@ class LossTest(chex.TestCase):
         )  # (Q(0, 0) + Q(1, 1)) / 2 = (1 + 0) / 2
 
 
+def test_munchausen_by_hand():
+    """Temperature 1, scale 1/2, where the target says [1, 5] next and knows nothing before."""
+    settings = {"munchausen_temperature": 1.0, "munchausen_scale": 0.5}
+    agent = make(**SMALL | settings, munchausen=True, double=False)
+    loss, _ = agent.loss(table(ONLINE), table(TARGET), KEYS, drawn(BATCH))
+    # The action taken had probability 1/2: 1 - log(2) / 2 = 0.6534. What comes next, its entropy
+    # included, is worth log(e + e^5) = 5.0181: errors 0.6534 + 0.9 * 5.0181 - 1 = 4.1698 and
+    # -3 - log(2) / 2 - 0 = -3.3466; (4.1698^2 + 3.3466^2) / 2 / 2 = 7.1466.
+    assert float(loss) == pytest.approx(7.1466, abs=1e-3)
+
+
+def test_losses_count_by_their_weights():
+    """Errors are 4.5 and -3, as above: (0.5 * 4.5^2 / 2 + 0.25 * 3^2 / 2) / 2 = 3.09375."""
+    agent = make(**SMALL, double=False)
+    weighed = drawn(BATCH)._replace(weights=jnp.array([0.5, 0.25]))
+    loss, seen = agent.loss(table(ONLINE), table(TARGET), KEYS, weighed)
+    assert float(loss) == pytest.approx(3.09375)
+    np.testing.assert_allclose(seen.surprise, [4.5, 3.0])  # of the errors alone
+
+
 def test_no_gradient_reaches_the_target():
     agent = make(**SMALL, double=True)
     grads = jax.grad(lambda target: agent.loss(table(ONLINE), target, KEYS, drawn(BATCH))[0])(
