@@ -495,6 +495,26 @@ def test_the_correction_of_priorities_becomes_whole_at_the_end():
     assert shares == pytest.approx([1 / 12, 0.5, 1.0])
 
 
+def test_updates_give_what_they_drew_new_priorities():
+    config = options.make(Config, **TINY | {"env": "jax/CartPole-v1", "prioritized": True})
+    drive = Drive(DQN, config, [0])
+    drive.advance(12)
+    priority = np.asarray(jax.device_get(drive.running.state.replay.priority))
+    assert len(np.unique(priority[priority > 0])) > 10
+
+
+def test_the_agents_random_actions_last_until_an_episode_ends():
+    """Action 0 is greedy, and action 1 goes on, but for the second, whose episode has just begun."""
+    agent = make(**SMALL, explore_exponent=2.0, epsilon_final=0.0)
+    prefers_0 = table(TARGET - [[0.0, 9.0]])
+    goes_on = exploration.Persisting(jnp.array([1, 1]), jnp.array([5, 5]))
+    reset = jnp.array([False, True])
+    late = jnp.int32(10**9)
+    acted = agent.act(prefers_0, goes_on, BATCH.s_t, reset, late, KEYS[0])
+    np.testing.assert_array_equal(acted.action, [1, 0])
+    np.testing.assert_array_equal(acted.memory.left, [4, 0])
+
+
 def test_random_actions_last_as_zeta_says():
     """Durations of 20,000 environments: shares of n^-2; an episode's end ends them."""
     envs = 20_000
