@@ -215,15 +215,20 @@ def _check_tensors(file: Any, wanted: Mapping[str, Any], free: tuple[str, ...]) 
         (found - wanted.keys() - others, "it holds the unknown tensor"),
     ):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        expect(not names, f"{what} {min(names)[:80]}{more}" if names else "")
+        expect(not names, f"{what} {_shown(min(names))}{more}" if names else "")
     for name in sorted(found):
         tensor = file.get_slice(name)
         kind = tensor.get_dtype()
-        expect(kind == "F32", f"{name[:80]} is of type {kind}, not of float32")
+        expect(kind == "F32", f"{_shown(name)} is of type {kind}, not of float32")
         if name in wanted:
             shape = tuple(tensor.get_shape())
             like = wanted[name].shape
             expect(shape == like, f"{name} has the shape {shape}, not {like}")
+
+
+def _shown(name: str) -> str:
+    """A tensor's name in a message of one line, whatever the file calls it."""
+    return name[:80] if name.isprintable() else repr(name[:80])
 
 
 def file_in(folder: Path, what: str, seed: int | None, whose: str) -> Path:

@@ -293,8 +293,10 @@ class DQN:
         first = lanes * config.n_step + config.train_period
         require(
             first <= config.learning_starts <= config.env_steps,
-            f"--learning-starts is {config.learning_starts}; it must be at least {first}, and at "
-            f"most --env-steps={config.env_steps}.",
+            f"--learning-starts is {config.learning_starts}; it must be at least {first} "
+            f"(--num-envs={lanes} times --n-step={config.n_step}, and "
+            f"--train-period={config.train_period} more), and at most "
+            f"--env-steps={config.env_steps}.",
         )
         least = lanes * (2 * config.n_step + 4 * rows + 2)
         require_between(config, least, 2**31 - 1, "replay_capacity")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what is imported late, so that --help and mistakes are quic
     from missing_bits.envs.episodes import Drawing, Frame
 
 _PICTURES = 1_000  # of all episodes together
+_FEWEST = 2  # pictures of an episode: its start and its end
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ def main(arguments: list[str]) -> int:
     out = Path(config.out) if config.out else None
     if out is not None:
         check_out(out, (".gif", ".mp4"))
+        most = _PICTURES // _FEWEST
+        require(
+            config.episodes <= most,
+            f"--episodes is {config.episodes}; with --out, whose pictures are all kept until the "
+            f"end, there may be {most}.",
+        )
     from missing_bits.agents import policies
 
     policy = policies.load(config.run)
@@ -144,7 +151,7 @@ def play(policy: "Loaded", config: Config, out: Path | None) -> None:
     print(table.plain(_whose(policy.card)))
     protocol = {**found.protocol, "episodes": config.episodes}
     print(table.plain(f"protocol: {protocols.words(protocol)}"))
-    most = max(2, min(pictures.FRAMES, _PICTURES // config.episodes))
+    most = max(_FEWEST, min(pictures.FRAMES, _PICTURES // config.episodes))
     played = []
     with episodes.opened(envs.recipe(), drawing) as env:
         for i in range(config.episodes):

@@ -298,11 +298,11 @@ class Envs:
             return {}
         try:
             kwargs = json.loads(self.env_kwargs)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # numbers of too many digits, lists too deep
             kwargs = None
         require(
             isinstance(kwargs, dict),
-            f"--{prefix}env-kwargs={self.env_kwargs} is no JSON object; write one, such as "
+            f"--{prefix}env-kwargs={self.env_kwargs[:200]} is no JSON object; write one, such as "
             """'{"is_slippery": false}'.""",
         )
         for name in SET_HERE:

@@ -11,7 +11,8 @@ The rules, in the order of a step:
    from (it turns up), or in the one it goes to (it turns back the way it came). Else the game is
    over. The wall is rebuilt first if no brick is left.
 
-The ball starts below the wall at either side, by a fair draw. Nothing becomes harder with time.
+The ball starts in the wall's lowest row, where bricks hide it in pictures, at either side by a fair
+draw, and moves down. Nothing becomes harder with time.
 """
 
 from typing import NamedTuple

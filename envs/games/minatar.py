@@ -43,7 +43,8 @@ class MinAtar(FuncEnv):
       use_minimal_action_set: whether only those of the six actions count that do something.
 
     Raises:
-      ValueError: they are no probability and no truth values: text, say, is always true.
+      ValueError: they are no probability and no truth values: text, say, is always true. Python
+        counts true as 1, which is no probability here.
     """
 
     planes: ClassVar[tuple[str, ...]]
@@ -63,9 +64,9 @@ class MinAtar(FuncEnv):
     ) -> None:
         super().__init__()
         is_number = isinstance(sticky_action_prob, int | float)
-        if not (is_number and 0 <= sticky_action_prob <= 1):
+        if isinstance(sticky_action_prob, bool) or not (is_number and 0 <= sticky_action_prob <= 1):
             raise ValueError(
-                f"sticky_action_prob is {sticky_action_prob!r}; it must lie between 0 and 1"
+                f"sticky_action_prob is {sticky_action_prob!r}; it must be a number from 0 to 1"
             )
         for name, given in (
             ("difficulty_ramping", difficulty_ramping),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from missing_bits import memory, options
+from missing_bits import experiments, memory, options
 from missing_bits.agents import exploration
 from missing_bits.agents.dqn import DQN, TINY, Config
 from missing_bits.envs.games.cartpole import CartPole
@@ -110,6 +110,15 @@ def test_munchausen_rewards_the_first_of_several_steps():
 def test_munchausen_goes_with_its_own_policy_alone(astray):
     with pytest.raises(UserError, match="does not go with --"):
         make(**SMALL, munchausen=True, **astray)
+
+
+def test_losses_count_by_their_weights():
+    """Errors are 4.5 and -3, as above: (0.5 * 4.5^2 / 2 + 0.25 * 3^2 / 2) / 2 = 3.09375."""
+    agent = make(**SMALL, double=False)
+    weighed = drawn(BATCH)._replace(weights=jnp.array([0.5, 0.25]))
+    loss, seen = agent.loss(table(ONLINE), table(TARGET), KEYS, weighed)
+    assert float(loss) == pytest.approx(3.09375)
+    np.testing.assert_allclose(seen.surprise, [4.5, 3.0])  # of the errors alone
 
 
 def test_no_gradient_reaches_the_target():
@@ -226,6 +235,10 @@ def test_nothing_is_learned_before_learning_starts(programs):
         ({"discount": 1.5}, "--discount is 1.5; it must lie between 0 and 1"),
         ({"hidden_sizes": (32, 0)}, "--hidden-sizes is 0"),
         ({"learning_starts": 5, "num_envs": 8}, "--learning-starts is 5"),
+        (
+            {"n_step": 10**5},
+            "at least 400002 \\(--num-envs=4 times --n-step=100000, and --train-per",
+        ),
         ({"head": "categorical", "atoms": -5}, "--atoms is -5; it must lie between 2 and 65536"),
         ({"head": "quantile", "quantiles": 10**7}, "--quantiles is 10000000; it must lie between"),
         ({"noisy": -1.0}, "--noisy is -1.0; it must lie between 0 and 1000"),
@@ -296,6 +309,9 @@ def test_it_finds_known_values(kind, values_found):
 
 
 MEMBERS = {
+    "dueling_dqn": {"dueling": True},
+    "prioritized_dqn": {"prioritized": True},
+    "noisy_dqn": {"noisy": 0.1},
     "c51": {"head": "categorical", "value_low": -2.0, "value_high": 6.0, "atoms": 41},
     "qr_dqn": {"head": "quantile", "quantiles": 8},
     "iqn": {"head": "implicit", "quantiles": 8},
@@ -308,6 +324,13 @@ MEMBERS = {
         **{"dueling": True, "prioritized": True, "noisy": 0.1, "n_step": 3},
     },
 }
+
+
+def test_no_member_is_left_out():
+    """`dqn`, which is double, is the one that finds known values above."""
+    rows = experiments.EXPERIMENTS.items()
+    family = {name for name, row in rows if row.where.endswith("agents.dqn:DQN")}
+    assert family == {"dqn", "double_dqn", *MEMBERS}
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -478,6 +501,26 @@ def test_the_correction_of_priorities_becomes_whole_at_the_end():
         with pytest.raises(KeyboardInterrupt):
             agent.step(state._replace(updates=jnp.int32(updates)), None, key)
     assert shares == pytest.approx([1 / 12, 0.5, 1.0])
+
+
+def test_updates_give_what_they_drew_new_priorities():
+    config = options.make(Config, **TINY | {"env": "jax/CartPole-v1", "prioritized": True})
+    drive = Drive(DQN, config, [0])
+    drive.advance(12)
+    priority = np.asarray(jax.device_get(drive.running.state.replay.priority))
+    assert len(np.unique(priority[priority > 0])) > 10
+
+
+def test_the_agents_random_actions_last_until_an_episode_ends():
+    """Action 0 is greedy, and action 1 goes on, but for the second, whose episode has just begun."""
+    agent = make(**SMALL, explore_exponent=2.0, epsilon_final=0.0)
+    prefers_0 = table(TARGET - [[0.0, 9.0]])
+    goes_on = exploration.Persisting(jnp.array([1, 1]), jnp.array([5, 5]))
+    reset = jnp.array([False, True])
+    late = jnp.int32(10**9)
+    acted = agent.act(prefers_0, goes_on, BATCH.s_t, reset, late, KEYS[0])
+    np.testing.assert_array_equal(acted.action, [1, 0])
+    np.testing.assert_array_equal(acted.memory.left, [4, 0])
 
 
 def test_random_actions_last_as_zeta_says():

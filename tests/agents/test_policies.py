@@ -223,6 +223,7 @@ def test_cards_of_another_kind(run, tmp_path, card, said):
         ("params:linear:w", np.ones((4, 16), "d"), "is of type F64, not of float32"),
         ("params:linear:w", np.full((4, 16), np.nan, "f"), "holds NaN or infinite numbers"),
         ("params:more:w", np.ones(1, "f"), "it holds the unknown tensor params:more:w"),
+        ("a\n:\x1b[2J:w", np.ones(1, "f"), "it holds the unknown tensor 'a\\n:\\x1b[2J:w'"),
     ],
 )
 def test_tensors_are_held_against_the_network(run, tmp_path, name, tensor, said):

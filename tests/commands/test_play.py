@@ -233,6 +233,10 @@ def refuses(capsys, arguments, *words):
         (["--seed=-1"], "--seed is -1; it must be at least 0"),
         (["--out=film.avi"], "--out=film.avi: name a file that ends in .gif or .mp4"),
         (["--out=nowhere/a.gif"], "there is no folder nowhere"),
+        (
+            ["--out=a.gif", "--episodes=501"],
+            "--episodes is 501; with --out, whose pictures are all",
+        ),
         (["--export=nowhere/a.bin"], "--export=nowhere/a.bin: name a file such as policy.bin"),
         (["--export=a.bin", "--out=a.gif"], "plays nothing; leave out --out"),
         (["--env=CartPol-v1"], "Did you mean CartPole-v1?"),

@@ -234,10 +234,17 @@ def test_arguments_reach_the_environment_and_gymnasium():
         assert truncated.all() == (i == 4)
 
 
-@pytest.mark.parametrize("given", ["[1]", "gravity=5", "5", '"gravity"', "{'gravity': 5}"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("[1]", "gravity=5", "5", '"gravity"', "{'gravity': 5}"),
+        pytest.param("[" * 100_000, id="too deep for the parser"),
+        pytest.param('{"gravity": ' + "9" * 5_000 + "}", id="more digits than Python reads"),
+    ],
+)
 def test_arguments_that_are_no_json_object_are_refused(given):
     said = complaint("CartPole-v1", env_kwargs=given)
-    assert f"--env-kwargs={given} is no JSON object" in said
+    assert f"--env-kwargs={given[:200]} is no JSON object" in said
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "jax/CartPole-v1"])

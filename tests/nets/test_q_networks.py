@@ -179,6 +179,24 @@ def test_noise_is_factorized_with_signed_roots():
     assert float(jnp.mean(rows)) == pytest.approx(0, abs=0.03)
 
 
+def test_the_noise_of_biases_is_that_of_the_outputs():
+    """b + b_scale * f(b), with the f(b) of the weights (Fortunato et al. 2018, equation 11)."""
+    network = q_networks.for_observations(VECTOR, Shape((), 2, noisy=1.0))
+    params = network.init(jax.random.key(0), X, None)
+    ones = jax.tree.map(jnp.zeros_like, params)
+    ones = {
+        name: {**layer, "w_scale": layer["w_scale"] + 1, "b_scale": layer["b_scale"] + 1}
+        for name, layer in ones.items()
+    }
+    x = jnp.concatenate([jnp.zeros((1, 3)), jnp.eye(3)])
+    keys = jax.random.split(jax.random.key(1), 4_000)
+    rows = jax.vmap(lambda key: network.apply(ones, key, x, None)[..., 0])(keys)
+    biases = rows[:, :1]
+    factors = jnp.concatenate([biases, rows[:, 1:] - biases], axis=1)
+    assert float(jnp.max(jnp.linalg.svd(factors[:50], compute_uv=False)[:, 1:])) < 1e-5
+    assert float(jnp.mean(jnp.square(biases))) == pytest.approx(np.sqrt(2 / np.pi), rel=0.05)
+
+
 def test_quantiles_that_are_asked_for_by_hand():
     """Features times relu(linear(cos(pi i tau))), i = 0..63 (Dabney et al. 2018b, equation 4)."""
     network = q_networks.for_observations(VECTOR, Shape((5, 4), 2))

@@ -216,8 +216,9 @@ def test_actions_stick_at_their_rate(probability):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"sticky_action_prob": 7}, "sticky_action_prob is 7; it must lie between 0 and 1"),
-        ({"sticky_action_prob": "x"}, "sticky_action_prob is 'x'; it must lie between 0 and 1"),
+        ({"sticky_action_prob": 7}, "sticky_action_prob is 7; it must be a number from 0 to 1"),
+        ({"sticky_action_prob": True}, "sticky_action_prob is True; it must be a number"),
+        ({"sticky_action_prob": "x"}, "sticky_action_prob is 'x'; it must be a number from 0 to"),
         ({"sticky_action_prob": float("nan")}, "sticky_action_prob is nan"),
         ({"difficulty_ramping": "false"}, "difficulty_ramping is 'false'; it must be true or"),
         ({"use_minimal_action_set": 0}, "use_minimal_action_set is 0; it must be true or false"),
