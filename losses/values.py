@@ -196,7 +196,9 @@ def _quantile_errors(
     discount_t: jax.Array,
 ) -> Errors:
     """The quantile Huber loss with threshold 1 (Dabney et al. 2018a, equation 10), between every
-    quantile predicted, summed over, and every one of the target, averaged over."""
+    quantile predicted, summed over, and every one of the target, averaged over.
+
+    rlax.quantile_regression_loss keeps the errors to itself, by which priorities rank."""
     target = r_t[:, None] + discount_t[:, None] * (mixed + bonus[:, None])  # [B, L]
     error = jax.lax.stop_gradient(target)[:, None, :] - chosen[:, :, None]  # [B, K, L]
     weight = jnp.abs(taus[:, :, None] - (error < 0))
