@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_ELEMENTS = 1 << 22  # of the states of one block: 16 MiB each copy
+ELEMENTS = 1 << 22  # of the states of one block of all rows: 16 MiB each copy
 
 
 def by_blocks(
@@ -17,6 +17,7 @@ def by_blocks(
     state: Any,
     inputs: Any,
     of_a_step: int,
+    at_most: int,
 ) -> tuple[jax.Array, Any]:
     """Applies `body` to one block of steps after the other.
 
@@ -28,12 +29,13 @@ def by_blocks(
       state: before the first step.
       inputs: a pytree of arrays [B, T, ...].
       of_a_step: elements of the states of one step, over all rows.
+      at_most: elements of the states of one block.
 
     Returns:
       y [B, T, ...], and the last state.
     """
     length = jax.tree.leaves(inputs)[0].shape[1]
-    size = min(length, max(1, _ELEMENTS // of_a_step))
+    size = min(length, max(1, at_most // of_a_step))
     body = jax.checkpoint(body)
     many = length // size
     whole = many * size

@@ -27,8 +27,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from missing_bits.nets.sequences import affine, blocks, parts, window
+from missing_bits.nets.sequences import affine, parts, selective, window
 from missing_bits.nets.sequences.parts import Mixed
+from missing_bits.nets.sequences.selective import Selected
 from missing_bits.numeric import ceil_div
 
 _WINDOW = 4  # steps of the convolution
@@ -39,14 +40,6 @@ class State(NamedTuple):
 
     h: jax.Array  # [B, E, N], float32
     recent: window.Recent
-
-
-class Selected(NamedTuple):
-    """What inputs choose, float32."""
-
-    dt: jax.Array  # [..., E]
-    b: jax.Array  # [..., N]
-    c: jax.Array  # [..., N]
 
 
 class Mamba(hk.Module):
@@ -81,7 +74,7 @@ class Mamba(hk.Module):
         lags, recent = window.see(u, reset, state.recent)
         u = self._convolve(lags)
         selected = self._select(u)
-        y, h = selective_scan(u, selected, self._a(u), reset, state.h, self._way)
+        y, h = selective.scan(u, selected, self._a(u), reset, state.h, self._way)
         return Mixed(self._out(y, u, z), State(h, recent))
 
     @hk.name_like("__call__")
@@ -147,36 +140,3 @@ def _steps(shape, dtype):
     """Biases whose softplus is log-uniform from 0.001 to 0.1."""
     step = jnp.exp(hk.initializers.RandomUniform(np.log(0.001), np.log(0.1))(shape, dtype))
     return step + jnp.log(-jnp.expm1(-step))
-
-
-def selective_scan(
-    u: jax.Array,
-    selected: Selected,
-    a: jax.Array,
-    reset: jax.Array | None,
-    start: jax.Array,
-    way: affine.Way = "auto",
-) -> tuple[jax.Array, jax.Array]:
-    """The model over all steps.
-
-    Args:
-      u: inputs [B, T, E].
-      selected: what they choose, [B, T, ...].
-      a: A [E, N], negative.
-      reset: bool [B, T], or None for nowhere.
-      start: the state [B, E, N] before the first step.
-      way: how the recurrence is computed.
-
-    Returns:
-      y [B, T, E], float32, and the last state.
-    """
-    batch, _, features = u.shape
-
-    def body(h, inputs):
-        (dt, b, c), u, reset = inputs
-        factor = jnp.exp(dt[..., None] * a[None, None])  # [B, T, E, N]
-        h = affine.scan(factor, (dt * u)[..., None] * b[:, :, None], h, reset, way)
-        return h[:, -1], jnp.sum(h * c[:, :, None], axis=3)
-
-    inputs = (selected, u.astype(jnp.float32), reset)
-    return blocks.by_blocks(body, start, inputs, batch * features * a.shape[1])

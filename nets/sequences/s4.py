@@ -295,7 +295,7 @@ def recurrent(
         y = 2 * jnp.sum(z * out[None], axis=3)
         return _turned(z[:, -1], cos[-1], sin[-1]), y
 
-    return blocks.by_blocks(body, start, (u, reset), batch * width * states)
+    return blocks.by_blocks(body, start, (u, reset), batch * width * states, blocks.ELEMENTS)
 
 
 def _step(system: System, u: jax.Array, state: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from missing_bits.nets.sequences import blocks, mamba
+from missing_bits.nets.sequences import blocks, mamba, selective
 
 WIDTH, STATES, LENGTH = 6, 3, 23
 FEATURES = 2 * WIDTH
@@ -56,8 +56,11 @@ def block_by_loops(params, x, resets):
 
 
 @functools.cache
-def block():
-    net = hk.without_apply_rng(hk.transform(lambda x, reset: mamba.Mamba(STATES)(x, reset, None).y))
+def block(way):
+    def whole(x, reset):
+        return mamba.Mamba(STATES, way)(x, reset, None).y
+
+    net = hk.without_apply_rng(hk.transform(whole))
     params = net.init(jax.random.key(0), jnp.zeros((1, 1, WIDTH)), None)
     rng = np.random.default_rng(0)
 
@@ -67,11 +70,18 @@ def block():
     return jax.tree.map(moved, params), net.apply
 
 
+def blocks_of(steps, monkeypatch):
+    """Computes `steps` steps of 2 rows at a time, in either form."""
+    monkeypatch.setattr(blocks, "ELEMENTS", steps * 2 * FEATURES * STATES)
+    monkeypatch.setattr(selective, "_IN_CACHE", steps * FEATURES * STATES)
+
+
+@pytest.mark.parametrize("way", ["auto", "serial"])
 @pytest.mark.parametrize("steps", [LENGTH, 5])
-def test_the_block_is_its_loops(steps, monkeypatch):
+def test_the_block_is_its_loops(steps, way, monkeypatch):
     """In one block of steps, or in several of 5, which do not divide 23."""
-    monkeypatch.setattr(blocks, "_ELEMENTS", steps * 2 * FEATURES * STATES)
-    params, apply = block()
+    blocks_of(steps, monkeypatch)
+    params, apply = block(way)
     x = np.random.default_rng(1).normal(size=(2, LENGTH, WIDTH)).astype(np.float32)
     reset = np.zeros((2, LENGTH), bool)
     reset[1, [4, 5, 11]] = True
@@ -79,6 +89,51 @@ def test_the_block_is_its_loops(steps, monkeypatch):
     for row, resets in enumerate([(), (4, 5, 11)]):
         expected = block_by_loops(params, x[row].astype(np.float64), resets)
         np.testing.assert_allclose(y[row], expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("steps", [LENGTH, 5])
+@pytest.mark.parametrize("resets", [False, True])
+def test_the_scans_own_gradient_is_that_of_a_plain_loop(steps, resets, monkeypatch):
+    """With respect to all that is learned or came before, of y and of the last state."""
+    blocks_of(steps, monkeypatch)
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    u = drawn(2, LENGTH, FEATURES)
+    dt = jax.nn.softplus(drawn(2, LENGTH, FEATURES))
+    selected = selective.Selected(dt, drawn(2, LENGTH, STATES), drawn(2, LENGTH, STATES))
+    a = -jnp.exp(drawn(FEATURES, STATES))
+    start = drawn(2, FEATURES, STATES)
+    reset = jnp.zeros((2, LENGTH), bool).at[1, jnp.array([0, 4, 5, 11])].set(True)
+
+    def own(u, selected, a, start):
+        return selective.scan(u, selected, a, reset if resets else None, start)
+
+    def plain(u, selected, a, start):
+        h = start
+        y = []
+        for t in range(LENGTH):
+            if resets:
+                h = jnp.where(reset[:, t, None, None], 0, h)
+            dt, b, c = (leaf[:, t] for leaf in selected)
+            h = jnp.exp(dt[:, :, None] * a[None]) * h + (dt * u[:, t])[:, :, None] * b[:, None]
+            y.append(jnp.sum(h * c[:, None], axis=2))
+        return jnp.stack(y, axis=1), h
+
+    weights = (drawn(2, LENGTH, FEATURES), drawn(2, FEATURES, STATES))
+
+    def gradients(form):
+        def total(*arguments):
+            return sum(jnp.sum(w * x) for w, x in zip(weights, form(*arguments), strict=True))
+
+        return jax.jit(jax.grad(total, argnums=(0, 1, 2, 3)))(u, selected, a, start)
+
+    found = jax.tree.leaves(gradients(own))
+    expected = jax.tree.leaves(gradients(plain))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
 def test_steps_start_log_uniform():

@@ -95,7 +95,7 @@ def test_a_kernel_in_several_blocks_of_steps(monkeypatch):
     """The recurrence keeps the states of a few steps at a time."""
     from missing_bits.nets.sequences import blocks
 
-    monkeypatch.setattr(blocks, "_ELEMENTS", 7 * D * 2 * HALF)  # 7 steps, which do not divide 200
+    monkeypatch.setattr(blocks, "ELEMENTS", 7 * D * 2 * HALF)  # 7 steps, which do not divide 200
     u, y = answers("bilinear")
     given = jnp.asarray(u[None], jnp.float32)
     found, _ = s4.recurrent(system("bilinear"), given, None, jnp.zeros((1, D, 2 * HALF)), "serial")
