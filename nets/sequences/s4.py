@@ -18,8 +18,9 @@ the term is left out, as the paper shows one may. B is 1, as what matters is the
 
 Two forms of one function: the recurrence, and the convolution of u with y's answer to a single 1,
 K_l = 2 Re(C A'^l B'), by the fast Fourier transform (section 3.3). The latter knows no resets.
-Complex numbers are pairs of reals. In the recurrence each state turns along with its frequency, by
-which its factor becomes the real |A'|, and `affine.scan` computes it. Around it: GELU, and a linear
+Complex numbers are pairs of reals. On a CPU the recurrence is that of `diagonal`; elsewhere, and
+where a way is asked for, each state turns along with its frequency, by which its factor becomes the
+real |A'|, and `affine.scan` computes it. Around it: GELU, and a linear
 layer to twice the width with a gate (Dauphin et al. 2016), as in the paper's section 5.1.
 
 Shapes: B rows, T steps, D width, N states.
@@ -32,7 +33,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from missing_bits.nets.sequences import affine, blocks, parts
+from missing_bits.nets.sequences import affine, blocks, diagonal, parts
+from missing_bits.nets.sequences.diagonal import Complex
 from missing_bits.nets.sequences.parts import Mixed
 
 Discretization = Literal["zero_order_hold", "bilinear"]
@@ -265,6 +267,33 @@ def recurrent(
     system: System, u: jax.Array, reset: jax.Array | None, start: jax.Array, way: affine.Way
 ) -> tuple[jax.Array, jax.Array]:
     """The model as a recurrence; arguments and results are those of `convolved`, with resets."""
+    if way != "auto":
+        return _by_affine(system, u, reset, start, way)
+
+    def anywhere(*operands):
+        return _by_affine(*operands, "auto")
+
+    return jax.lax.platform_dependent(system, u, reset, start, cpu=_by_rows, default=anywhere)
+
+
+def _by_rows(
+    system: System, u: jax.Array, reset: jax.Array | None, start: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """One row after the other, on a CPU."""
+    size = jnp.exp(system.log_factor)
+    a = Complex(size * jnp.cos(system.angle), size * jnp.sin(system.angle))
+    model = diagonal.Model(a, Complex(system.b_re, system.b_im), Complex(system.c_re, system.c_im))
+    model = jax.tree.map(jnp.transpose, model)  # sums over states go over whole vectors of features
+    kept = jnp.ones(u.shape[:2]) if reset is None else 1.0 - reset
+    before = Complex(*jnp.split(jnp.swapaxes(start, 1, 2), 2, axis=1))
+    y, last = diagonal.by_rows(model, u, kept, before)
+    return y, jnp.swapaxes(jnp.concatenate(last, axis=1), 1, 2)
+
+
+def _by_affine(
+    system: System, u: jax.Array, reset: jax.Array | None, start: jax.Array, way: affine.Way
+) -> tuple[jax.Array, jax.Array]:
+    """All rows, by the general recurrence: each state turns along with its frequency."""
     batch, _, width = u.shape
     states = start.shape[2]
     factor = jnp.exp(jnp.concatenate([system.log_factor] * 2, axis=1))  # [D, N]
@@ -295,7 +324,7 @@ def recurrent(
         y = 2 * jnp.sum(z * out[None], axis=3)
         return _turned(z[:, -1], cos[-1], sin[-1]), y
 
-    return blocks.by_blocks(body, start, (u, reset), batch * width * states, blocks.ELEMENTS)
+    return blocks.by_blocks(body, start, (u, reset), batch * width * states)
 
 
 def _step(system: System, u: jax.Array, state: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -70,28 +70,19 @@ def _by_affine(u, selected, a, kept, start, way):
         h = affine.scan(factor, (dt * u)[..., None] * b[:, :, None], h, None, way)
         return h[:, -1], jnp.sum(h * c[:, :, None], axis=3)
 
-    return blocks.by_blocks(body, start, (selected, u, kept), start.size, blocks.ELEMENTS)
+    return blocks.by_blocks(body, start, (selected, u, kept), start.size)
 
 
 def _by_rows(u, selected, a, kept, start):
     """One row after the other, some steps at a time."""
     a = a.T  # [N, E]: sums over states go over whole vectors of features
 
-    def of_row(row):
-        *inputs, start = jax.tree.map(lambda leaf: leaf[None], row)
-        y, last = blocks.by_blocks(body, start, inputs, a.size, _IN_CACHE)
-        return y[0], last[0]
-
     def body(h, inputs):
-        u, (dt, b, c), kept = jax.tree.map(lambda leaf: leaf[0], inputs)
-        h, y = _steps(h[0], a, dt, dt * u, b, c, kept)
-        return h[None], y[None]
+        u, (dt, b, c), kept = inputs
+        return _steps(h, a, dt, dt * u, b, c, kept)
 
-    y, last = jax.lax.map(of_row, (u, selected, kept, jnp.swapaxes(start, 1, 2)))
+    y, last = blocks.by_rows(body, jnp.swapaxes(start, 1, 2), (u, selected, kept), a.size)
     return y, jnp.swapaxes(last, 1, 2)
-
-
-_IN_CACHE = 1 << 18  # elements of the states of a row's block of steps: 1 MiB
 
 
 @jax.custom_vjp

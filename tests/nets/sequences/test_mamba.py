@@ -73,7 +73,7 @@ def block(way):
 def blocks_of(steps, monkeypatch):
     """Computes `steps` steps of 2 rows at a time, in either form."""
     monkeypatch.setattr(blocks, "ELEMENTS", steps * 2 * FEATURES * STATES)
-    monkeypatch.setattr(selective, "_IN_CACHE", steps * FEATURES * STATES)
+    monkeypatch.setattr(blocks, "IN_CACHE", steps * FEATURES * STATES)
 
 
 @pytest.mark.parametrize("way", ["auto", "serial"])

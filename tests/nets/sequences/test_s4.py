@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from missing_bits.nets.sequences import s4
+from missing_bits.nets.sequences import blocks, s4
 
 D = 3
 HALF = 4  # N / 2
@@ -76,7 +76,7 @@ def test_both_forms_are_the_direct_model(rule):
     zeros = jnp.zeros((1, D, 2 * HALF))
     by_convolution, last = CONVOLVED(system(rule), given, None)
     near(by_convolution[0], y, 3e-5)
-    for way in ("serial", "associative", "chunked"):
+    for way in ("auto", "serial", "associative", "chunked"):
         by_recurrence, state = RECURRENT(system(rule), given, None, zeros, way=way)
         near(by_recurrence[0], y, 3e-5)
         near(state, last, 3e-5)
@@ -91,14 +91,14 @@ def test_the_kernel_is_the_answer_to_one(rule):
         near(jax.jit(s4.kernel, static_argnums=1)(system(rule), length), answer[0])
 
 
-def test_a_kernel_in_several_blocks_of_steps(monkeypatch):
+@pytest.mark.parametrize("way", ["auto", "serial"])
+def test_a_kernel_in_several_blocks_of_steps(way, monkeypatch):
     """The recurrence keeps the states of a few steps at a time."""
-    from missing_bits.nets.sequences import blocks
-
     monkeypatch.setattr(blocks, "ELEMENTS", 7 * D * 2 * HALF)  # 7 steps, which do not divide 200
+    monkeypatch.setattr(blocks, "IN_CACHE", 7 * D * 2 * HALF)
     u, y = answers("bilinear")
     given = jnp.asarray(u[None], jnp.float32)
-    found, _ = s4.recurrent(system("bilinear"), given, None, jnp.zeros((1, D, 2 * HALF)), "serial")
+    found, _ = s4.recurrent(system("bilinear"), given, None, jnp.zeros((1, D, 2 * HALF)), way)
     near(found[0], y, 3e-5)
 
 
@@ -130,6 +130,42 @@ def test_factors_stay_below_one_whatever_is_learned():
                 )
                 assert float(found.log_factor[0, 0]) < 0
                 assert bool(jnp.all(jnp.isfinite(jnp.stack(found))))
+
+
+@pytest.mark.parametrize("resets", [False, True])
+@pytest.mark.parametrize("steps", [23, 5])  # of a block
+def test_the_recurrences_own_gradient_is_that_of_a_plain_loop(steps, resets, monkeypatch):
+    """With respect to the model, the inputs and the state before, of y and of the last state."""
+    monkeypatch.setattr(blocks, "IN_CACHE", steps * D * 2 * HALF)
+    rng = np.random.default_rng(0)
+    u = jnp.asarray(rng.normal(size=(2, 23, D)), jnp.float32)
+    start = jnp.asarray(rng.normal(size=(2, D, 2 * HALF)), jnp.float32)
+    reset = jnp.zeros((2, 23), bool).at[1, jnp.array([0, 4, 5, 11])].set(True)
+
+    def own(it, u, start):
+        return s4.recurrent(it, u, reset if resets else None, start, "auto")
+
+    def plain(it, u, start):
+        x = start
+        y = []
+        for t in range(23):
+            if resets:
+                x = jnp.where(reset[:, t, None, None], 0, x)
+            out, x = s4._step(it, u[:, t], x)
+            y.append(out)
+        return jnp.stack(y, axis=1), x
+
+    weights = [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in (u, start)]
+
+    def gradients(form):
+        def total(*arguments):
+            return sum(jnp.sum(w * x) for w, x in zip(weights, form(*arguments), strict=True))
+
+        return jax.jit(jax.grad(total, argnums=(0, 1, 2)))(system("bilinear"), u, start)
+
+    both = zip(jax.tree.leaves(gradients(own)), jax.tree.leaves(gradients(plain)), strict=True)
+    for one, other in both:
+        near(one, other)
 
 
 def test_gradients_of_both_forms_agree():
